@@ -1,0 +1,240 @@
+"""Calls: one run of a function, from the moment that its id is given out.
+
+    queued -> running -> success | error | timeout | cancelled        detached and async calls
+              running -> success | error | timeout                    sync calls
+
+A queued call that a runner has leased is still "queued" until that runner starts it. When a lease
+is lost the call is queued again with the next attempt number. A final state never changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from typing import Any
+
+import msgspec
+
+from shared_models import annotations as annotation_maps
+from shared_models import times
+from shared_models.annotations import Annotations
+from shared_models.config import Config, Headers
+from shared_models.errors import Invalid
+from shared_models.ids import is_id
+from shared_models.wire import Int32, Uint32, Uint64
+
+
+class Status(enum.StrEnum):
+    """The states of a call, in the words of the wire."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({Status.SUCCESS, Status.ERROR, Status.TIMEOUT, Status.CANCELLED})
+
+
+class CallType(enum.StrEnum):
+    """How the client waits: ``sync``, ``detached`` (functions) or ``async`` (routes)."""
+
+    SYNC = "sync"
+    DETACHED = "detached"
+    ASYNC = "async"
+
+
+MAX_ATTEMPTS = 3
+"""Attempts that may end without a result (runner lost, container not started) before a call fails."""
+MAX_AGE = 6 * 3600.0
+"""Seconds after which a call that is still queued fails."""
+
+
+class Stat(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample of what a container used while it ran the call."""
+
+    timestamp: str = ""
+    metrics: dict[str, int] = {}
+
+
+class _Call(msgspec.Struct, frozen=True, kw_only=True):
+    id: str = ""
+    status: str = ""
+    app_id: str = ""
+    fn_id: str = ""
+    trigger_id: str = ""
+    path: str = ""
+    image: str = ""
+    type: str = CallType.SYNC
+    format: str = ""
+    url: str = ""
+    method: str = ""
+    priority: Int32 = 0
+    delay: Int32 = 0
+    timeout: Int32 = 0
+    idle_timeout: Int32 = 0
+    tmpfs_size: Uint32 = 0
+    memory: Uint64 = 0
+    cpus: str = ""
+    config: Config = {}
+    annotations: Annotations = {}
+    headers: Headers = {}
+    syslog_url: str = ""
+    created_at: str = times.NEVER
+    started_at: str = times.NEVER
+    completed_at: str = times.NEVER
+    error: str = ""
+    stats: list[Stat] = []
+    attempt: int = 0
+    node: str = ""
+
+
+class Call(_Call, frozen=True, kw_only=True):
+    """A call: what is needed to run it, and what became of it.
+
+    Time limits and delay in seconds, memory in MB, times as wire text (``times.NEVER``: not yet).
+    ``url``, ``method`` and ``headers`` are those of the client's request as the function is to see
+    them. ``error`` is the reason of a call that did not succeed. ``node`` is the runner that has it.
+    """
+
+    payload: bytes = b""
+
+    @property
+    def final(self) -> bool:
+        """Whether the call has ended."""
+        return self.status in FINAL
+
+    def max_attempts(self) -> int:
+        """Attempts without a result that this call may have (annotation ``fn.hybrid/async/max-attempts``)."""
+        given = annotation_maps.number(self.annotations, "fn.hybrid/async/max-attempts")
+        return MAX_ATTEMPTS if given is None else max(1, int(given))
+
+    def max_age(self) -> float:
+        """Seconds that this call may stay queued (annotation ``fn.hybrid/async/max-age``)."""
+        given = annotation_maps.number(self.annotations, "fn.hybrid/async/max-age")
+        return MAX_AGE if given is None else max(0.0, given)
+
+    def retries_on(self, status: str) -> bool:
+        """Whether a run that ended as *status* is to be repeated (``fn.hybrid/async/retry-on``)."""
+        given = annotation_maps.string(self.annotations, "fn.hybrid/async/retry-on") or ""
+        return status in {word.strip() for word in given.split(",")}
+
+    def record(self) -> dict[str, Any]:
+        """The JSON object of the v2 API: what became of the call, not what was needed to run it."""
+        body: dict[str, Any] = {
+            "id": self.id,
+            "status": self.status,
+            "type": self.type,
+            "app_id": self.app_id,
+        }
+        for name in ("fn_id", "trigger_id", "path", "error", "node"):
+            if value := getattr(self, name):
+                body[name] = value
+        body["attempt"] = self.attempt
+        for name in ("created_at", "started_at", "completed_at"):
+            body[name] = getattr(self, name)
+        if self.stats:
+            body["stats"] = self.stats
+        return body
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON object of the runner API: all of the call.
+
+        A payload that is not UTF-8 travels as ``payload_base64``; empty fields are left out where
+        Fn 0.3.484 leaves them out.
+        """
+        body: dict[str, Any] = {"id": self.id, "status": self.status}
+        for name in ("path", "image", "delay", "type", "format"):
+            if value := getattr(self, name):
+                body[name] = value
+        if self.payload:
+            body.update(bytes_on_wire("payload", self.payload))
+        for name in ("url", "method"):
+            if value := getattr(self, name):
+                body[name] = value
+        body["priority"] = self.priority
+        for name in (
+            "timeout", "idle_timeout", "tmpfs_size", "memory", "cpus", "config", "annotations", "headers",
+            "syslog_url", "error", "stats", "app_id", "fn_id", "trigger_id", "attempt", "node",
+        ):  # fmt: skip
+            if value := getattr(self, name):
+                body[name] = value
+        for name in ("completed_at", "created_at", "started_at"):
+            body[name] = getattr(self, name)
+        return body
+
+
+class CallOnWire(_Call, frozen=True, kw_only=True):
+    """A call as it arrives in JSON; ``call()`` checks it."""
+
+    payload: str = ""
+    payload_base64: str = ""
+
+    def call(self) -> Call:
+        """The call; raises Invalid when its id, a time or its base64 is none."""
+        if not is_id(self.id):
+            raise Invalid(f"Call id is not an id: {self.id[:64]!r}")
+        fields = {name: getattr(self, name) for name in Call.__struct_fields__}
+        fields["payload"] = bytes_from_wire("payload", self.payload, self.payload_base64)
+        for name in ("created_at", "started_at", "completed_at"):
+            try:
+                fields[name] = times.normalise(fields[name])
+            except ValueError as exc:
+                raise Invalid(f"{name}: {exc}") from None
+        fields["type"] = self.type or CallType.SYNC
+        return Call(**fields)
+
+
+class LeaseKey(msgspec.Struct, frozen=True):
+    """Names one lease: the call's *id* and the secret *token* that its holder was given."""
+
+    id: str = ""
+    token: str = ""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """What the holder knows of its lease; *ttl* in seconds from when it was given or renewed."""
+
+    token: str = ""
+    attempt: Int32 = 1
+    ttl: float = 0.0
+
+
+class LeasedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A dequeued call; *lease* is None when an unmodified Fn API node gave it."""
+
+    call: Call
+    lease: Lease | None = None
+
+    @property
+    def key(self) -> LeaseKey:
+        """The name of the lease (an empty token when there is none)."""
+        return LeaseKey(self.call.id, self.lease.token if self.lease else "")
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that has ended, with its log and, for a queued call, the token of its lease."""
+
+    call: Call
+    log: bytes = b""
+    token: str = ""
+
+
+def bytes_on_wire(name: str, value: bytes) -> dict[str, str]:
+    """``{name: text}``, or ``{name_base64: ...}`` when *value* is not UTF-8."""
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def bytes_from_wire(name: str, text: str, encoded: str) -> bytes:
+    """The bytes of a pair of fields; raises Invalid when the base64 one is not base64."""
+    if not encoded:
+        return text.encode()
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raise Invalid(f"{name}_base64: not base64") from None

@@ -1,0 +1,67 @@
+"""128-bit ids that sort by time, in the text form that Fn uses.
+
+An id is 48 bits of unix milliseconds, 48 bits that name the process that made it, and a 32-bit
+counter, big endian. Its text is 26 characters of Crockford's base32, the first of which holds three
+bits. Ids of one process never repeat and sort in the order in which they were made.
+
+Where Fn takes the address and port of the machine for the middle part, we take random bits: nodes
+without an IPv4 address, or behind the same one, must not share an id space.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+LENGTH = 26
+_VALUES = {char: value for value, char in enumerate(ALPHABET)}
+_MIRROR = str.maketrans(ALPHABET, ALPHABET[::-1])
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+
+
+class IdMaker:
+    """Makes ids; one per process. Not safe across threads (an event loop is one thread)."""
+
+    def __init__(self, machine: int | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._machine = (secrets.randbits(48) if machine is None else machine) << 32
+        self._clock = clock
+        self._count = 0
+        self._last = 0
+
+    def __call__(self) -> str:
+        """A new id, greater than every id that this maker gave before."""
+        # A clock that is set back must not make ids that sort before their elders.
+        now = self._last = max(int(self._clock() * 1000), self._last)
+        self._count = (self._count + 1) & 0xFFFFFFFF
+        if self._count == 0:
+            self._last += 1
+        return to_text((now << 80) | self._machine | self._count)
+
+
+new_id = IdMaker()
+
+
+def to_text(value: int) -> str:
+    """The text form of a 128-bit number."""
+    pairs = _PAIRS
+    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def is_id(text: str) -> bool:
+    """Whether *text* is an id's text form."""
+    return len(text) == LENGTH and text[0] <= "7" and all(char in _VALUES for char in text)
+
+
+def time_of(text: str) -> float:
+    """Unix seconds at which the id was made. *text* must be an id."""
+    value = 0
+    for char in text[:10]:
+        value = (value << 5) | _VALUES[char]
+    return value / 1000
+
+
+def descending(text: str) -> str:
+    """The mirrored form, whose ascending order is newest first; its own inverse."""
+    return text.translate(_MIRROR)

@@ -1,0 +1,46 @@
+"""Runner nodes as the API node knows them: what they report every few seconds, and what they are told."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+HEARTBEAT = 5.0
+"""Seconds between two heartbeats; after three missed ones a runner is shown as lost."""
+
+
+class RunnerState(enum.StrEnum):
+    """``draining``: takes no new calls. ``lost`` is only ever shown, never stored."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    LOST = "lost"
+
+
+class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One heartbeat. Memory in bytes, CPU in milli-CPUs, waits in seconds."""
+
+    id: str = ""
+    address: str = ""
+    version: str = ""
+    capacity_memory: int = 0
+    capacity_cpus: int = 0
+    free_memory: int = 0
+    free_cpus: int = 0
+    running: int = 0
+    warm: list[str] = []
+    oldest_wait: float = 0.0
+
+
+class Runner(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered runner; *seen_at* is wire text."""
+
+    report: RunnerReport
+    state: str = RunnerState.ACTIVE
+    seen_at: str = ""
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON object of ``GET /v2/runners``."""
+        return {**msgspec.to_builtins(self.report), "state": self.state, "seen_at": self.seen_at}
