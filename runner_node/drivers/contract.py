@@ -1,0 +1,109 @@
+"""What the agent asks of a container engine. Plain data in, plain data out; no scheduling in here.
+
+Suite: tests/conformance/test_driver.py, run on every driver. Every method has a time limit of its own
+(an engine that hangs must not wedge the runner) and raises EngineUnavailable when the limit passes or
+the engine does not answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+SOCKET = "lsnr.sock"
+"""The name under which a function makes its socket in the directory that it shares with the runner."""
+
+Sink = Callable[[bytes], None]
+"""Takes pieces of what a container writes to stdout and stderr, in order, on the event loop."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """One container to be. Memory in bytes, CPU in milli-CPUs (0: no limit), tmpfs in MB (0: no limit).
+
+    *id* is fresh and names the container. *env* wins over the image's own environment. The driver adds
+    ``FN_LISTENER``, since only it knows where the function sees the socket directory.
+    """
+
+    id: str
+    image: str
+    env: Mapping[str, str]
+    memory: int
+    cpus: int = 0
+    tmpfs_size: int = 0
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended: its exit *code* (128 + signal when killed), and whether memory ran out."""
+
+    code: int
+    oom: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a driver can do. *isolates*: functions are kept apart from the node and each other."""
+
+    freeze: bool
+    isolates: bool
+
+
+class Container(ABC):
+    """A started container. The verbs may be called in any state and more than once."""
+
+    id: str
+    io_dir: str
+    """Host path of the directory in which the function makes ``lsnr.sock``."""
+
+    @abstractmethod
+    async def freeze(self) -> None:
+        """Suspends all of its processes."""
+
+    @abstractmethod
+    async def unfreeze(self) -> None:
+        """Resumes them."""
+
+    @abstractmethod
+    async def wait(self) -> Exit:
+        """How it ended, as soon as it has; any number of tasks may wait."""
+
+    @abstractmethod
+    async def drain_output(self) -> None:
+        """Returns when what the container wrote before this call has reached its sink.
+
+        Exact where the driver owns the pipes; elsewhere as close as the engine allows, and bounded
+        (tens of milliseconds).
+        """
+
+    @abstractmethod
+    async def remove(self) -> None:
+        """Kills and removes it with all that it left, frozen or not. Idempotent; never raises."""
+
+
+class ContainerDriver(ABC):
+    """A way to run containers. Lifetime in ``open_driver``, which sweeps what a dead predecessor left."""
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Raises EngineUnavailable, with the reason, when the engine does not answer."""
+
+    @abstractmethod
+    async def ensure_image(self, image: str) -> None:
+        """Makes *image* available, pulling it when it is missing; concurrent requests share one pull.
+
+        Raises ImagePullFailed (names the image and the cause), ImageHasVolume, EngineUnavailable.
+        """
+
+    @abstractmethod
+    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+        """Creates and starts a container whose output goes to *sink*. *spec.image* must be available.
+
+        Returns when the engine says that it runs, not when the function is ready. Raises
+        ContainerInitFailed (with the engine's words as detail) when this image cannot be started,
+        DoesNotFit when the engine refuses the resources, EngineUnavailable; leaves nothing behind then.
+        """
