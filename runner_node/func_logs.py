@@ -1,0 +1,40 @@
+"""What one call wrote to stdout and stderr, bounded."""
+
+from __future__ import annotations
+
+
+class CallLog:
+    """Keeps the first *limit* bytes (0: all) and then says that there were more."""
+
+    __slots__ = ("_limit", "_pieces", "_size", "closed")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.closed = False
+        """The call's record is on its way: what comes now belongs to nobody."""
+
+    def write(self, data: bytes) -> None:
+        """Takes a piece; what is beyond the limit is dropped."""
+        if self.closed or not data:
+            return
+        if self._limit and self._size + len(data) >= self._limit:
+            room = self._limit - self._size
+            self._pieces.append(data[:room])
+            # Fn says so too when the log is exactly as long as the limit: it cannot know that no more comes.
+            self._pieces.append(b"\n-----max log size %d bytes exceeded, truncating log-----\n" % self._limit)
+            self.closed = True
+        else:
+            self._pieces.append(data)
+        self._size += len(data)
+
+    def close(self) -> bytes:
+        """All that was kept; nothing is taken any more."""
+        self.closed = True
+        return b"".join(self._pieces)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written."""
+        return not self._pieces

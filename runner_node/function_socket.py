@@ -1,0 +1,162 @@
+"""The runner's end of a function's unix socket: one connection, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from typing import cast
+
+from runner_node.protocols.http_stream import LAST_CHUNK, ResponseParser, encode_chunk
+from shared_models import errors
+
+Body = bytes | AsyncIterator[bytes]
+
+
+class SocketNotReady(Exception):
+    """The function has not made its socket, or does not listen on it yet."""
+
+
+async def connect(io_dir: str, name: str) -> FunctionSocket:
+    """A connection to the function that shares *io_dir*; raises SocketNotReady or ContainerInitFailed.
+
+    *name* must be a socket, or a link to one in the same folder. The folder belongs to the function, so
+    nothing in it is trusted: the socket is opened without following links, checked, and connected to
+    through that descriptor. A link swapped in between leads nowhere.
+    """
+    descriptor = _open_socket(io_dir, name)
+    try:
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_unix_connection(FunctionSocket, f"/proc/self/fd/{descriptor}")
+    except OSError as exc:
+        raise SocketNotReady(str(exc)) from exc
+    finally:
+        os.close(descriptor)
+    return cast("FunctionSocket", protocol)
+
+
+def _open_socket(io_dir: str, name: str) -> int:
+    path = os.path.join(io_dir, name)
+    try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            target = os.readlink(path)
+            if "/" in target:
+                raise errors.ContainerInitFailed(detail=f"{name} links out of its folder: {target[:200]}")
+            path = os.path.join(io_dir, target)
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SocketNotReady(str(exc)) from exc
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise errors.ContainerInitFailed(detail=f"{name} is not a socket")
+    return descriptor
+
+
+class FunctionSocket(asyncio.Protocol):
+    """Made by ``connect``. ``call`` sends a request and waits for the parser to be done."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser: ResponseParser | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.open = False
+
+    async def call(self, head: bytes, body: Body, parser: ResponseParser) -> None:
+        """Returns when *parser* is done. Raises what the parser or *body* raises.
+
+        Afterwards the connection is open only if it may carry another call.
+        """
+        transport = self._transport
+        assert transport is not None
+        loop = asyncio.get_running_loop()
+        self._parser, self._answered = parser, loop.create_future()
+        sent = False
+        try:
+            if isinstance(body, bytes):
+                self._send(transport, head, body)
+            else:
+                await self._stream(transport, head, body)
+            sent = True
+            await self._answered
+        finally:
+            self._parser = self._answered = None
+            if not (sent and parser.done and parser.reusable):
+                self.close()
+
+    def _send(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        if body:
+            transport.writelines((head, encode_chunk(body), body, b"\r\n" + LAST_CHUNK))
+        else:
+            transport.write(head + LAST_CHUNK)
+
+    async def _stream(self, transport: asyncio.Transport, head: bytes, body: AsyncIterator[bytes]) -> None:
+        transport.write(head)
+        async for piece in body:
+            if piece:
+                transport.writelines((encode_chunk(piece), piece, b"\r\n"))
+            if self._writable:
+                await self._writable
+            if self._answered is None or self._answered.done():
+                return  # it answered, or left, without waiting for the rest
+        transport.write(LAST_CHUNK)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.open = False
+        if self._transport:
+            self._transport.abort()
+
+    # -- what asyncio calls --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.open = True
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            self.close()  # nobody asked
+            return
+        try:
+            parser.feed(data)
+        except errors.BadFunction as exc:
+            self._answer(exc)
+        else:
+            if parser.done:
+                self._answer(None)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        if self._writable:
+            self._resume()
+        if self._parser is None:
+            return
+        try:
+            self._parser.end_of_stream()
+        except errors.BadFunction as trouble:
+            self._answer(trouble)
+        else:
+            self._answer(None)
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._writable and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def _answer(self, trouble: errors.BadFunction | None) -> None:
+        if self._answered and not self._answered.done():
+            if trouble:
+                self._answered.set_exception(trouble)
+            else:
+                self._answered.set_result(None)

@@ -1,0 +1,204 @@
+"""The http-stream format: HTTP/1.1 over a unix socket that the function makes.
+
+Pure: bytes in, a response out. The request is always ``POST /call`` with a chunked body, as functions
+see it from Fn (api/agent/hybrid contract of 0.3.753, recorded in tests/wire). What a function answers:
+200 is its answer, 502 that it failed, 504 that it ran out of time; anything else is a broken FDK.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import httptools
+
+from shared_models import errors
+from shared_models.config import canonical_header
+
+Header = tuple[str, str]
+
+LAST_CHUNK = b"0\r\n\r\n"
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_FRAMING = frozenset({"content-length", "host"})
+_OWN = frozenset({"fn-call-id", "fn-deadline"})
+
+
+def passes(name: str, value: str) -> bool:
+    """Whether a header goes on to the function or back to the client: hop-by-hop ones do not."""
+    lower = name.lower()
+    return lower not in _HOP_BY_HOP and (lower != "te" or value == "trailers")
+
+
+def encode_head(headers: Iterable[Header], call_id: str, deadline: str) -> tuple[bytes, bool]:
+    """The request's head, and whether gzip was asked for in the function's name (not the client's).
+
+    *headers* are those that the function is to see; *deadline* is RFC 3339 text.
+    """
+    lines = ["POST /call HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"]
+    lines.append(f"Fn-Call-Id: {call_id}\r\nFn-Deadline: {deadline}\r\n")
+    agent = encoding = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower in _FRAMING or lower in _OWN or not passes(name, value):
+            continue
+        agent = agent or lower == "user-agent"
+        encoding = encoding or lower == "accept-encoding"
+        lines.append(f"{canonical_header(name)}: {value}\r\n")
+    if not agent:
+        # What Fn's own client says of itself; functions and their logs may rely on there being one.
+        lines.append("User-Agent: Go-http-client/1.1\r\n")
+    if not encoding:
+        lines.append("Accept-Encoding: gzip\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("utf-8", "surrogateescape"), not encoding
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """The head of one chunk; *data* follows, then CRLF."""
+    return b"%x\r\n" % len(data)
+
+
+class Response:
+    """A function's answer: *status*, *headers* without hop-by-hop and framing ones, *body*."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: list[Header], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class ResponseParser:
+    """Takes the bytes of one response, in any pieces.
+
+    ``feed`` raises a BadFunction for what is not HTTP or too large. When ``done``, ``response()`` gives
+    the answer; ``reusable`` tells whether the connection may carry another call.
+    """
+
+    __slots__ = (
+        "_body", "_gunzip", "_head_size", "_headers", "_max_body", "_max_head", "_parser", "_size", "_trouble",
+        "done", "reusable", "started",
+    )  # fmt: skip
+
+    def __init__(self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[Header] = []
+        self._body: list[bytes] = []
+        self._size = 0
+        self._head_size = 0
+        self._max_head = max_head
+        self._max_body = max_body
+        self._gunzip = gunzip
+        self._trouble: errors.BadFunction | None = None
+        self.started = False
+        self.done = False
+        self.reusable = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises FunctionResponseError, FunctionHeadersTooLarge or FunctionResponseTooLarge."""
+        if not data:
+            return
+        if self.done:
+            # More than was asked for: the connection is out of step, the answer is good all the same.
+            self.reusable = False
+            return
+        self.started = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            if self.done:
+                self.reusable = False
+                return
+            raise self._trouble or errors.FunctionResponseError(detail=f"not HTTP: {exc}") from None
+        if self._trouble:
+            raise self._trouble
+
+    def end_of_stream(self) -> None:
+        """The connection is closed; raises FunctionResponseError when the answer is not whole."""
+        if self.done:
+            return
+        if self.started and self._headers_done() and self._until_close():
+            self.done = True
+            return
+        raise errors.FunctionResponseError(detail="the connection was closed before the answer was complete")
+
+    def response(self) -> Response:
+        """The answer; raises what a client is to be told when the function did not answer 200."""
+        status = self._parser.get_status_code()
+        if status == 502:
+            raise errors.FunctionFailed
+        if status == 504:
+            raise errors.CallTimedOut(detail="the function said that it ran out of time")
+        if status != 200:
+            raise errors.FunctionInvalidResponse(detail=f"the function's FDK answered with status {status}")
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        headers = [(k, v) for k, v in self._headers if k.lower() not in _FRAMING and passes(k, v)]
+        if self._gunzip and any(k.lower() == "content-encoding" and v.lower() == "gzip" for k, v in headers):
+            body = self._inflate(body)
+            headers = [(k, v) for k, v in headers if k.lower() != "content-encoding"]
+        return Response(status, headers, body)
+
+    def _inflate(self, body: bytes) -> bytes:
+        inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            plain = inflater.decompress(body, self._max_body + 1 if self._max_body else 0)
+        except zlib.error as exc:
+            raise errors.FunctionResponseError(detail=f"not gzip: {exc}") from None
+        if self._max_body and len(plain) > self._max_body:
+            raise errors.FunctionResponseTooLarge
+        return plain
+
+    def _headers_done(self) -> bool:
+        return self._head_size < 0
+
+    def _until_close(self) -> bool:
+        """Neither a length nor chunks were announced: the body goes on until the connection is closed."""
+        names = {name.lower() for name, _ in self._headers}
+        return "content-length" not in names and "transfer-encoding" not in names
+
+    # -- what httptools calls ------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        self._headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+
+    def on_status(self, status: bytes) -> None:
+        self._count_head(len(status) + 15)
+
+    def _count_head(self, size: int) -> None:
+        if self._head_size < 0:  # trailers
+            return
+        self._head_size += size
+        if self._max_head and self._head_size > self._max_head:
+            self._trouble = errors.FunctionHeadersTooLarge()
+
+    def on_headers_complete(self) -> None:
+        self._head_size = -1
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._max_body and self._size > self._max_body:
+            self._trouble = self._trouble or errors.FunctionResponseTooLarge()
+            self._body.clear()
+            return
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if 100 <= self._parser.get_status_code() < 200:
+            self._headers.clear()
+            self._head_size = 0
+            return
+        self.done = True
+        self.reusable = self._parser.should_keep_alive()

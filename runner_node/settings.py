@@ -1,0 +1,67 @@
+"""What an operator can set about running functions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from shared_models.env import env, millis
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Of the agent and all that it owns. Seconds, bytes and milli-CPUs inside."""
+
+    freeze_idle: float = env(
+        "FN_FREEZE_IDLE_MSECS", 0.05, "idle time after which a hot container is frozen; negative: never",
+        unit="ms", parse=millis,
+    )  # fmt: skip
+    eject_idle: float = env(
+        "FN_EJECT_IDLE_MSECS", 1.0, "idle time after which a hot container makes room for a function that waits",
+        unit="ms", parse=millis,
+    )  # fmt: skip
+    start_timeout: float = env(
+        "FN_HOT_START_TIMEOUT_MSECS",
+        5.0,
+        "time that a container has to open its socket",
+        unit="ms",
+        parse=millis,
+    )
+    slot_wait: float = env(
+        "FN_SLOT_WAIT_SECS",
+        60.0,
+        "time that a sync call waits for a container before it is answered 503",
+        unit="s",
+    )
+    max_response_size: int = env(
+        "FN_MAX_RESPONSE_SIZE", 32 << 20, "largest body that a function may answer; 0: no limit", unit="bytes"
+    )
+    max_header_size: int = env(
+        "FN_MAX_HDR_RESPONSE_SIZE",
+        64 << 10,
+        "largest head that a function may answer; 0: no limit",
+        unit="bytes",
+    )
+    max_log_size: int = env(
+        "FN_MAX_LOG_SIZE_BYTES", 1 << 20, "largest log that is kept of one call; 0: no limit", unit="bytes"
+    )
+    max_memory: int = env(
+        "FN_MAX_TOTAL_MEMORY_BYTES", 0, "memory for all containers; 0: what the machine has", unit="bytes"
+    )
+    max_cpus: int = env(
+        "FN_MAX_TOTAL_CPU_MCPUS", 0, "CPU for all containers; 0: what the machine has", unit="milli-CPUs"
+    )
+    cache_stale: float = env(
+        "FN_CACHE_STALE_SECS",
+        600.0,
+        "how long look-ups are served from memory while the API node is away",
+        unit="s",
+    )
+    drain: float = env("FN_DRAIN_SECS", 30.0, "time that running calls get when the node stops", unit="s")
+    spool_path: str = env(
+        "FN_SPOOL_PATH", "data/spool", "folder for results that no API node has taken yet; empty: memory only"
+    )
+    max_spool_size: int = env(
+        "FN_MAX_SPOOL_SIZE_BYTES", 1 << 30, "largest size of that folder; beyond it sync results are dropped",
+        unit="bytes",
+    )  # fmt: skip
+    max_async: int = env("FN_MAX_ASYNC_CALLS", 0, "detached calls run at once; 0: as many as fit in memory")
