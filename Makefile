@@ -1,0 +1,81 @@
+# Needs Python 3.11 or later and make. "make run" for a look, "make test" before a commit.
+
+PORT ?= 8080
+RUNNER_PORT ?= 8081
+DATA ?= data
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+CODE := api_node deploy hybrid_client runner_node services shared_models
+
+.PHONY: help install run test lint types imports bench lock docs clean
+
+help:
+	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
+	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS)"
+	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
+	@echo "make lint types imports bench    one of them"
+	@echo "make docs      docs/configuration.md anew"
+	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
+	@echo "make clean     removes $(VENV) and caches, not the data"
+
+install: $(VENV)/.dev
+
+run: $(VENV)/.runtime
+	@$(BIN)/python -m deploy.run --port $(PORT) --runner-port $(RUNNER_PORT) --data "$(DATA)"
+
+test: lint types imports
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+bench: install
+	@if [ -f benchmarks/invoke.py ]; then $(BIN)/python -m benchmarks.invoke $(BENCH_ARGS); \
+	else echo "There are no benchmarks yet."; fi
+
+docs: install
+	$(BIN)/fn-node config --markdown > docs/configuration.md
+
+# In an environment of its own, so that what a developer tried out does not get in.
+lock: $(BIN)/python
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip --disable-pip-version-check -qq install -e '.[dev]' && \
+	"$$folder/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable > "$$folder/found" && \
+	LC_ALL=C sort -f "$$folder/found" > constraints.txt && echo "constraints.txt: $$(wc -l < constraints.txt) packages"
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info build dist
+
+# -- the virtual environment; its stamps are older than pyproject.toml when something changed ----------
+
+$(BIN)/python:
+	@found=; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "fn-hybrid needs Python 3.11 or later; python3 is $$(python3 -V 2>/dev/null || echo missing). Install one, or: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	  echo "$$found cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" -V) ..."; "$$found" -m venv --clear $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing fn-hybrid into $(VENV) ..."
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.runtime
+	@echo "Installing the tools of developers into $(VENV) ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@

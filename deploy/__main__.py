@@ -1,0 +1,152 @@
+"""The command ``fn-node``: runs a node until a signal stops it, or prints its settings.
+
+Exit codes: 0 stopped as asked, 1 could not start or broke down, 2 bad settings or command line.
+The only module that reads ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+from deploy import config, logs
+from deploy.settings import NODE_TYPES, Settings, read_all, redact
+from shared_models.env import InvalidSettings
+from shared_models.errors import FnError
+
+log = logging.getLogger("deploy.node")
+
+_EPILOG = """\
+Settings are environment variables, see "fn-node config" and docs/configuration.md. The most used:
+  FN_PORT              port to listen on (8080)
+  FN_DB_URL, FN_MQ_URL datastore and queue of an API node (SQLite files under ./data)
+  FN_RUNNER_API_URL    the API node of a runner node
+  FN_RUNNER_TOKEN      what runner nodes show to API nodes; the same on both sides
+  FN_DRIVER            how functions are run: docker, or process (for development)
+  FN_LOG_LEVEL         debug, info, warn or error
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; answers the exit code."""
+    options = _parser().parse_args(arguments)
+    command = options.command or ""
+    if command == "version":
+        print(f"fn-hybrid {importlib.metadata.version('fn-hybrid')} (Python {platform.python_version()})")
+        return 0
+    if command == "config" and options.markdown:
+        print(config.markdown(), end="")
+        return 0
+    node_type = (options.type or "") if command == "config" else command
+    try:
+        settings, warnings = read_all(os.environ, node_type)
+    except InvalidSettings as exc:
+        for problem in exc.problems:
+            _complain(problem)
+        return 2
+    if command == "config":
+        print(config.table(settings))
+        for warning in warnings:
+            print(f"\nwarning: {warning}", file=sys.stderr)
+        return 0
+    return _run(settings, warnings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fn-node",
+        description="A node of fn-hybrid: an API node, a runner node, or both in one process.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=False, metavar="COMMAND", title="commands")
+    commands.add_parser("api", help="run an API node: the stores and the HTTP API")
+    commands.add_parser("runner", help="run a runner node: functions, through an API node")
+    commands.add_parser("full", help="run both in one process")
+    show = commands.add_parser("config", help="print every setting with its meaning and value in force")
+    show.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
+    show.add_argument("--markdown", action="store_true", help="all settings, as docs/configuration.md")
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _run(settings: Settings, warnings: Sequence[str]) -> int:
+    # Imported only now: "fn-node config" needs no server libraries.
+    import uvloop
+
+    from deploy.nodes import node
+
+    logs.set_up(settings.log)
+    for warning in warnings:
+        log.warning("%s", warning)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            loop.run(serve(node(settings), settings.node.type))
+    except (Exception, asyncio.CancelledError) as exc:
+        cause = _first(exc)
+        log.debug("the node broke down", exc_info=exc)
+        _complain(explain(cause, settings))
+        return 1
+    return 0
+
+
+async def serve(node: AbstractAsyncContextManager[int], node_type: str) -> None:
+    """Runs *node* until SIGINT or SIGTERM; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    async with node as port:
+        log.info("%s node listens on port %d", node_type, port)
+        await stop.wait()
+        log.info("stopping: what runs may end, a second signal ends everything at once")
+    log.info("stopped")
+
+
+def explain(exc: BaseException, settings: Settings) -> str:
+    """One line for what kept a node from running: the cause, and the next step where there is one."""
+    match exc:
+        case OSError(errno=errno.EADDRINUSE):
+            return f"port {settings.http.port} is taken: stop what listens there, or set FN_PORT"
+        case OSError(errno=errno.EACCES) if not exc.filename and 0 < settings.http.port < 1024:
+            return f"port {settings.http.port} is not allowed for this user: set FN_PORT to 1024 or more"
+        case OSError():
+            where = f"{exc.filename}: " if exc.filename else ""
+            return f"{where}{exc.strerror or exc}"
+        case FnError():
+            return f"{exc.message}: {exc.detail}" if exc.detail else exc.message
+        case ValueError():
+            return str(exc)
+    more = "" if settings.log.level == "debug" else " (FN_LOG_LEVEL=debug shows where)"
+    return f"broke down: {type(exc).__name__}: {exc}{more}"
+
+
+def _first(exc: BaseException) -> BaseException:
+    """The first error inside nested groups: task groups wrap whatever a node raises."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+def _complain(problem: str) -> None:
+    print(f"fn-node: {redact(' '.join(problem.split()))}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What ``fn-node config`` prints: every variable with its meaning, unit, default and value in force."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.settings import NODE_TYPES, Settings, declared, groups, in_force, redact
+from shared_models.env import Variable, millis, variables
+
+_TITLES = {
+    "node": "The node",
+    "log": "Its log",
+    "http": "Its HTTP server",
+    "stores": "Datastore, log store and message queue",
+    "api": "The API",
+    "client": "The way to the API node",
+    "agent": "The agent: slots, resources, limits",
+    "driver": "The driver: how containers are run",
+}
+
+
+def table(settings: Settings, width: int = 110) -> str:
+    """Every variable of this node, group by group; ``*`` marks values that are not the default."""
+    values = in_force({field: getattr(settings, field) for field in groups(settings.node.type)})
+    lines = [f"Settings of a node of type {settings.node.type} (* differs from the default):"]
+    for title, rows in _sections(settings.node.type):
+        lines += ["", title]
+        for variable in rows:
+            value, default = shown(variable, values[variable.name]), shown(variable, variable.default)
+            mark = "*" if values[variable.name] != variable.default else " "
+            unit = f" {variable.unit}" if variable.unit else ""
+            was = f"   (default: {default})" if mark == "*" and not variable.secret else ""
+            lines.append(f"{mark} {variable.name:<32} {value}{unit}{was}")
+            lines += textwrap.wrap(
+                variable.meaning, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
+    return "\n".join(lines)
+
+
+def markdown() -> str:
+    """The page docs/configuration.md: the variables of all node types with their defaults."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every setting is an environment variable. `fn-node config` prints the values in force, with secrets",
+        "hidden; a bad value is named at start, together with all other bad values, and nothing starts.",
+        "This page is made by `fn-node config --markdown`.",
+    ]
+    seen: set[str] = set()
+    users = {kind: declared(kind) for kind in NODE_TYPES}
+    for title, rows in [section for kind in ("full", "runner") for section in _sections(kind)]:
+        new = [variable for variable in rows if variable.name not in seen]
+        seen.update(variable.name for variable in new)
+        if not new:
+            continue
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| variable | default | unit | nodes | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for variable in new:
+            kinds = [kind for kind in NODE_TYPES if variable.name in users[kind]]
+            nodes = "all" if len(kinds) == len(NODE_TYPES) else ", ".join(kinds)
+            default = f"`{shown(variable, variable.default)}`" if _has_default(variable) else ""
+            meaning = variable.meaning.replace("|", "\\|")
+            secret = " (secret)" if variable.secret else ""
+            lines.append(f"| `{variable.name}` | {default} | {variable.unit} | {nodes} | {meaning}{secret} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(variable: Variable, value: Any) -> str:
+    """*value* as one would write it into the variable; secrets and passwords hidden."""
+    if value in ("", (), None):
+        return "(not set)"
+    if variable.secret:
+        return "(hidden)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return redact(",".join(str(item) for item in value))
+    if variable.parse is millis:
+        return "-1" if math.isinf(value) else f"{value * 1000:g}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return redact(str(value))
+
+
+def _has_default(variable: Variable) -> bool:
+    return variable.default not in ("", (), None)
+
+
+def _sections(node_type: str) -> list[tuple[str, list[Variable]]]:
+    found: Mapping[str, type] = groups(node_type)
+    seen: set[str] = set()
+    sections = []
+    for field, group in found.items():
+        rows = [variable for _, variable in variables(group) if variable.name not in seen]
+        seen.update(variable.name for variable in rows)
+        sections.append((_TITLES[field], rows))
+    return sections

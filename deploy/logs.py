@@ -1,0 +1,66 @@
+"""The node's own log on stderr: lines that a person reads, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+from deploy.settings import LogSettings
+from shared_models import times
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_WORDS = {"WARNING": "warn", "CRITICAL": "error"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+    """Sends what this process logs to *stream*, and nowhere else."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JSONLines() if settings.format == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[settings.level])
+    # At debug these two log each frame and statement, several lines a call.
+    for chatty in ("aiosqlite", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _level(record: logging.LogRecord) -> str:
+    return _WORDS.get(record.levelname, record.levelname.lower())
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class TextLines(logging.Formatter):
+    """``10:15:02.123 info  agent  words``: local time, level, last part of the logger's name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        where = record.name.rpartition(".")[2]
+        text = f"{at}.{int(record.msecs):03} {_level(record):<5} {where:<12} {record.getMessage()}"
+        for key, value in _extra(record).items():
+            text += f" {key}={value}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class JSONLines(logging.Formatter):
+    """``{"time", "level", "logger", "message", ...}``; what was logged as *extra* is a field of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": times.to_text(record.created),
+            "level": _level(record),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)

@@ -1,0 +1,88 @@
+"""The three nodes, each on one screen: read down, it is the order of the start; up, of the stop.
+
+A node yields the port that it serves on. What a node does not use is not even imported, so that
+an image of one node type needs no library of another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+from deploy.settings import (
+    APINode,
+    FullNode,
+    RunnerNode,
+    Settings,
+    node_id,
+)
+from shared_models.web import runner_refusals, serving
+
+
+@asynccontextmanager
+async def api(settings: APINode) -> AsyncIterator[int]:
+    """An API node: the stores, and what clients and runner nodes ask of them. Runs no functions."""
+    from api_node.app import api_routes
+    from services.data_access import DirectDataAccess
+    from services.janitor import running_janitor
+    from services.stores import open_stores
+
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        stores = await enter(open_stores(settings.stores))
+        await enter(running_janitor(stores))
+        routes = api_routes(stores, DirectDataAccess(stores), settings.api)
+        yield await enter(serving(routes, settings.http, node_type="api"))
+
+
+@asynccontextmanager
+async def runner(settings: RunnerNode) -> AsyncIterator[int]:
+    """A runner node: an agent that knows the world only through an API node. Has no stores."""
+    from hybrid_client.client import open_data_access
+    from runner_node.agent import running_agent
+    from runner_node.drivers.opener import open_driver
+    from runner_node.invoke import invoke_routes
+
+    name = node_id(settings.node, settings.http.port, os.getpid())
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        data = await enter(open_data_access(settings.client))
+        driver = await enter(open_driver(settings.driver, name))
+        agent = await enter(running_agent(data, driver, settings.agent, name))
+        routes = [*invoke_routes(agent), *runner_refusals()]
+        yield await enter(serving(routes, settings.http, node_type="runner", ready=agent.ready))
+
+
+@asynccontextmanager
+async def full(settings: FullNode) -> AsyncIterator[int]:
+    """Both in one process: the same agent, on direct data access."""
+    from api_node.app import api_routes
+    from runner_node.agent import running_agent
+    from runner_node.drivers.opener import open_driver
+    from runner_node.invoke import invoke_routes
+    from services.data_access import DirectDataAccess
+    from services.janitor import running_janitor
+    from services.stores import open_stores
+
+    name = node_id(settings.node, settings.http.port, os.getpid())
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        stores = await enter(open_stores(settings.stores))
+        await enter(running_janitor(stores))
+        data = DirectDataAccess(stores)
+        driver = await enter(open_driver(settings.driver, name))
+        agent = await enter(running_agent(data, driver, settings.agent, name))
+        routes = [*api_routes(stores, data, settings.api), *invoke_routes(agent)]
+        yield await enter(serving(routes, settings.http, node_type="full", ready=agent.ready))
+
+
+def node(settings: Settings) -> AbstractAsyncContextManager[int]:
+    """The node that *settings* describe."""
+    match settings:
+        case APINode():
+            return api(settings)
+        case RunnerNode():
+            return runner(settings)
+        case FullNode():
+            return full(settings)

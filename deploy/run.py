@@ -1,0 +1,311 @@
+"""``make run``: an API node and a runner node as two processes, with the example function deployed.
+
+For development: functions run as processes of this machine, everything listens on the loopback
+address only, and all data is in one folder. Ends with SIGINT or SIGTERM, and leaves no process
+behind; when one node ends, so does the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from deploy.example import Unreachable, deploy_hello, invoke, not_ready
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+START_LIMIT = 60.0
+"""Seconds that both nodes get to become ready."""
+STOP_LIMIT = 8.0
+"""Seconds that each node gets to end before it is killed."""
+
+
+class CannotStart(Exception):
+    """One line for the user: what is wrong, and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs both nodes until a signal; answers the exit code."""
+    parser = argparse.ArgumentParser(prog="make run", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for everything that is kept")
+    parser.add_argument("--port", type=int, default=8080, help="port of the API node (make run PORT=...)")
+    parser.add_argument(
+        "--runner-port", type=int, default=8081, help="port of the runner node (make run RUNNER_PORT=...)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        check_port(options.port, "PORT")
+        check_port(options.runner_port, "RUNNER_PORT")
+        data = prepare_data(options.data)
+        return asyncio.run(_run(data, runner_token(data), options.port, options.runner_port))
+    except CannotStart as exc:
+        print(f"make run: {exc}", file=sys.stderr)
+        return 1
+
+
+# -- before anything starts ------------------------------------------------------------------------
+
+
+def check_port(port: int, variable: str) -> None:
+    """Raises CannotStart when *port* is taken; *variable* is what chooses another."""
+    with socket.socket() as probe:
+        # As the server itself will: a port whose last connections still linger is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as exc:
+            raise CannotStart(
+                f"port {port} is taken or not allowed ({getattr(exc, 'strerror', None) or exc}): stop what "
+                f"listens there, or choose another: make run {variable}={(port + 1000) % 65536}"
+            ) from None
+
+
+def prepare_data(folder: Path) -> Path:
+    """*folder*, made and found writable, as an absolute path; raises CannotStart."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise CannotStart(
+            f"the data folder {folder} cannot be written ({exc.strerror}): "
+            "make it writable, or choose another: make run DATA=..."
+        ) from None
+    return folder.resolve()
+
+
+def runner_token(data: Path) -> str:
+    """The secret between both nodes: made once, readable for its owner only, and kept."""
+    path = data / "runner.token"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if token := path.read_text().strip():
+                path.chmod(0o600)
+                return token
+            path.unlink()
+        token = secrets.token_urlsafe(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(token + "\n")
+    except OSError as exc:
+        raise CannotStart(f"the runner token {path} cannot be kept: {exc.strerror}") from None
+    return token
+
+
+# -- the two nodes ---------------------------------------------------------------------------------
+
+
+async def _run(data: Path, token: str, port: int, runner_port: int) -> int:
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+    api, runner = f"http://localhost:{port}", f"http://localhost:{runner_port}"
+    stop = asyncio.create_task(signals.get())
+    # Sockets of functions live in a short folder of their own: a socket's path has 107 bytes at most.
+    sockets = tempfile.mkdtemp(prefix="fn-")
+    try:
+        api_environ, runner_environ = environs(data, token, port, runner_port, sockets)
+        async with (
+            _node("api", api_environ, signals) as api_node,
+            _node("runner", runner_environ, signals) as runner_node,
+        ):
+            ended = [
+                asyncio.create_task(_ended("api", api_node)),
+                asyncio.create_task(_ended("runner", runner_node)),
+            ]
+            work = asyncio.create_task(_introduce(api, runner))
+            try:
+                return await _watch(stop, ended, work)
+            finally:
+                for task in (*ended, work):
+                    task.cancel()
+                _say("stopping both nodes (once more: at once)")
+    finally:
+        stop.cancel()
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def environs(
+    data: Path, token: str, port: int, runner_port: int, sockets: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Variables of the API node and of the runner node. What they do not fix is the caller's."""
+    both = {
+        "FN_HOST": HOST,
+        "FN_RUNNER_TOKEN": token,
+        "PYTHONUNBUFFERED": "1",
+        # The nodes run in the data folder's neighbourhood wherever the user stands.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+    api = {
+        "FN_PORT": str(port),
+        "FN_DB_URL": f"sqlite:///{data / 'fn.db'}",
+        "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
+        "FN_MQ_URL": f"sqlite:///{data / 'queue.db'}",
+        "FN_PUBLIC_LB_URL": f"http://localhost:{runner_port}",
+    }
+    runner = {
+        "FN_PORT": str(runner_port),
+        "FN_RUNNER_API_URL": f"http://{HOST}:{port}",
+        "FN_DRIVER": "process",
+        "FN_PROCESS_IMAGES": str(ROOT / "examples"),
+        "FN_IOFS_PATH": sockets,
+        "FN_SPOOL_PATH": str(data / "spool"),
+    }
+    fixed = {*both, *api, *runner, "FN_NODE_TYPE", "FN_NODE_ID"}
+    callers = {name: value for name, value in os.environ.items() if name not in fixed}
+    # Shorter than STOP_LIMIT, so that a node that is stopped still hands in what it has.
+    short = {"FN_HTTP_DRAIN": "5", "FN_DRAIN_SECS": "5"}
+    return {**short, **callers, **both, **api}, {**short, **callers, **both, **runner}
+
+
+@asynccontextmanager
+async def _node(
+    kind: str, environ: Mapping[str, str], signals: asyncio.Queue[int]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A node as a process, its log on our output; when the block ends, so does the process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy", kind,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env=environ, limit=1 << 20,
+        # Ctrl-C in a terminal reaches a whole group: the nodes are stopped by us, in order.
+        start_new_session=True, preexec_fn=_die_with_parent,
+    )  # fmt: skip
+    printer = asyncio.create_task(_print_lines(kind, process))
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            hurry = asyncio.create_task(signals.get())
+            done = asyncio.create_task(process.wait())
+            await asyncio.wait((hurry, done), timeout=STOP_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            if hurry.done():
+                signals.put_nowait(hurry.result())  # for the other node, too
+            hurry.cancel()
+            if process.returncode is None and not done.done():
+                _say(f"the {kind} node is killed: it did not end in {STOP_LIMIT:.0f} s")
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await done
+        await asyncio.wait([printer], timeout=1)
+        printer.cancel()
+
+
+def _die_with_parent() -> None:
+    """In the new process, before it becomes a node: a killed ``make run`` must leave no node behind."""
+    if _prctl is not None:
+        _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+async def _print_lines(kind: str, process: asyncio.subprocess.Process) -> None:
+    assert process.stdout is not None
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:  # a line beyond the limit: the reader dropped it
+            continue
+        if not line:
+            return
+        _say(line.decode("utf-8", "replace").rstrip(), kind)
+
+
+def _say(text: str, who: str = "run") -> None:
+    # The terminal or the reader of a pipe may be gone; that must not keep the nodes from being stopped.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{who:<6} | {text}", flush=True)
+
+
+# -- while they run --------------------------------------------------------------------------------
+
+
+async def _watch(
+    stop: asyncio.Task[int], ended: Sequence[asyncio.Task[str]], work: asyncio.Task[None]
+) -> int:
+    """Waits for the end: 0 for a signal, 1 when a node ended by itself or the start failed."""
+    await asyncio.wait((stop, work, *ended), return_when=asyncio.FIRST_COMPLETED)
+    if work.done() and not stop.done() and not any(task.done() for task in ended):
+        if error := work.exception():
+            _say(f"the start failed: {error}")
+            return 1
+        await asyncio.wait((stop, *ended), return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        if task.done():
+            _say(task.result())
+            return 1
+    return 0
+
+
+async def _ended(kind: str, process: asyncio.subprocess.Process) -> str:
+    code = await process.wait()
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"the {kind} node ended by itself ({how}): its last lines above say why"
+
+
+async def _introduce(api: str, runner: str) -> None:
+    """Waits until both nodes are ready, deploys the example, and says what to try."""
+    await _until_ready("api", api)
+    await _until_ready("runner", runner)
+    hello = await asyncio.to_thread(deploy_hello, api)
+    _say("calling hello for the first time: its own virtual environment is made, this may take a while")
+    try:
+        answer = await asyncio.to_thread(invoke, runner, hello)
+    except Unreachable as exc:
+        _say(f"the example does not work: {exc}")
+    else:
+        _say(f"hello answers {answer}")
+    print(lines_to_try(api, runner, hello), flush=True)
+
+
+async def _until_ready(kind: str, url: str) -> None:
+    """Returns when the node says that it is ready; raises Unreachable with its last reason."""
+    loop = asyncio.get_running_loop()
+    limit = loop.time() + START_LIMIT
+    while reason := await asyncio.to_thread(not_ready, url):
+        if loop.time() > limit:
+            raise Unreachable(f"the {kind} node is not ready after {START_LIMIT:.0f} s: {reason}")
+        await asyncio.sleep(0.1)
+
+
+def lines_to_try(api: str, runner: str, fn_id: str) -> str:
+    """Three commands that work as they are, in any POSIX shell."""
+    calls = f"{api}/v2/fns/{fn_id}/calls"
+    detached = f"curl -s -d '{{\"name\":\"Ada\"}}' -H 'Fn-Invoke-Type: detached' {runner}/invoke/{fn_id}"
+    return f"""
+Ready. Try in another terminal: invoke the function, call it through its trigger, and run it
+detached, then read its record and its log.
+
+  curl -d '{{"name":"Ada"}}' {runner}/invoke/{fn_id}
+
+  curl {runner}/t/hello/hello
+
+  id=$({detached} | cut -d'"' -f4); sleep 2; curl {calls}/$id; curl {calls}/$id/log
+
+Ctrl-C ends both nodes; the data is kept.
+"""
+
+
+def _find_prctl() -> Callable[[int, int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    prctl: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    return prctl
+
+
+_prctl = _find_prctl()
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Which settings groups each node type has, and how they are all read and checked together.
+
+A group lives next to what it configures; this module puts groups together. ``os.environ`` itself is
+read in ``__main__``: everything here takes a mapping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from deploy import unknown
+from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables
+
+if TYPE_CHECKING:
+    from api_node.app import APISettings
+    from hybrid_client.client import ClientSettings
+    from runner_node.drivers.settings import DriverSettings
+    from runner_node.settings import AgentSettings
+    from services.stores import StoreSettings
+    from shared_models.web import HTTPSettings
+
+NODE_TYPES = ("full", "api", "runner")
+
+_PASSWORD = re.compile(r"(\w://[^/\s:@'\"]*:)[^/\s@]+@")
+
+
+def _node_type(text: str) -> str:
+    if text.lower() in ("lb", "pure-runner"):
+        raise ValueError(
+            "must be one of full, api, runner (put any HTTP load balancer before the runner nodes)"
+        )
+    return one_of(*NODE_TYPES)(text)
+
+
+def _node_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
+        raise ValueError("must be at most 63 letters, numbers, '.', '_' or '-'")
+    return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """What this process is. *id* is empty where the node's default holds: see ``node_id``."""
+
+    type: str = env(
+        "FN_NODE_TYPE",
+        "full",
+        "what this node is: full, api or runner (the command line wins)",
+        parse=_node_type,
+    )
+    id: str = env(
+        "FN_NODE_ID",
+        "",
+        "name of this node, the same after a restart; empty: host name and port",
+        parse=_node_id,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How the node's own log looks, on stderr."""
+
+    level: str = env(
+        "FN_LOG_LEVEL",
+        "info",
+        "least level that is logged: debug, info, warn or error",
+        parse=one_of("debug", "info", "warn", "error"),
+    )
+    format: str = env(
+        "FN_LOG_FORMAT", "text", "text for people, json for machines", parse=one_of("text", "json")
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class APINode:
+    """All settings of an API node."""
+
+    node: NodeSettings
+    log: LogSettings
+    http: HTTPSettings
+    stores: StoreSettings
+    api: APISettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerNode:
+    """All settings of a runner node."""
+
+    node: NodeSettings
+    log: LogSettings
+    http: HTTPSettings
+    client: ClientSettings
+    agent: AgentSettings
+    driver: DriverSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FullNode:
+    """All settings of a node that is both."""
+
+    node: NodeSettings
+    log: LogSettings
+    http: HTTPSettings
+    stores: StoreSettings
+    api: APISettings
+    agent: AgentSettings
+    driver: DriverSettings
+
+
+Settings = FullNode | APINode | RunnerNode
+
+
+def groups(node_type: str) -> dict[str, type]:
+    """Settings group by field name, imported only now: a node needs only its own rooms' libraries."""
+    from shared_models.web import HTTPSettings
+
+    found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
+    if node_type in ("full", "api"):
+        from api_node.app import APISettings
+        from services.stores import StoreSettings
+
+        found |= {"stores": StoreSettings, "api": APISettings}
+    if node_type == "runner":
+        from hybrid_client.client import ClientSettings
+
+        found |= {"client": ClientSettings}
+    if node_type in ("full", "runner"):
+        from runner_node.drivers.settings import DriverSettings
+        from runner_node.settings import AgentSettings
+
+        found |= {"agent": AgentSettings, "driver": DriverSettings}
+    return found
+
+
+def declared(node_type: str) -> dict[str, Variable]:
+    """Every variable of *node_type* by its name, in the order of its groups."""
+    return {
+        variable.name: variable for group in groups(node_type).values() for _, variable in variables(group)
+    }
+
+
+def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings, list[str]]:
+    """The settings of this node and what its operator should be warned of.
+
+    *node_type* wins over ``FN_NODE_TYPE``. Raises InvalidSettings, which names everything that is
+    wrong; no value of a secret variable and no password of a URL is in any of the texts.
+    """
+    problems: list[str] = []
+    named = {"FN_NODE_TYPE": node_type} if node_type else {}
+    environ = {**environ, **named}
+    kind = read(NodeSettings, environ, []).type
+    values: dict[str, Any] = {field: read(group, environ, problems) for field, group in groups(kind).items()}
+    problems.extend(_contradictions(kind, in_force(values)))
+    if problems:
+        raise InvalidSettings([redact(problem) for problem in problems])
+    shape: dict[str, Any] = {
+        "full": FullNode,
+        "api": APINode,
+        "runner": RunnerNode,
+    }
+    warnings = [*_unknown(kind, environ), *_doubts(kind, in_force(values))]
+    return shape[kind](**values), warnings
+
+
+def in_force(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by variable name, from groups by field name."""
+    return {
+        variable.name: getattr(group, field)
+        for group in values.values()
+        for field, variable in variables(type(group))
+    }
+
+
+def node_id(node: NodeSettings, port: int, pid: int) -> str:
+    """A name that no other node of this cluster has, and that a restarted node has again.
+
+    A node on a port of the system's choice cannot be told apart from its neighbours by the port, so
+    it has its *pid* instead.
+    """
+    return node.id or f"{socket.gethostname()}-{port or f'pid{pid}'}"
+
+
+def redact(text: str) -> str:
+    """*text* without the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def _contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    if node_type == "runner" and not values["FN_RUNNER_API_URL"]:
+        return [
+            "FN_RUNNER_API_URL: is not set, and a runner node needs the address of its API node "
+            "(for example http://127.0.0.1:8080)"
+        ]
+    return []
+
+
+def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    if node_type == "full" or values["FN_RUNNER_TOKEN"]:
+        return []
+    if node_type == "runner":
+        return [
+            "FN_RUNNER_TOKEN is not set: the API node answers 401 unless it has FN_RUNNER_AUTH=none; "
+            "set it to the API node's token"
+        ]
+    if values["FN_RUNNER_AUTH"] == "none":
+        return []
+    return [
+        "FN_RUNNER_TOKEN is not set: runner nodes will get 401; set it here and on the runner nodes, "
+        "or FN_RUNNER_AUTH=none if everybody who reaches this port may run calls"
+    ]
+
+
+def _unknown(node_type: str, environ: Mapping[str, str]) -> list[str]:
+    """A warning for each ``FN_*`` variable that is set and has no effect on any node."""
+    strange = unknown.strange(environ, declared(node_type))
+    if not strange:
+        return []
+    known = {name for kind in NODE_TYPES for name in declared(kind)}
+    return [unknown.hint(name, known) for name in strange if name not in known]
