@@ -1,0 +1,124 @@
+"""What a node tells of itself: metrics in Prometheus' text form, and the trace that goes to other nodes.
+
+Every node's metrics live in one ``REGISTRY``. Names, types and labels of those that Fn has are Fn's
+(0.3.753), so that existing dashboards keep working.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import prometheus_client
+from opentelemetry import context, propagate, trace
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(namespace="fn", registry=REGISTRY)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LATENCY_MSECS = (
+    1,
+    2,
+    3,
+    5,
+    8,
+    13,
+    20,
+    30,
+    50,
+    80,
+    130,
+    200,
+    300,
+    500,
+    800,
+    1300,
+    2000,
+    5000,
+    10000,
+    30000,
+    100000,
+)
+MAX_FDK_VERSIONS = 50
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FDK_VERSION = re.compile(r"[A-Za-z0-9._/+-]{1,40}")
+_RESPONSE_LABELS = ("blame", "fn_fdk_version", "method", "path", "status")
+
+_requests = Counter("fn_api_request_count", "Requests received", ("method", "path"), registry=REGISTRY)
+_responses = Counter("fn_api_response_count", "Responses sent", _RESPONSE_LABELS, registry=REGISTRY)
+_latency = Histogram(
+    "fn_api_latency",
+    "Latency of requests in milliseconds",
+    _RESPONSE_LABELS,
+    buckets=LATENCY_MSECS,
+    registry=REGISTRY,
+)
+
+_children: dict[tuple[str, str, int, str, str], tuple[Counter, Counter, Histogram]] = {}
+_fdk_versions: set[str] = set()
+
+
+def observe_request(
+    method: str, path: str, status: int, blame: str, fdk_version: str, seconds: float
+) -> None:
+    """Counts one answered request.
+
+    *path* is the pattern of the route, never the path itself: the number of series stays bounded.
+    *blame* is ``""``, ``"user"`` or ``"service"``.
+    """
+    key = (method, path, status, blame, fdk_version)
+    children = _children.get(key)
+    if children is None:
+        method = method if method in _METHODS else "other"
+        version = _bounded_fdk_version(fdk_version)
+        key = (method, path, status, blame, version)
+        labels = (blame, version, method, path, str(status))
+        children = _children[key] = (
+            _requests.labels(method, path),
+            _responses.labels(*labels),
+            _latency.labels(*labels),
+        )
+    children[0].inc()
+    children[1].inc()
+    children[2].observe(seconds * 1000)
+
+
+def _bounded_fdk_version(version: str) -> str:
+    # The version is a header that a function writes, so its author must not be able to make series at will.
+    if not version or version in _fdk_versions:
+        return version
+    if len(_fdk_versions) < MAX_FDK_VERSIONS and _FDK_VERSION.fullmatch(version):
+        _fdk_versions.add(version)
+        return version
+    return "other"
+
+
+def exposition() -> bytes:
+    """All metrics of this process in Prometheus' text format 0.0.4."""
+    text = prometheus_client.generate_latest(REGISTRY)
+    # The client library insists on the suffix; Fn's counters do not have it.
+    for name in (b"fn_api_request_count", b"fn_api_response_count"):
+        text = text.replace(name + b"_total", name)
+    return text
+
+
+def trace_headers() -> dict[str, str]:
+    """Headers that carry the current trace to another node (W3C and B3); empty when there is none."""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    headers["X-B3-TraceId"] = trace.format_trace_id(span.trace_id)
+    headers["X-B3-SpanId"] = trace.format_span_id(span.span_id)
+    headers["X-B3-Sampled"] = "1" if span.trace_flags.sampled else "0"
+    return headers
+
+
+def join_trace(headers: Mapping[str, str]) -> None:
+    """Makes the trace of a request with a ``traceparent`` header the current one of this task."""
+    context.attach(propagate.extract({key.lower(): value for key, value in headers.items()}))

@@ -1,0 +1,298 @@
+"""Serving over HTTP: one server for every type of node, and errors as Fn words them.
+
+Handlers are plain coroutines ``async def handler(request) -> web.StreamResponse`` that raise an
+``FnError`` for what a client did wrong; routes are lists of ``web.RouteDef`` (``allow_head=False``:
+Fn answers HEAD with 405 where only GET is known). Bodies reach handlers as they were sent: nothing
+is decompressed, and escapes in paths are decoded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from shared_models import env, errors, telemetry, wire
+
+log = logging.getLogger(__name__)
+
+FN_VERSION = "0.3.753"
+"""The version of Fn whose API this is; the ``fn`` command asks for it."""
+JSON = "application/json; charset=utf-8"
+
+_LIMIT = web.AppKey("limit", int)
+_READ_TIMEOUT = web.AppKey("read_timeout", float)
+_STOPPING = web.AppKey("stopping", asyncio.Event)
+_NO_METRICS = frozenset({"/metrics", "/healthz", "/readyz"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPSettings:
+    """Where a node listens, and what it accepts there."""
+
+    port: int = env.env("FN_PORT", 8080, "Port to listen on; 0 lets the system choose", parse=env.port)
+    host: str = env.env("FN_HOST", "0.0.0.0", "Address to listen on")
+    max_request_size: int = env.env(
+        "FN_MAX_REQUEST_SIZE", 32 * 1024 * 1024, "Largest request body, 0 for no limit", unit="bytes"
+    )
+    drain: float = env.env(
+        "FN_HTTP_DRAIN", 310.0, "How long a node that stops waits for requests in flight", unit="s"
+    )
+    keep_alive: float = env.env(
+        "FN_HTTP_KEEP_ALIVE",
+        75.0,
+        "How long a connection may be idle, or take to send the head of a request",
+        unit="s",
+    )
+    read_timeout: float = env.env(
+        "FN_HTTP_READ_TIMEOUT", 60.0, "Longest silence while a request body is read", unit="s"
+    )
+    max_header_size: int = env.env(
+        "FN_HTTP_MAX_HEADER_SIZE", 16 * 1024, "Largest request line and largest single header", unit="bytes"
+    )
+    max_headers: int = env.env("FN_HTTP_MAX_HEADERS", 200, "Largest number of headers of a request")
+
+
+@asynccontextmanager
+async def serving(
+    routes: Iterable[web.RouteDef],
+    settings: HTTPSettings,
+    *,
+    node_type: str,
+    ready: Callable[[], str] = lambda: "",
+) -> AsyncIterator[int]:
+    """A server for *routes* and for those that every node has; yields the port that it listens on.
+
+    *ready* gives the reason why the node is not ready, or "". When the block ends the node is no
+    longer ready, takes no new connections, gives requests in flight ``settings.drain`` seconds, and
+    closes. Raises OSError when the address cannot be bound.
+    """
+    app = _application(routes, settings, node_type, ready)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=settings.keep_alive,
+        max_line_size=settings.max_header_size,
+        max_field_size=settings.max_header_size,
+        max_headers=settings.max_headers,
+        shutdown_timeout=settings.drain,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+        port: int = runner.addresses[0][1]
+        log.info("%s node listens on %s:%d", node_type, settings.host, port)
+        yield port
+    finally:
+        app[_STOPPING].set()
+        await runner.cleanup()
+
+
+def stopping(request: web.Request) -> asyncio.Event:
+    """Set when the node begins to stop: long polls end then."""
+    return request.app[_STOPPING]
+
+
+# -- answers and bodies ------------------------------------------------------------------------
+
+
+def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """*body* (builtins and structs) as JSON with the newline that Fn writes."""
+    return web.Response(
+        body=wire.encode(body),
+        status=status,
+        headers={"Content-Type": JSON, **headers} if headers else {"Content-Type": JSON},
+    )
+
+
+def error_response(exc: BaseException, *, v1: bool, headers: Mapping[str, str] | None = None) -> web.Response:
+    """What a client is told of *exc*: of anything but an FnError, that it was an internal error.
+
+    The body has Fn's words only; what else is known (``detail``) goes into ``Error-Detail``.
+    """
+    known = exc if isinstance(exc, errors.FnError) else errors.FnError()
+    extra = dict(headers or {})
+    if known.detail:
+        extra["Error-Detail"] = _one_line(known.detail)
+    if isinstance(known, errors.Unavailable):
+        extra["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
+    if isinstance(known, errors.Unauthorized):
+        extra["WWW-Authenticate"] = "Bearer"
+    body: object = {"message": known.message}
+    return json_response({"error": body} if v1 else body, known.code, extra)
+
+
+def is_v1(path: str) -> bool:
+    """Whether errors of *path* have the shape of the v1 API."""
+    return path.startswith(("/v1/", "/r/")) or path == "/v1"
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body as it was sent.
+
+    Raises BodyTooLarge or TooLarge above the server's limit, Invalid when it is cut or malformed,
+    TimedOut when the client falls silent.
+    """
+    if not request.can_read_body:
+        return b""
+    limit = request.app[_LIMIT]
+    if limit and (request.content_length or 0) > limit:
+        raise errors.BodyTooLarge(request.content_length or 0, limit)
+    pieces, size, silence = [], 0, request.app[_READ_TIMEOUT]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(silence) as timeout:
+            while piece := await request.content.readany():
+                size += len(piece)
+                if limit and size > limit:
+                    raise errors.TooLarge(f"Request body too large for this server, max {limit}")
+                pieces.append(piece)
+                timeout.reschedule(loop.time() + silence)
+    except TimeoutError:
+        raise errors.TimedOut("Timed out while the request body was read") from None
+    except web.RequestPayloadError as exc:
+        raise errors.Invalid("Request body cannot be read", detail=str(exc)) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def runner_refusals() -> list[web.RouteDef]:
+    """What a runner node answers to requests that belong to an API node."""
+    return [web.route("*", "/v1/{path:.*}", _refuse_management)]
+
+
+async def _refuse_management(request: web.Request) -> web.StreamResponse:
+    raise errors.ManageOnRunnerNode
+
+
+def _one_line(text: str, limit: int = 300) -> str:
+    shown = "".join(char if " " <= char <= "~" else "?" for char in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+# -- the server --------------------------------------------------------------------------------
+
+
+def _application(
+    routes: Iterable[web.RouteDef], settings: HTTPSettings, node_type: str, ready: Callable[[], str]
+) -> web.Application:
+    async def ping(request: web.Request) -> web.StreamResponse:
+        return json_response({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
+
+    async def version(request: web.Request) -> web.StreamResponse:
+        return json_response({"version": FN_VERSION})
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=telemetry.exposition(), headers={"Content-Type": telemetry.CONTENT_TYPE})
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        return json_response({"status": "ok", "node_type": node_type})
+
+    async def readiness(request: web.Request) -> web.StreamResponse:
+        if reason := "The node is stopping" if app[_STOPPING].is_set() else ready():
+            return json_response({"message": reason}, 503)
+        return json_response({"status": "ready", "node_type": node_type})
+
+    app = web.Application(middlewares=[_answering], client_max_size=0)
+    app[_LIMIT] = settings.max_request_size
+    app[_READ_TIMEOUT] = settings.read_timeout
+    app[_STOPPING] = asyncio.Event()
+    common = {"/": ping, "/version": version, "/metrics": metrics, "/healthz": live, "/readyz": readiness}
+    app.add_routes([web.get(path, handler, allow_head=False) for path, handler in common.items()])
+    app.add_routes(routes)
+    return app
+
+
+@web.middleware
+async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Limits, errors and metrics of every request."""
+    started = time.perf_counter()
+    if "traceparent" in request.headers:
+        telemetry.join_trace(request.headers)
+    failure: BaseException | None = None
+    try:
+        limit = request.app[_LIMIT]
+        if limit and (request.content_length or 0) > limit:
+            raise errors.BodyTooLarge(request.content_length or 0, limit)
+        response = await handler(request)
+    except web.HTTPException as exc:
+        failure, response = exc, await _unrouted(request, exc)
+    except errors.FnError as exc:
+        failure, response = exc, error_response(exc, v1=is_v1(request.path))
+        if exc.code >= 500 and exc.detail:
+            log.warning("%s %s: %s (%s)", request.method, _pattern(request), exc.message, exc.detail)
+    except Exception as exc:
+        if isinstance(exc, ConnectionError) and _gone(request):
+            raise
+        log.exception("%s %s failed", request.method, _pattern(request))
+        failure, response = exc, error_response(exc, v1=is_v1(request.path))
+    if failure is not None and request.writer.output_size:
+        # The head of another answer is out: all that is left is to cut it.
+        if request.transport is not None:
+            request.transport.close()
+        raise ConnectionResetError("the answer was cut") from failure
+    pattern = _pattern(request)
+    if pattern not in _NO_METRICS:
+        telemetry.observe_request(
+            request.method,
+            pattern,
+            response.status,
+            _blame(response.status, failure) if response.status >= 400 else "",
+            response.headers.get("Fn-Fdk-Version", ""),
+            time.perf_counter() - started,
+        )
+    return response
+
+
+async def _unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamResponse:
+    """The answer to a path, or a method, that no route knows."""
+    path, v1 = request.path, is_v1(request.path)
+    if exc.status == 404 and (target := await _without_slash(request)):
+        if request.method == "GET":
+            return web.Response(
+                status=301,
+                text=f'<a href="{html.escape(target)}">Moved Permanently</a>.\n\n',
+                content_type="text/html",
+                charset="utf-8",
+                headers={"Location": target},
+            )
+        return web.Response(status=307, headers={"Location": target})
+    if v1 and exc.status in (404, 405):
+        return error_response(errors.NotFound(f"Path not found: {path}"), v1=True)
+    if exc.status == 404:
+        return error_response(errors.NotFound(f"Path not found: {request.method} {path}"), v1=False)
+    if exc.status == 405:
+        return json_response({"message": f"Method not allowed: {request.method} {path}"}, 405)
+    return json_response({"error": {"message": exc.reason}} if v1 else {"message": exc.reason}, exc.status)
+
+
+async def _without_slash(request: web.Request) -> str:
+    """The address without the slash at its end when that one is known for this method, else ""."""
+    raw = request.rel_url.raw_path
+    if len(raw) < 2 or not raw.endswith("/") or raw.startswith("//"):
+        return ""
+    target = request.rel_url.with_path(raw[:-1], encoded=True, keep_query=True)
+    found = await request.app.router.resolve(request.clone(rel_url=target))
+    return str(target) if found.http_exception is None else ""
+
+
+def _pattern(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"
+
+
+def _gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _blame(status: int, failure: BaseException | None) -> str:
+    at_fault = status < 500 or isinstance(failure, errors.BadFunction | errors.TimedOut)
+    return "user" if at_fault or (failure is None and status != 503) else "service"

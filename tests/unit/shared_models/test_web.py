@@ -1,0 +1,302 @@
+import asyncio
+import io
+import logging
+import socket
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from shared_models import errors
+from shared_models.web import HTTPSettings, json_response, read_body, runner_refusals, serving, stopping
+
+
+def settings(**changes):
+    return HTTPSettings(**{"port": 0, "host": "127.0.0.1", "drain": 5.0, **changes})
+
+
+@asynccontextmanager
+async def node(*routes, ready=lambda: "", **changes):
+    async with serving(list(routes), settings(**changes), node_type="test", ready=ready) as port:
+        base = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession(base, auto_decompress=False) as client:
+            yield client, port
+
+
+async def raw(port, data):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        await writer.drain()
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def echo(request):
+    return web.Response(body=await read_body(request))
+
+
+async def test_every_node_says_hello_and_its_version():
+    async with node() as (client, _), client.get("/") as hello, client.get("/version") as version:
+        assert await hello.json() == {"goto": "https://github.com/fnproject/fn", "hello": "world!"}
+        assert hello.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert await version.json() == {"version": "0.3.753"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("GET", "/no%20thing", 404, {"message": "Path not found: GET /no thing"}),
+        ("GET", "/v1/x", 404, {"error": {"message": "Path not found: /v1/x"}}),
+        ("GET", "/r/x", 404, {"error": {"message": "Path not found: /r/x"}}),
+        ("GET", "/v1", 404, {"error": {"message": "Path not found: /v1"}}),
+        ("GET", "/rx", 404, {"message": "Path not found: GET /rx"}),
+        ("DELETE", "/version", 405, {"message": "Method not allowed: DELETE /version"}),
+        ("OPTIONS", "/version", 405, {"message": "Method not allowed: OPTIONS /version"}),
+    ],
+)
+async def test_unknown_paths_and_methods_are_named(method, path, status, body):
+    async with node() as (client, _), client.request(method, path) as answer:
+        assert (answer.status, await answer.json()) == (status, body)
+        assert "Allow" not in answer.headers
+
+
+async def test_head_is_refused_where_only_get_is_known():
+    async with node() as (client, _), client.head("/version") as answer:
+        assert (answer.status, await answer.read()) == (405, b"")
+
+
+async def test_a_slash_too_many_is_a_redirect_for_known_paths_only():
+    async with node(web.post("/things", echo)) as (client, _):
+        async with client.get("/version/?a=1", allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (301, "/version?a=1")
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        async with client.post("/things/", data=b"x", allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (307, "/things")
+        async with client.get("/nothing/", allow_redirects=False) as answer:
+            assert answer.status == 404
+        async with client.get("/things/", allow_redirects=False) as answer:
+            assert answer.status == 404
+
+
+async def test_a_redirect_never_leaves_the_node():
+    async with node(web.get("/{name}", echo, allow_head=False)) as (_, port):
+        answer = await raw(port, b"GET //elsewhere.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"404" in answer.split(b"\r\n")[0]
+        assert b"Location" not in answer
+
+
+@pytest.mark.parametrize(
+    ("exc", "status", "headers"),
+    [
+        (errors.AppNotFound(), 404, {}),
+        (errors.InvalidJSON("a: bad\r\nEvil: 1"), 400, {"Error-Detail": "a: bad??Evil: 1"}),
+        (errors.InvalidJSON("x" * 1000), 400, {"Error-Detail": "x" * 297 + "..."}),
+        (errors.StoreUnavailable(retry_after=2.2), 503, {"Retry-After": "3"}),
+        (errors.Unauthorized("no"), 401, {"WWW-Authenticate": "Bearer"}),
+        (errors.ImagePullFailed("i", "why", 404), 404, {}),
+    ],
+)  # fmt: skip
+async def test_an_error_has_its_words_status_and_headers(exc, status, headers):
+    async def handler(request):
+        raise exc
+
+    async with node(web.get("/x", handler), web.get("/v1/x", handler)) as (client, _):
+        async with client.get("/x") as answer:
+            assert (answer.status, await answer.json()) == (status, {"message": exc.message})
+            assert headers.items() <= dict(answer.headers).items()
+        async with client.get("/v1/x") as answer:
+            assert (answer.status, await answer.json()) == (status, {"error": {"message": exc.message}})
+
+
+async def test_a_bug_is_logged_and_shown_as_an_internal_error(caplog):
+    async def handler(request):
+        raise ValueError("secret thing")
+
+    async with node(web.get("/x", handler)) as (client, _), client.get("/x") as answer:
+        assert (answer.status, await answer.json()) == (500, {"message": "internal server error"})
+        assert "secret" not in str(answer.headers)
+    assert "GET /x failed" in caplog.text
+
+
+async def test_a_stream_that_fails_is_cut_short(caplog):
+    async def handler(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"half")
+        raise ValueError("broke")
+
+    async with node(web.get("/x", handler)) as (client, _):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with client.get("/x") as answer:
+                await answer.read()
+
+
+async def test_an_announced_body_over_the_limit_is_refused_everywhere():
+    async with node(web.post("/echo", echo), max_request_size=10) as (client, _):
+        for path in ("/echo", "/nothing"):
+            async with client.post(path, data=b"x" * 11) as answer:
+                assert answer.status == 413
+                text = "Content-Length too large for this server, 11 > max 10"
+                assert await answer.json() == {"message": text}
+        async with client.post("/echo", data=b"x" * 10) as answer:
+            assert await answer.read() == b"x" * 10
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_while_it_is_read():
+    async def pieces():
+        yield b"12345"
+        yield b"678901"
+
+    limited = node(web.post("/echo", echo), max_request_size=10)
+    async with limited as (client, _), client.post("/echo", data=pieces()) as answer:
+        assert answer.status == 413
+        assert await answer.json() == {"message": "Request body too large for this server, max 10"}
+
+
+async def test_a_limit_of_zero_is_none():
+    body = b"x" * (3 * 1024 * 1024)
+    unlimited = node(web.post("/echo", echo), max_request_size=0)
+    async with unlimited as (client, _), client.post("/echo", data=io.BytesIO(body)) as answer:
+        assert await answer.read() == body
+
+
+async def test_bodies_are_not_decompressed():
+    said = {"Content-Encoding": "gzip"}
+    echoing = node(web.post("/echo", echo))
+    async with echoing as (client, _), client.post("/echo", data=b"not gzip", headers=said) as answer:
+        assert (answer.status, await answer.read()) == (200, b"not gzip")
+
+
+async def test_a_client_that_falls_silent_is_timed_out():
+    async with node(web.post("/echo", echo), read_timeout=0.05) as (_, port):
+        head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nab"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        line = await asyncio.wait_for(reader.readline(), 5)
+        assert b" 504 " in line
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_malformed_body_and_a_malformed_head_are_bad_requests(caplog):
+    caplog.set_level(logging.ERROR)
+    async with node(web.post("/echo", echo)) as (_, port):
+        body = (
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n"
+        )
+        for data in (body, b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nBad Name: 1\r\n\r\n"):
+            answer = await raw(port, data)
+            assert answer.split(b"\r\n")[0].split()[1] == b"400"
+            assert b"Traceback" not in answer
+
+
+async def test_escapes_and_double_slashes_reach_handlers():
+    async def show(request):
+        return json_response(dict(request.match_info))
+
+    async with node(web.get("/t/{app}{source:(?:/.*)?}", show, allow_head=False)) as (client, _):
+        for path, source in (
+            ("/t/a/tr%69g", "/trig"),
+            ("/t/a//trig", "//trig"),
+            ("/t/a/b%2Fc", "/b/c"),
+            ("/t/a", ""),
+            ("/t/a/", "/"),
+            ("/t/a/%C3%A9", "/é"),
+        ):
+            async with client.get(URL(path, encoded=True)) as answer:
+                assert await answer.json() == {"app": "a", "source": source}
+
+
+async def test_metrics_have_patterns_for_paths():
+    async with node(web.get("/only-here/{id}", echo, allow_head=False)) as (client, _):
+        for path in ("/only-here/1", "/only-here/2", "/nowhere/3"):
+            async with client.get(path):
+                pass
+        async with client.get("/metrics") as answer:
+            text = await answer.text()
+            assert answer.headers["Content-Type"].startswith("text/plain")
+    assert 'fn_api_request_count{method="GET",path="/only-here/{id}"} 2.0' in text
+    assert 'path="unknown",status="404"' in text
+    assert "/nowhere" not in text
+    assert "# TYPE fn_api_request_count counter" in text
+    assert "# TYPE fn_process_open_fds gauge" in text
+
+
+async def test_a_node_is_ready_when_nothing_speaks_against_it():
+    reasons = ["The database does not answer"]
+    async with node(ready=lambda: reasons[0]) as (client, _):
+        async with client.get("/readyz") as answer:
+            assert (answer.status, await answer.json()) == (503, {"message": reasons[0]})
+        reasons[0] = ""
+        async with client.get("/readyz") as answer:
+            assert answer.status == 200
+        async with client.get("/healthz") as answer:
+            assert answer.status == 200
+
+
+async def test_requests_in_flight_end_before_the_block_does():
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request):
+        arrived.set()
+        await go.wait()
+        return json_response({"stopping": stopping(request).is_set()})
+
+    async with aiohttp.ClientSession() as client:
+        async with serving([web.get("/slow", slow)], settings(), node_type="test") as port:
+            url = f"http://127.0.0.1:{port}/slow"
+
+            async def fetch():
+                async with client.get(url) as answer:
+                    return await answer.json()
+
+            fetched = asyncio.create_task(fetch())
+            await arrived.wait()
+            asyncio.get_running_loop().call_later(0.1, go.set)
+        assert await fetched == {"stopping": True}
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.get(url)
+
+
+async def test_the_drain_is_bounded():
+    arrived = asyncio.Event()
+
+    async def endless(request):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with aiohttp.ClientSession() as client:
+        async with serving([web.get("/x", endless)], settings(drain=0.05), node_type="test") as port:
+            request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/x"))
+            await arrived.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await request
+
+
+async def test_a_taken_port_is_an_os_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="address already in use"):
+            async with serving([], settings(port=taken.getsockname()[1]), node_type="test"):
+                pass
+
+
+async def test_a_runner_node_refuses_management():
+    async with node(*runner_refusals()) as (client, _):
+        for method, path in (
+            ("GET", "/v1/apps"),
+            ("POST", "/v1/apps"),
+            ("DELETE", "/v1/"),
+            ("GET", "/v1/x/y"),
+        ):
+            async with client.request(method, path) as answer:
+                assert answer.status == 400
+                assert await answer.json() == {"error": {"message": errors.ManageOnRunnerNode.text}}
+        async with client.get("/v1") as answer:
+            assert answer.status == 404
