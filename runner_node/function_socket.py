@@ -33,7 +33,7 @@ async def connect(io_dir: str, name: str) -> FunctionSocket:
         raise SocketNotReady(str(exc)) from exc
     finally:
         os.close(descriptor)
-    return cast("FunctionSocket", protocol)
+    return protocol
 
 
 def _open_socket(io_dir: str, name: str) -> int:

@@ -16,7 +16,7 @@ class AgentSettings:
         unit="ms", parse=millis,
     )  # fmt: skip
     eject_idle: float = env(
-        "FN_EJECT_IDLE_MSECS", 1.0, "idle time after which a hot container makes room for a function that waits",
+        "FN_EJECT_IDLE_MSECS", 1.0, "idle time after which a container makes room for a function that waits",
         unit="ms", parse=millis,
     )  # fmt: skip
     start_timeout: float = env(

@@ -1,0 +1,157 @@
+"""From a function, or a call out of the queue, to what the agent can run."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+
+from runner_node.protocols.http_stream import Header
+from shared_models import annotations as annotation_maps
+from shared_models import errors
+from shared_models.annotations import Annotations
+from shared_models.app import App
+from shared_models.call import Call
+from shared_models.config import Config
+from shared_models.fn import Fn
+
+MIB = 1 << 20
+HTTP_STREAM = "http-stream"
+
+
+class Target:
+    """All that the containers of one version of a function have in common. Immutable.
+
+    *key* says which calls may share containers: it covers everything that a container is made from.
+    Memory in bytes, CPU in milli-CPUs, times in seconds.
+    """
+
+    __slots__ = (
+        "app_id", "cpus", "env", "fn_id", "idle_timeout", "image", "key", "memory", "path", "timeout",
+        "tmpfs_size",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        fn_id: str,
+        path: str,
+        image: str,
+        memory: int,
+        cpus: int,
+        tmpfs_size: int,
+        timeout: float,
+        idle_timeout: float,
+        env: Config,
+        annotations: Annotations,
+    ) -> None:
+        self.app_id = app_id
+        self.fn_id = fn_id
+        self.path = path
+        self.image = image
+        self.memory = memory * MIB
+        self.cpus = cpus
+        self.tmpfs_size = tmpfs_size
+        self.timeout = timeout
+        self.idle_timeout = idle_timeout
+        self.env = env
+        self.key = _slot_key(self, annotations)
+
+
+def of_fn(fn: Fn, app: App) -> Target:
+    """The target of a function: the app's configuration, overlaid by the function's, then by ours."""
+    env = {
+        **app.config,
+        **fn.config,
+        "FN_MEMORY": str(fn.memory),
+        "FN_TYPE": "sync",
+        "FN_FN_ID": fn.id,
+        "FN_APP_ID": fn.app_id,
+        "FN_FORMAT": HTTP_STREAM,
+    }
+    return Target(
+        app_id=fn.app_id,
+        fn_id=fn.id,
+        path="",
+        image=fn.image,
+        memory=fn.memory,
+        cpus=0,
+        tmpfs_size=0,
+        timeout=fn.timeout,
+        idle_timeout=fn.idle_timeout,
+        env=env,
+        annotations=annotation_maps.merge(app.annotations, fn.annotations),
+    )
+
+
+def of_call(call: Call) -> Target:
+    """The target of a call that brings all that is needed along (from an unmodified Fn node).
+
+    Raises Invalid for a function format that this runner does not speak.
+    """
+    if call.format != HTTP_STREAM:
+        raise errors.Invalid(
+            f"Function format {call.format or 'default'!r} is not supported by this runner, "
+            f"use {HTTP_STREAM!r}"
+        )
+    return Target(
+        app_id=call.app_id,
+        fn_id=call.fn_id,
+        path=call.path,
+        image=call.image,
+        memory=call.memory or 128,
+        cpus=_milli_cpus(call.cpus),
+        tmpfs_size=call.tmpfs_size,
+        timeout=call.timeout or 30,
+        idle_timeout=call.idle_timeout or 30,
+        env=dict(call.config),
+        annotations=call.annotations,
+    )
+
+
+def header_list(call: Call) -> list[Header]:
+    """The headers of a queued call; what could break out of a header line is left out."""
+    return list(_clean((name, value) for name, values in call.headers.items() for value in values))
+
+
+def _clean(headers: Iterable[Header]) -> Iterable[Header]:
+    for name, value in headers:
+        if name and not any(char in name + value for char in "\r\n\0") and ":" not in name:
+            yield name, value
+
+
+def _milli_cpus(text: str) -> int:
+    """``500m`` or ``0.5`` as milli-CPUs; 0 when there is no limit."""
+    if not text:
+        return 0
+    try:
+        return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
+    except ValueError:
+        raise errors.Invalid(f"cpus {text!r} is not a number of CPUs like 0.5 or 500m") from None
+
+
+def _slot_key(target: Target, annotations: Annotations) -> bytes:
+    """As Fn computes it: NUL after every text, numbers little endian, maps sorted by key."""
+    digest = hashlib.sha256()
+
+    def text(*parts: str) -> None:
+        digest.update("".join(f"{part}\0" for part in parts).encode("utf-8", "surrogatepass"))
+
+    text(target.app_id, target.path, target.fn_id, target.image)
+    digest.update(
+        struct.pack(
+            "<iiIqq",
+            int(target.timeout),
+            int(target.idle_timeout),
+            target.tmpfs_size,
+            target.memory,
+            target.cpus,
+        )
+    )
+    for name in sorted(target.env):
+        text(name, target.env[name])
+    digest.update(b"\0")
+    for name, value in sorted(annotation_maps.texts(annotations).items()):
+        text(name, value.decode("utf-8", "replace"))
+    return digest.digest()

@@ -1,0 +1,104 @@
+"""Whether this runner can take calls, and the heartbeats that say so to the API node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from runner_node.drivers.contract import ContainerDriver
+from runner_node.resources import Resources
+from runner_node.scheduler import Scheduler
+from shared_models import errors
+from shared_models.interfaces import DataAccess
+from shared_models.runner import HEARTBEAT, RunnerReport, RunnerState
+
+log = logging.getLogger(__name__)
+
+
+class Health:
+    """Looks at the engine and at the API node every few seconds; ``reason`` is empty when all is well."""
+
+    def __init__(
+        self,
+        data: DataAccess,
+        driver: ContainerDriver,
+        scheduler: Scheduler,
+        resources: Resources,
+        node_id: str,
+        address: str,
+        version: str,
+    ) -> None:
+        self._data = data
+        self._driver = driver
+        self._scheduler = scheduler
+        self._resources = resources
+        self._node_id = node_id
+        self._address = address
+        self._version = version
+        self._engine = "the container engine has not been asked yet"
+        self._state = RunnerState.ACTIVE
+        self._stopping = False
+        self._api_away = False
+        self.agent_running: Callable[[], int] = lambda: 0
+        self.changed = asyncio.Event()
+        """Set whenever ``reason`` may have become empty."""
+
+    @property
+    def reason(self) -> str:
+        """Why the node must not get calls now; empty when it may.
+
+        An API node that is away is no reason: functions that are known go on being served.
+        """
+        if self._stopping:
+            return "the node is stopping"
+        if self._state is RunnerState.DRAINING:
+            return "the node is draining"
+        return self._engine
+
+    def stopping(self) -> None:
+        """From now on the node is not ready."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self._look_at_engine()
+            await self._report()
+            self.changed.set()
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _look_at_engine(self) -> None:
+        try:
+            await self._driver.ping()
+        except errors.FnError as exc:
+            reason = f"the container engine does not answer: {exc.detail or exc.message}"
+            if self._engine != reason:
+                log.error("%s; it is tried again every %g s", reason, HEARTBEAT)
+            self._engine = reason
+            return
+        if self._engine:
+            log.info("the container engine answers, ready for calls")
+        self._engine = ""
+
+    async def _report(self) -> None:
+        resources, scheduler = self._resources, self._scheduler
+        report = RunnerReport(
+            id=self._node_id, address=self._address, version=self._version,
+            capacity_memory=resources.memory, capacity_cpus=resources.cpus,
+            free_memory=resources.free_memory, free_cpus=resources.free_cpus,
+            running=self.agent_running(), warm=scheduler.warm(), oldest_wait=scheduler.oldest_wait(),
+        )  # fmt: skip
+        try:
+            state = await self._data.heartbeat(report)
+        except errors.FnError as exc:
+            if not self._api_away:
+                log.warning("no API node takes heartbeats: %s", exc)
+            self._api_away = True
+            return
+        if self._api_away:
+            log.info("the API node answers again")
+            self._api_away = False
+        if state is not self._state:
+            log.info("the API node wants this runner %s", state.value)
+            self._state = state

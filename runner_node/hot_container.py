@@ -1,0 +1,303 @@
+"""One container's life.
+
+    starting -> idle <-> busy        a call takes an idle container and brings it back
+                idle -> freezing -> frozen -> unfreezing -> busy
+    any of them -> gone              exited, retired, ejected, idle for too long
+
+``TRANSITIONS`` is the whole truth about who may follow whom; everything that changes ``state`` goes
+through ``_to``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+
+from runner_node import function_socket
+from runner_node.calls import Target
+from runner_node.drivers.contract import SOCKET, Container, ContainerDriver, ContainerSpec, Exit
+from runner_node.func_logs import CallLog
+from runner_node.function_socket import Body, FunctionSocket, SocketNotReady
+from runner_node.protocols.http_stream import ResponseParser
+from runner_node.settings import AgentSettings
+from shared_models import errors
+from shared_models.ids import new_id
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK = 0.002
+LONGEST_LOOK = 0.02
+"""Seconds between two looks for a function's socket: short at first, since most are there soon."""
+CHATTY = 16
+"""Calls for which a container that wrote something is expected to write more."""
+
+
+class State(enum.Enum):
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    FREEZING = "freezing"
+    FROZEN = "frozen"
+    UNFREEZING = "unfreezing"
+    GONE = "gone"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.STARTING: frozenset({State.IDLE, State.GONE}),
+    State.IDLE: frozenset({State.BUSY, State.FREEZING, State.GONE}),
+    State.BUSY: frozenset({State.IDLE, State.GONE}),
+    State.FREEZING: frozenset({State.FROZEN, State.GONE}),
+    State.FROZEN: frozenset({State.UNFREEZING, State.GONE}),
+    State.UNFREEZING: frozenset({State.BUSY, State.GONE}),
+    State.GONE: frozenset(),
+}
+
+
+class StartFailed(Exception):
+    """*error* is what the caller is told, *output* what the container wrote before it failed."""
+
+    def __init__(self, error: errors.FnError, output: bytes) -> None:
+        self.error = error
+        self.output = output
+        super().__init__(error.message)
+
+
+class HotContainer:
+    """Made by ``start``. *on_gone* is called once, when no call may use it any more."""
+
+    def __init__(
+        self, target: Target, settings: AgentSettings, on_gone: Callable[[HotContainer], None]
+    ) -> None:
+        self.target = target
+        self.state = State.STARTING
+        self.idle_since = 0.0
+        self._settings = settings
+        self._on_gone = on_gone
+        self._loop = asyncio.get_running_loop()
+        self._container: Container | None = None
+        self._socket: FunctionSocket | None = None
+        self._log = CallLog(settings.max_log_size)
+        self._new = True
+        self._chatty = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._freezer: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._exit: Exit | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls may still use it."""
+        return self.state is not State.GONE
+
+    # -- start -----------------------------------------------------------------------------
+
+    async def start(self, driver: ContainerDriver, node_id: str) -> None:
+        """Pulls, creates, starts, and waits for the socket; raises StartFailed, leaving nothing behind."""
+        target = self.target
+        spec = ContainerSpec(
+            id=new_id(), image=target.image, env=target.env, memory=target.memory, cpus=target.cpus,
+            tmpfs_size=target.tmpfs_size,
+            labels={"fn.hybrid.app": target.app_id, "fn.hybrid.fn": target.fn_id},
+        )  # fmt: skip
+        try:
+            await driver.ensure_image(target.image)
+            self._container = await driver.start(spec, self._output)
+            self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
+            await self._until_ready(self._container)
+        except errors.FnError as exc:
+            if self._container:
+                await self._container.drain_output()
+            await self._dispose()
+            raise StartFailed(exc, self._log.close()) from exc
+        except BaseException:
+            await self._dispose()
+            raise
+
+    async def _until_ready(self, container: Container) -> None:
+        assert self._watcher is not None
+        deadline = self._loop.time() + self._settings.start_timeout
+        pause = FIRST_LOOK
+        while True:
+            try:
+                self._socket = await function_socket.connect(container.io_dir, SOCKET)
+                self._to(State.IDLE)
+                return
+            except SocketNotReady:
+                pass
+            if self._exit is not None:
+                raise errors.ContainerInitFailed(detail=_how(self._exit))
+            if self._loop.time() >= deadline:
+                raise errors.ContainerInitTimedOut(
+                    detail=f"no socket within {self._settings.start_timeout:g} s"
+                )
+            await asyncio.wait({self._watcher}, timeout=pause)
+            pause = min(pause * 1.5, LONGEST_LOOK)
+
+    async def _watch(self, container: Container) -> None:
+        self._exit = await container.wait()
+        if self.state in (State.STARTING, State.GONE):
+            return
+        log.info("container of %s ended by itself: %s", self._name(), _how(self._exit))
+        if self.state is not State.BUSY:
+            self.retire()
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def begin(self, call_log: CallLog) -> None:
+        """What the function writes from now on belongs to *call_log*."""
+        early = self._log
+        self._log = call_log
+        if self._new:
+            # What the function said while it started is most useful with its first call.
+            call_log.write(early.close())
+            self._new = False
+
+    async def call(self, head: bytes, body: Body, parser: ResponseParser, timeout: float) -> None:
+        """Returns when *parser* is done; raises CallTimedOut after *timeout* seconds, or a BadFunction."""
+        try:
+            async with asyncio.timeout(timeout):
+                if self._socket is None or not self._socket.open:
+                    assert self._container is not None
+                    self._socket = await function_socket.connect(self._container.io_dir, SOCKET)
+                await self._socket.call(head, body, parser)
+        except TimeoutError:
+            raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
+        except SocketNotReady as exc:
+            raise errors.FunctionResponseError(detail=f"the function's socket is gone: {exc}") from None
+
+    async def why(self, error: errors.FnError) -> str:
+        """The reason for a call's record: *error*, and how the container ended when that explains it."""
+        if self._watcher and isinstance(error, errors.FunctionResponseError):
+            # The connection breaks a moment before the engine knows that the container has ended.
+            await asyncio.wait({self._watcher}, timeout=1.0)
+            if self._exit is not None:
+                return f"{error.message}: {_how(self._exit)}"
+        return f"{error.message}: {error.detail}" if error.detail else error.message
+
+    @property
+    def chatty(self) -> bool:
+        """Whether the container wrote something lately, so that more may be on its way."""
+        return self._chatty > 0
+
+    async def drain_output(self) -> None:
+        """Returns when what was written before now is in the log of the call."""
+        if self._container:
+            await self._container.drain_output()
+
+    def _output(self, data: bytes) -> None:
+        self._chatty = CHATTY
+        if not self._log.closed:
+            self._log.write(data)
+        elif log.isEnabledFor(logging.DEBUG):
+            log.debug("container of %s wrote between calls: %r", self._name(), data[:200])
+
+    # -- idle, frozen, gone ----------------------------------------------------------------
+
+    @property
+    def awake(self) -> bool:
+        """Idle and neither frozen nor about to be."""
+        return self.state is State.IDLE
+
+    def take(self) -> None:
+        """An idle container becomes busy; a frozen one must be ``wake``-d."""
+        self._to(State.BUSY)
+
+    def rest(self) -> None:
+        """A busy container becomes idle; it is frozen, and later removed, unless a call takes it."""
+        self._to(State.IDLE)
+        self._chatty = max(self._chatty - 1, 0)
+        self.idle_since = self._loop.time()
+        if self._timer is None:
+            self._arm(min(self._settings.freeze_idle, self.target.idle_timeout))
+
+    async def wake(self) -> None:
+        """Makes a frozen or freezing one busy; raises EngineUnavailable when it cannot be unfrozen."""
+        if self._freezer:
+            await asyncio.shield(self._freezer)
+        if not self.alive:
+            raise errors.EngineUnavailable("The container could not be frozen and unfrozen")
+        self._to(State.UNFREEZING)
+        assert self._container is not None
+        try:
+            await self._container.unfreeze()
+        except errors.FnError:
+            self.retire()
+            raise
+        if not self.alive:
+            raise errors.EngineUnavailable("The container ended while it was unfrozen")
+        self._to(State.BUSY)
+
+    def _arm(self, delay: float) -> None:
+        self._timer = self._loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        """One timer serves both limits; it is not touched on the way of a call, only looked at here."""
+        self._timer = None
+        if self.state not in (State.IDLE, State.FREEZING, State.FROZEN):
+            return
+        idle = self._loop.time() - self.idle_since
+        if idle >= self.target.idle_timeout:
+            log.debug("container of %s was idle for %g s", self._name(), self.target.idle_timeout)
+            self.retire()
+            return
+        if self.state is State.IDLE:
+            if idle < self._settings.freeze_idle:
+                self._arm(min(self._settings.freeze_idle, self.target.idle_timeout) - idle)
+                return
+            self._to(State.FREEZING)
+            self._freezer = asyncio.create_task(self._freeze(), name="freeze")
+        self._arm(self.target.idle_timeout - idle)
+
+    async def _freeze(self) -> None:
+        assert self._container is not None
+        try:
+            await self._container.freeze()
+        except errors.FnError as exc:
+            log.warning("container of %s could not be frozen and is retired: %s", self._name(), exc)
+            self.retire()
+            return
+        finally:
+            self._freezer = None
+        if self.state is State.FREEZING:
+            self._to(State.FROZEN)
+
+    def retire(self) -> None:
+        """No call may use it any more. Idempotent; removal is the owner's (``dispose``)."""
+        if self.state is State.GONE:
+            return
+        self._to(State.GONE)
+        if self._timer:
+            self._timer.cancel()
+        self._on_gone(self)
+
+    async def dispose(self) -> None:
+        """Removes the container; for retired ones."""
+        await self._dispose()
+
+    async def _dispose(self) -> None:
+        self.state = State.GONE
+        if self._freezer:
+            await asyncio.wait({self._freezer})
+        if self._socket:
+            self._socket.close()
+        if self._container:
+            await self._container.remove()
+        if self._watcher:
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+
+    def _to(self, state: State) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a container cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+    def _name(self) -> str:
+        return self.target.fn_id or f"{self.target.app_id}{self.target.path}"
+
+
+def _how(end: Exit) -> str:
+    if end.oom:
+        return "container out of memory (oom)"
+    return f"container exit code {end.code}"
