@@ -59,11 +59,11 @@ clean:
 # -- the virtual environment; its stamps are older than pyproject.toml when something changed ----------
 
 $(BIN)/python:
-	@found=; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	@found=; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "fn-hybrid needs Python 3.11 or later; python3 is $$(python3 -V 2>/dev/null || echo missing). Install one, or: make PYTHON=/path/to/python" >&2; exit 1; \
+	  echo "fn-hybrid needs Python 3.11 or later, and $(firstword $(PYTHON) python3) is $$($(firstword $(PYTHON) python3) -V 2>/dev/null || echo missing): install one, or say where it is with PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	  echo "$$found cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; \

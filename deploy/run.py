@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,17 +20,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy.example import Unreachable, deploy_hello, invoke, not_ready
+from deploy.ground import HOST, CannotStart, check_port, prepare_data, runner_token
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST = "127.0.0.1"
 START_LIMIT = 60.0
 """Seconds that both nodes get to become ready."""
 STOP_LIMIT = 8.0
 """Seconds that each node gets to end before it is killed."""
-
-
-class CannotStart(Exception):
-    """One line for the user: what is wrong, and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,55 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CannotStart as exc:
         print(f"make run: {exc}", file=sys.stderr)
         return 1
-
-
-# -- before anything starts ------------------------------------------------------------------------
-
-
-def check_port(port: int, variable: str) -> None:
-    """Raises CannotStart when *port* is taken; *variable* is what chooses another."""
-    with socket.socket() as probe:
-        # As the server itself will: a port whose last connections still linger is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as exc:
-            raise CannotStart(
-                f"port {port} is taken or not allowed ({getattr(exc, 'strerror', None) or exc}): stop what "
-                f"listens there, or choose another: make run {variable}={(port + 1000) % 65536}"
-            ) from None
-
-
-def prepare_data(folder: Path) -> Path:
-    """*folder*, made and found writable, as an absolute path; raises CannotStart."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as exc:
-        raise CannotStart(
-            f"the data folder {folder} cannot be written ({exc.strerror}): "
-            "make it writable, or choose another: make run DATA=..."
-        ) from None
-    return folder.resolve()
-
-
-def runner_token(data: Path) -> str:
-    """The secret between both nodes: made once, readable for its owner only, and kept."""
-    path = data / "runner.token"
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if token := path.read_text().strip():
-                path.chmod(0o600)
-                return token
-            path.unlink()
-        token = secrets.token_urlsafe(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(token + "\n")
-    except OSError as exc:
-        raise CannotStart(f"the runner token {path} cannot be kept: {exc.strerror}") from None
-    return token
 
 
 # -- the two nodes ---------------------------------------------------------------------------------
@@ -186,8 +131,7 @@ async def _node(
         yield process
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            _send(process, signal.SIGTERM)
             hurry = asyncio.create_task(signals.get())
             done = asyncio.create_task(process.wait())
             await asyncio.wait((hurry, done), timeout=STOP_LIMIT, return_when=asyncio.FIRST_COMPLETED)
@@ -196,11 +140,16 @@ async def _node(
             hurry.cancel()
             if process.returncode is None and not done.done():
                 _say(f"the {kind} node is killed: it did not end in {STOP_LIMIT:.0f} s")
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _send(process, signal.SIGKILL)
             await done
         await asyncio.wait([printer], timeout=1)
         printer.cancel()
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    # Not process.send_signal(): that looks for the exit code first, and takes it from asyncio's own waiter.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
 def _die_with_parent() -> None:

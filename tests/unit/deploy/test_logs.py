@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from deploy import logs
+from deploy.settings import LogSettings
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_a_text_line_has_time_level_logger_and_words() -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(), stream)
+    logging.getLogger("runner_node.agent").warning("no room for %s", "hello")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} warn  agent        no room for hello\n", stream.getvalue())
+
+
+def test_a_json_line_is_one_object_with_extra_fields() -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(format="json"), stream)
+    logging.getLogger("api_node.apps").info("two\nlines", extra={"call_id": "01A"})
+    line = json.loads(stream.getvalue())
+    assert stream.getvalue().count("\n") == 1
+    assert line["level"] == "info"
+    assert line["logger"] == "api_node.apps"
+    assert line["message"] == "two\nlines"
+    assert line["call_id"] == "01A"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_an_error_keeps_its_traceback(style: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(format=style), stream)
+    try:
+        raise LookupError("gone")
+    except LookupError:
+        logging.getLogger("x").exception("failed")
+    assert "LookupError: gone" in stream.getvalue()
+    assert "Traceback" in stream.getvalue()
+
+
+def test_lower_levels_are_left_out() -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(level="error"), stream)
+    logging.getLogger("x").warning("hm")
+    assert stream.getvalue() == ""

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from deploy import config
+from deploy.settings import NODE_TYPES, APINode, FullNode, NodeSettings, RunnerNode, node_id, read_all
+from shared_models.env import InvalidSettings
+
+RUNNER = {"FN_RUNNER_API_URL": "http://127.0.0.1:8080", "FN_RUNNER_TOKEN": "sesame"}
+
+
+@pytest.mark.parametrize(
+    ("node_type", "shape"), [("full", FullNode), ("api", APINode), ("runner", RunnerNode)]
+)
+def test_each_node_type_has_its_own_settings(node_type: str, shape: type) -> None:
+    settings, _ = read_all(RUNNER, node_type)
+    assert isinstance(settings, shape)
+    assert settings.node.type == node_type
+
+
+def test_the_node_type_may_come_from_the_environment() -> None:
+    settings, _ = read_all({**RUNNER, "FN_NODE_TYPE": "Runner"})
+    assert isinstance(settings, RunnerNode)
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    settings, _ = read_all({"FN_NODE_TYPE": "runner"}, "api")
+    assert isinstance(settings, APINode)
+
+
+def test_a_node_is_full_when_nobody_says_what_it_is() -> None:
+    settings, warnings = read_all({})
+    assert isinstance(settings, FullNode)
+    assert warnings == []
+
+
+def test_every_bad_variable_is_named_at_once() -> None:
+    bad = {"FN_PORT": "http", "FN_LOG_LEVEL": "loud", "FN_MAX_LOG_SIZE_BYTES": "-1", "FN_NODE_ID": "a b"}
+    with pytest.raises(InvalidSettings) as caught:
+        read_all(bad, "runner")
+    text = str(caught.value)
+    for name in (*bad, "FN_RUNNER_API_URL"):
+        assert name in text
+    assert len(caught.value.problems) == len(bad) + 1
+
+
+def test_a_bad_node_type_is_named_with_what_else_is_bad() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read_all({"FN_NODE_TYPE": "lb", "FN_PORT": "70000"})
+    assert any("FN_NODE_TYPE='lb'" in problem and "runner" in problem for problem in caught.value.problems)
+    assert any("FN_PORT" in problem for problem in caught.value.problems)
+
+
+def test_a_runner_without_an_api_node_is_told_what_to_set() -> None:
+    with pytest.raises(InvalidSettings, match=r"FN_RUNNER_API_URL: is not set.*http://127\.0\.0\.1:8080"):
+        read_all({}, "runner")
+
+
+@pytest.mark.parametrize("node_type", ["api", "runner"])
+def test_a_missing_runner_token_is_a_warning(node_type: str) -> None:
+    _, warnings = read_all({"FN_RUNNER_API_URL": "http://127.0.0.1:8080"}, node_type)
+    assert [warning for warning in warnings if "FN_RUNNER_TOKEN is not set" in warning and "401" in warning]
+
+
+def test_no_token_is_needed_when_the_api_node_asks_for_none() -> None:
+    _, warnings = read_all({"FN_RUNNER_AUTH": "none"}, "api")
+    assert warnings == []
+
+
+def test_an_unknown_variable_gets_the_nearest_name() -> None:
+    _, warnings = read_all({"FN_FREEZE_IDLE_MSEC": "1"}, "full")
+    assert warnings == ["FN_FREEZE_IDLE_MSEC is not known: did you mean FN_FREEZE_IDLE_MSECS?"]
+
+
+def test_a_variable_like_no_other_is_named_without_a_guess() -> None:
+    _, warnings = read_all({"FN_QQQQQQQQ": "1"}, "full")
+    assert warnings == ["FN_QQQQQQQQ is not known and has no effect"]
+
+
+def test_a_variable_of_fn_that_is_not_built_is_not_accepted_in_silence() -> None:
+    _, warnings = read_all({"FN_NODE_CERT": "cert.pem", "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "3"}, "full")
+    assert [warning.split(" has no effect")[0] for warning in warnings] == [
+        "FN_EXPERIMENTAL_PREFORK_POOL_SIZE",
+        "FN_NODE_CERT",
+    ]
+
+
+def test_a_variable_of_another_node_type_is_no_mistake() -> None:
+    _, warnings = read_all({"FN_RUNNER_TOKEN": "t", "FN_FREEZE_IDLE_MSECS": "10"}, "api")
+    assert warnings == []
+
+
+def test_a_node_keeps_its_name_when_it_starts_again() -> None:
+    assert node_id(NodeSettings(), 8081, 1) == node_id(NodeSettings(), 8081, 2)
+    assert node_id(NodeSettings(), 8081, 1) != node_id(NodeSettings(), 8082, 1)
+    assert node_id(NodeSettings(), 0, 1) != node_id(NodeSettings(), 0, 2)
+    assert node_id(NodeSettings(id="seven"), 0, 1) == "seven"
+
+
+# -- fn-node config --------------------------------------------------------------------------------
+
+
+def test_config_shows_every_variable_with_its_value_in_force() -> None:
+    settings, _ = read_all({**RUNNER, "FN_FREEZE_IDLE_MSECS": "-1", "FN_PORT": "9999"}, "runner")
+    lines = config.table(settings).splitlines()
+    assert any(line.startswith("* FN_FREEZE_IDLE_MSECS ") and "-1 ms" in line for line in lines)
+    assert any("(default: 50)" in line for line in lines)
+    assert any(line.startswith("* FN_PORT ") and "9999" in line for line in lines)
+    assert any(line.startswith("  FN_EJECT_IDLE_MSECS ") and "1000 ms" in line for line in lines)
+
+
+def test_config_hides_secrets_and_passwords() -> None:
+    environ = {"FN_RUNNER_TOKEN": "sesame", "FN_MQ_URL": "sqlite://me:open@here/queue.db"}
+    settings, _ = read_all(environ, "api")
+    text = config.table(settings)
+    assert "sesame" not in text
+    assert "(hidden)" in text
+    assert "me:open@" not in text
+    assert "sqlite://me:***@here/queue.db" in text
+
+
+def test_a_problem_does_not_tell_a_password() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read_all({"FN_PORT": "http://me:open@here/"}, "full")
+    assert "open" not in str(caught.value)
+
+
+@pytest.mark.parametrize("node_type", NODE_TYPES)
+def test_every_variable_says_what_it_means(node_type: str) -> None:
+    from deploy.settings import declared
+
+    for name, variable in declared(node_type).items():
+        assert len(variable.meaning) > 10, name
+        if variable.secret:
+            assert not variable.default, name
