@@ -1,0 +1,84 @@
+"""A SQL database with its schema in place: reads, transactions, and no driver's exception leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+from sqlalchemy import exc as sql
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services import urls
+from services.datastore import dialects, migrate
+from shared_models.errors import Invalid, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TRIES = 5
+
+
+class Database:
+    """What the SQL stores stand on. Safe concurrently."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # In one process writers take turns here, which is fair; SQLite's own lock is polled.
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for statements that only read, each a transaction of its own."""
+        with _mapped():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Runs *work* in one transaction and commits; its exceptions roll back and pass.
+
+        A broken constraint means that somebody was faster: *work* runs again, and its own checks,
+        which see the winner now, name what is taken.
+        """
+        with _mapped():
+            for left in reversed(range(_TRIES)):
+                try:
+                    async with self._writing, self._engine.connect() as raw:
+                        connection = await raw.execution_options(**dialects.for_writing())
+                        async with connection.begin():
+                            return await work(connection)
+                except sql.IntegrityError:
+                    if not left:
+                        raise
+        raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[Database]:
+    """The database at *url* (``sqlite:///path``, ``sqlite://`` in memory), brought to our schema.
+
+    Raises ValueError for a URL that is none of ours (it names *variable*), StoreUnavailable with one
+    clear line when the database cannot be used or has a newer schema than this version knows.
+    """
+    scheme, path = urls.parse(url, variable, dialects.SCHEMES)
+    engine = await dialects.open_engine(scheme, path)
+    try:
+        database = Database(engine)
+        await database.transact(lambda connection: connection.run_sync(migrate.upgrade))
+        yield database
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except (sql.DBAPIError, sql.TimeoutError) as exc:
+        log.error("the database failed: %s", getattr(exc, "orig", None) or exc)
+        raise StoreUnavailable(detail=type(exc).__name__) from exc
+    except (UnicodeEncodeError, OverflowError) as exc:
+        raise Invalid(f"A value cannot be stored: {exc}") from exc

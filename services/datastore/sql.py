@@ -1,0 +1,285 @@
+"""The datastore on a SQL database. Its contract is ``shared_models.interfaces.Datastore``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.datastore.database import Database
+from services.datastore.tables import apps, fns, routes, runners, triggers
+from shared_models import errors, times
+from shared_models.app import App
+from shared_models.errors import FnError
+from shared_models.fn import Fn
+from shared_models.ids import new_id
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, TriggerFilter
+from shared_models.route import Route
+from shared_models.runner import HEARTBEAT, Runner, RunnerReport, RunnerState
+from shared_models.trigger import Trigger
+
+Resource = TypeVar("Resource", App, Fn, Trigger, Route)
+
+LOST_AFTER = 3 * HEARTBEAT
+FORGOTTEN_AFTER = 24 * 3600.0
+
+
+class SQLDatastore(Datastore):
+    """Checks and writes share one transaction; what races past a check breaks a constraint.
+
+    Then ``Database.transact`` runs the transaction again, and the check names the winner.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def _now(self) -> str:
+        return times.to_text(self._clock())
+
+    async def _read_one(self, query: Select[Any], type_: type[Resource], missing: type[FnError]) -> Resource:
+        async with self._database.reading() as connection:
+            return await _one(connection, query, type_, missing)
+
+    async def _read_all(self, query: Select[Any], type_: type[Resource]) -> list[Resource]:
+        async with self._database.reading() as connection:
+            return [type_(**row) for row in (await connection.execute(query)).mappings()]
+
+    # -- apps ----------------------------------------------------------------------------------
+
+    async def app_id(self, name: str) -> str:
+        async with self._database.reading() as connection:
+            found = await connection.scalar(select(apps.c.id).where(apps.c.name == name))
+        if found is None:
+            raise errors.AppNotFound
+        return str(found)
+
+    async def app(self, app_id: str) -> App:
+        return await self._read_one(select(apps).where(apps.c.id == app_id), App, errors.AppNotFound)
+
+    async def apps(self, page: AppFilter) -> list[App]:
+        query = select(apps).where(apps.c.name > page.after)
+        if page.name:
+            query = query.where(apps.c.name == page.name)
+        return await self._read_all(query.order_by(apps.c.name).limit(page.limit), App)
+
+    async def insert_app(self, app: App) -> App:
+        new = app.created(new_id(), self._now())
+
+        async def work(connection: AsyncConnection) -> App:
+            await _refuse(connection, apps, apps.c.name == new.name, errors.AppExists)
+            await connection.execute(insert(apps).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    async def update_app(self, app_id: str, change: App) -> App:
+        async def work(connection: AsyncConnection) -> App:
+            query = select(apps).where(apps.c.id == app_id)
+            old = await _one(connection, query, App, errors.AppNotFound)
+            new = old.merged(change, self._now())
+            if new is not old:
+                await connection.execute(update(apps).where(apps.c.id == app_id).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    async def remove_app(self, app_id: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            for table in (triggers, routes, fns):
+                await connection.execute(delete(table).where(table.c.app_id == app_id))
+            if not (await connection.execute(delete(apps).where(apps.c.id == app_id))).rowcount:
+                raise errors.AppNotFound
+
+        await self._database.transact(work)
+
+    # -- functions -----------------------------------------------------------------------------
+
+    async def fn(self, fn_id: str) -> Fn:
+        return await self._read_one(select(fns).where(fns.c.id == fn_id), Fn, errors.FnNotFound)
+
+    async def fns(self, page: FnFilter) -> list[Fn]:
+        query = select(fns).where(fns.c.app_id == page.app_id, fns.c.name > page.after)
+        if page.name:
+            query = query.where(fns.c.name == page.name)
+        return await self._read_all(query.order_by(fns.c.name).limit(page.limit), Fn)
+
+    async def insert_fn(self, fn: Fn) -> Fn:
+        new = fn.created(new_id(), self._now())
+
+        async def work(connection: AsyncConnection) -> Fn:
+            query = select(apps).where(apps.c.id == new.app_id)
+            app = await _one(connection, query, App, errors.AppNotFound)
+            taken = and_(fns.c.app_id == new.app_id, fns.c.name == new.name)
+            await _refuse(connection, fns, taken, errors.FnExists)
+            shaped = msgspec.structs.replace(new, shape=app.shape)
+            await connection.execute(insert(fns).values(_row(shaped)))
+            return shaped
+
+        return await self._database.transact(work)
+
+    async def update_fn(self, fn_id: str, change: Fn) -> Fn:
+        async def work(connection: AsyncConnection) -> Fn:
+            old = await _one(connection, select(fns).where(fns.c.id == fn_id), Fn, errors.FnNotFound)
+            new = old.merged(change, self._now())
+            if new is not old:
+                await connection.execute(update(fns).where(fns.c.id == fn_id).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    async def remove_fn(self, fn_id: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(triggers).where(triggers.c.fn_id == fn_id))
+            if not (await connection.execute(delete(fns).where(fns.c.id == fn_id))).rowcount:
+                raise errors.FnNotFound
+
+        await self._database.transact(work)
+
+    # -- triggers ------------------------------------------------------------------------------
+
+    async def trigger(self, trigger_id: str) -> Trigger:
+        query = select(triggers).where(triggers.c.id == trigger_id)
+        return await self._read_one(query, Trigger, errors.TriggerNotFound)
+
+    async def trigger_by_source(self, app_id: str, type_: str, source: str) -> Trigger:
+        query = select(triggers).where(_source_is(app_id, type_, source))
+        return await self._read_one(query, Trigger, errors.TriggerNotFound)
+
+    async def triggers(self, page: TriggerFilter) -> list[Trigger]:
+        name, id_ = triggers.c.name, triggers.c.id
+        query = select(triggers).where(triggers.c.app_id == page.app_id)
+        if page.fn_id:
+            query = query.where(triggers.c.fn_id == page.fn_id)
+        if page.name:
+            query = query.where(name == page.name)
+        if page.after is not None:
+            last_name, last_id = page.after
+            query = query.where(or_(name > last_name, and_(name == last_name, id_ > last_id)))
+        return await self._read_all(query.order_by(name, id_).limit(page.limit), Trigger)
+
+    async def insert_trigger(self, trigger: Trigger) -> Trigger:
+        new = trigger.created(new_id(), self._now())
+
+        async def work(connection: AsyncConnection) -> Trigger:
+            await _one(connection, select(apps).where(apps.c.id == new.app_id), App, errors.AppNotFound)
+            await _check_trigger(connection, new)
+            await connection.execute(insert(triggers).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    async def update_trigger(self, trigger_id: str, change: Trigger) -> Trigger:
+        async def work(connection: AsyncConnection) -> Trigger:
+            query = select(triggers).where(triggers.c.id == trigger_id)
+            old = await _one(connection, query, Trigger, errors.TriggerNotFound)
+            new = old.merged(change, self._now())
+            if new is not old:
+                await _check_trigger(connection, new)
+                await connection.execute(
+                    update(triggers).where(triggers.c.id == trigger_id).values(_row(new))
+                )
+            return new
+
+        return await self._database.transact(work)
+
+    async def remove_trigger(self, trigger_id: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            statement = delete(triggers).where(triggers.c.id == trigger_id)
+            if not (await connection.execute(statement)).rowcount:
+                raise errors.TriggerNotFound
+
+        await self._database.transact(work)
+
+    # -- routes --------------------------------------------------------------------------------
+
+    async def route(self, app_id: str, path: str) -> Route:
+        query = select(routes).where(routes.c.app_id == app_id, routes.c.path == path)
+        return await self._read_one(query, Route, errors.RouteNotFound)
+
+    async def insert_route(self, route: Route) -> Route:
+        now = self._now()
+        new = msgspec.structs.replace(route, created_at=now, updated_at=now)
+
+        async def work(connection: AsyncConnection) -> Route:
+            await _one(connection, select(apps).where(apps.c.id == new.app_id), App, errors.AppNotFound)
+            taken = and_(routes.c.app_id == new.app_id, routes.c.path == new.path)
+            await _refuse(connection, routes, taken, errors.RouteExists)
+            await connection.execute(insert(routes).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    # -- runners -------------------------------------------------------------------------------
+
+    async def put_runner(self, report: RunnerReport) -> RunnerState:
+        now = self._clock()
+        seen = {"report": report, "seen_at": times.to_text(now)}
+
+        async def work(connection: AsyncConnection) -> RunnerState:
+            state = await connection.scalar(select(runners.c.state).where(runners.c.id == report.id))
+            if state is not None:
+                await connection.execute(update(runners).where(runners.c.id == report.id).values(seen))
+                return RunnerState(state)
+            forgotten = times.to_text(now - FORGOTTEN_AFTER)
+            await connection.execute(delete(runners).where(runners.c.seen_at < forgotten))
+            new = {"id": report.id, "state": RunnerState.ACTIVE.value, **seen}
+            await connection.execute(insert(runners).values(new))
+            return RunnerState.ACTIVE
+
+        return await self._database.transact(work)
+
+    async def runners(self) -> list[Runner]:
+        now = self._clock()
+        lost, forgotten = times.to_text(now - LOST_AFTER), times.to_text(now - FORGOTTEN_AFTER)
+        query = select(runners).where(runners.c.seen_at >= forgotten).order_by(runners.c.id)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [
+            Runner(
+                report=row["report"],
+                state=RunnerState.LOST if row["seen_at"] < lost else RunnerState(row["state"]),
+                seen_at=row["seen_at"],
+            )
+            for row in rows
+        ]
+
+
+def _row(value: Resource) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+async def _one(
+    connection: AsyncConnection, query: Select[Any], type_: type[Resource], missing: type[FnError]
+) -> Resource:
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        raise missing
+    return type_(**row)
+
+
+async def _refuse(
+    connection: AsyncConnection, table: Table, taken: ColumnElement[bool], error: type[FnError]
+) -> None:
+    if (await connection.execute(select(1).select_from(table).where(taken).limit(1))).first():
+        raise error
+
+
+def _source_is(app_id: str, type_: str, source: str) -> ColumnElement[bool]:
+    return and_(triggers.c.app_id == app_id, triggers.c.type == type_, triggers.c.source == source)
+
+
+async def _check_trigger(connection: AsyncConnection, new: Trigger) -> None:
+    """Raises what keeps *new* from being stored; a taken source is named before a taken name."""
+    fn = await _one(connection, select(fns).where(fns.c.id == new.fn_id), Fn, errors.FnNotFound)
+    if fn.app_id != new.app_id:
+        raise errors.TriggerFnNotOwned
+    other = triggers.c.id != new.id
+    source = _source_is(new.app_id, new.type, new.source)
+    await _refuse(connection, triggers, and_(other, source), errors.TriggerSourceExists)
+    name = and_(triggers.c.fn_id == new.fn_id, triggers.c.name == new.name)
+    await _refuse(connection, triggers, and_(other, name), errors.TriggerExists)
