@@ -17,7 +17,7 @@ from deploy.settings import (
     Settings,
     node_id,
 )
-from shared_models.web import runner_refusals, serving
+from shared_models.web import api_refusals, runner_refusals, serving
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def api(settings: APINode) -> AsyncIterator[int]:
         enter = stack.enter_async_context
         stores = await enter(open_stores(settings.stores))
         await enter(running_janitor(stores))
-        routes = api_routes(stores, DirectDataAccess(stores), settings.api)
+        routes = [*api_routes(stores, DirectDataAccess(stores), settings.api), *api_refusals()]
         yield await enter(serving(routes, settings.http, node_type="api"))
 
 

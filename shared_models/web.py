@@ -18,11 +18,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from shared_models import env, errors, telemetry, wire
 
 log = logging.getLogger(__name__)
+_protocol_log = logging.getLogger(f"{__name__}.protocol")
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    # Anybody can send what is not HTTP; it is answered with 400 and must not fill the log.
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_protocol_log.addFilter(_worth_a_line)
 
 FN_VERSION = "0.3.753"
 """The version of Fn whose API this is; the ``fn`` command asks for it."""
@@ -79,6 +89,7 @@ async def serving(
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_protocol_log,
         auto_decompress=False,
         keepalive_timeout=settings.keep_alive,
         max_line_size=settings.max_header_size,
@@ -100,6 +111,11 @@ async def serving(
 def stopping(request: web.Request) -> asyncio.Event:
     """Set when the node begins to stop: long polls end then."""
     return request.app[_STOPPING]
+
+
+def client_gone(request: web.Request) -> bool:
+    """Whether the connection of *request* is closed: nobody will read the answer."""
+    return request.transport is None or request.transport.is_closing()
 
 
 # -- answers and bodies ------------------------------------------------------------------------
@@ -169,6 +185,15 @@ def runner_refusals() -> list[web.RouteDef]:
     return [web.route("*", "/v1/{path:.*}", _refuse_management)]
 
 
+def api_refusals() -> list[web.RouteDef]:
+    """What an API node answers to invocations of routes."""
+    return [web.route("*", "/r/{path:.*}", _refuse_invocation)]
+
+
+async def _refuse_invocation(request: web.Request) -> web.StreamResponse:
+    raise errors.InvokeOnAPINode
+
+
 async def _refuse_management(request: web.Request) -> web.StreamResponse:
     raise errors.ManageOnRunnerNode
 
@@ -230,7 +255,7 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
         if exc.code >= 500 and exc.detail:
             log.warning("%s %s: %s (%s)", request.method, _pattern(request), exc.message, exc.detail)
     except Exception as exc:
-        if isinstance(exc, ConnectionError) and _gone(request):
+        if isinstance(exc, ConnectionError) and client_gone(request):
             raise
         log.exception("%s %s failed", request.method, _pattern(request))
         failure, response = exc, error_response(exc, v1=is_v1(request.path))
@@ -287,10 +312,6 @@ async def _without_slash(request: web.Request) -> str:
 def _pattern(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unknown"
-
-
-def _gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
 
 
 def _blame(status: int, failure: BaseException | None) -> str:

@@ -1,0 +1,42 @@
+"""``/v2/apps``. Source: Fn 0.3.753, api/server/apps_*.go."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api_node.paging import cursor, page, per_page
+from shared_models import errors, wire
+from shared_models.app import App
+from shared_models.interfaces import AppFilter, Datastore
+from shared_models.web import json_response, read_body
+
+
+class Apps:
+    """Handlers of apps."""
+
+    def __init__(self, store: Datastore) -> None:
+        self._store = store
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        app = wire.decode(await read_body(request), App)
+        return json_response((await self._store.insert_app(app)).wire())
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        limit = per_page(request)
+        asked = AppFilter(name=request.query.get("name", ""), after=cursor(request), limit=limit)
+        apps = await self._store.apps(asked)
+        return json_response(page([app.wire() for app in apps], limit, apps[-1].name if apps else ""))
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        return json_response((await self._store.app(request.match_info["app_id"])).wire())
+
+    async def update(self, request: web.Request) -> web.StreamResponse:
+        app_id = request.match_info["app_id"]
+        change = wire.decode(await read_body(request), App)
+        if change.id and change.id != app_id:
+            raise errors.AppIDMismatch
+        return json_response((await self._store.update_app(app_id, change)).wire())
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        await self._store.remove_app(request.match_info["app_id"])
+        return web.Response(status=204)

@@ -1,0 +1,120 @@
+"""``/v2/fns/{fn_id}/calls``: what became of a function's calls, and what they wrote to their log.
+
+All of it stays readable when the function is gone, so the function itself is never looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from api_node.paging import cursor, page, per_page
+from shared_models import errors, times
+from shared_models.call import Call, Status
+from shared_models.ids import is_id, time_of
+from shared_models.interfaces import CallFilter, LogStore
+from shared_models.web import client_gone, json_response, stopping
+
+FRESH = 5.0
+"""Seconds after it was made during which an unknown id may be that of a call on its way here."""
+PATIENCE = 2.0
+"""Seconds that a request for such a call waits for its record."""
+_PAUSES = (0.02, 0.05, 0.1)
+
+
+class Calls:
+    """Handlers of calls and logs."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        limit = per_page(request)
+        asked = CallFilter(
+            fn_id=request.match_info["fn_id"],
+            status=_status(request),
+            from_time=_time(request, "from_time"),
+            to_time=_time(request, "to_time"),
+            before=_before(request),
+            limit=limit,
+        )
+        calls = await self._store.calls(asked)
+        return json_response(page([call.record() for call in calls], limit, calls[-1].id if calls else ""))
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        return json_response((await self._call(request)).record())
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        pieces = await self._log(request)
+        # The first piece before the head, so that a store that fails can still be answered for.
+        first = await anext(pieces, b"")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        if first:
+            await response.write(first)
+        async for piece in pieces:
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _log(self, request: web.Request) -> AsyncIterator[bytes]:
+        fn_id, call_id = request.match_info["fn_id"], request.match_info["call_id"]
+        try:
+            return await self._store.log(call_id, fn_id=fn_id)
+        except errors.CallLogNotFound:
+            try:
+                call = await self._call(request)
+            except errors.CallNotFound:
+                raise errors.CallLogNotFound from None
+        if not call.final:
+            raise errors.CallLogNotFound(
+                f"Call log not found: the call is {call.status}, its log can be read when it has ended"
+            )
+        return await self._store.log(call_id, fn_id=fn_id)
+
+    async def _call(self, request: web.Request) -> Call:
+        """The record; a moment is given to one that a runner has yet to hand in.
+
+        Runners answer their clients first and store results of sync calls in batches.
+        """
+        fn_id, call_id = request.match_info["fn_id"], request.match_info["call_id"]
+        deadline = time.monotonic() + PATIENCE
+        # An id of the future is that of a runner whose clock is ahead.
+        fresh = is_id(call_id) and time.time() - time_of(call_id) < FRESH
+        for attempt in range(1000):
+            try:
+                return await self._store.call(call_id, fn_id=fn_id)
+            except errors.CallNotFound:
+                ended = stopping(request).is_set() or client_gone(request)
+                if not fresh or ended or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+        raise errors.CallNotFound
+
+
+def _status(request: web.Request) -> str:
+    status = request.query.get("status", "")
+    if status and status not in set(Status):
+        raise errors.Invalid(f"status: must be one of {', '.join(Status)}")
+    return status
+
+
+def _time(request: web.Request, name: str) -> str:
+    text = request.query.get(name, "")
+    if not text:
+        return ""
+    try:
+        # A plus that nobody escaped arrives as a space.
+        return times.normalise(text.replace(" ", "+"))
+    except ValueError as exc:
+        raise errors.Invalid(f"{name}: {exc}") from None
+
+
+def _before(request: web.Request) -> str:
+    key = cursor(request)
+    if key and not is_id(key):
+        raise errors.BadCursor
+    return key

@@ -1,0 +1,226 @@
+"""``/v1/runner``: DataAccess for runner nodes. Decodes, calls it, encodes; nothing else.
+
+The contract is docs/hybrid-protocol.md; what Fn 0.3.484's own runners send is a part of it
+(api/server/hybrid.go).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+
+from shared_models import errors, wire
+from shared_models.call import (
+    FINAL,
+    CallOnWire,
+    Finished,
+    Lease,
+    LeasedCall,
+    LeaseKey,
+    bytes_from_wire,
+)
+from shared_models.ids import is_id
+from shared_models.interfaces import DataAccess
+from shared_models.runner import RunnerReport
+from shared_models.trigger import HTTP
+from shared_models.web import JSON, client_gone, json_response, read_body, stopping
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT = 30.0
+"""Longest long poll in seconds."""
+MAX_BATCH = 1000
+"""Most calls, leases or results in one request."""
+_GLANCE = 0.5
+"""Seconds between two looks at whether the client of a long poll is still there."""
+
+
+class _Start(CallOnWire, frozen=True, kw_only=True):
+    lease: Lease | None = None
+
+
+class _Leases(msgspec.Struct, frozen=True, kw_only=True):
+    leases: list[LeaseKey] = []
+
+
+class _Result(msgspec.Struct, frozen=True, kw_only=True):
+    call: CallOnWire = CallOnWire()
+    log: str = ""
+    log_base64: str = ""
+    lease: Lease | None = None
+
+    def finished(self) -> Finished:
+        call = self.call.call()
+        if call.status not in FINAL:
+            raise errors.Invalid(f"call.status: must be one of {', '.join(sorted(FINAL))}")
+        text = bytes_from_wire("log", self.log, self.log_base64)
+        return Finished(call=call, log=text, token=self.lease.token if self.lease else "")
+
+
+class _Finish(_Result, frozen=True, kw_only=True):
+    finished_calls: list[_Result] | None = msgspec.field(default=None, name="finished")
+
+
+class RunnerAPI:
+    """Handlers of what runner nodes ask."""
+
+    def __init__(self, data: DataAccess) -> None:
+        self._data = data
+
+    # -- look-ups ------------------------------------------------------------------------------
+
+    async def app_by_name(self, request: web.Request) -> web.StreamResponse:
+        app = await self._data.app(await self._data.app_id(request.match_info["app"]))
+        return _tagged(request, {"message": "Successfully loaded app", "app": app.wire()})
+
+    async def app(self, request: web.Request) -> web.StreamResponse:
+        app = await self._data.app(request.match_info["app_id"])
+        return _tagged(request, {"message": "Successfully loaded app", "app": app.wire()})
+
+    async def route(self, request: web.Request) -> web.StreamResponse:
+        path = "/" + request.match_info["path"]
+        route = await self._data.route(request.match_info["app_id"], path)
+        return _tagged(request, {"message": "Successfully loaded route", "route": route.wire()})
+
+    async def fn(self, request: web.Request) -> web.StreamResponse:
+        return _tagged(request, (await self._data.fn(request.match_info["fn_id"])).wire())
+
+    async def trigger(self, request: web.Request) -> web.StreamResponse:
+        app, source = request.query.get("app", ""), request.query.get("source", "")
+        if not app or not source:
+            raise errors.Invalid("app and source: must both be given")
+        found = await self._data.trigger(app, request.query.get("type", HTTP), source)
+        return _tagged(
+            request, {"trigger": found.trigger.wire(), "fn": found.fn.wire(), "app": found.app.wire()}
+        )
+
+    # -- the life of a queued call -------------------------------------------------------------
+
+    async def enqueue(self, request: web.Request) -> web.StreamResponse:
+        call = wire.decode(await read_body(request), CallOnWire).call()
+        if not 0 <= call.priority <= 2:
+            raise errors.Invalid("priority: must be 0, 1 or 2")
+        if call.delay < 0:
+            raise errors.Invalid("delay: must not be negative")
+        await self._data.enqueue(call)
+        return json_response({"msg": "enqueued call"})
+
+    async def dequeue(self, request: web.Request) -> web.StreamResponse:
+        limit = int(_number(request, "max", 1))
+        wait = _number(request, "wait", MAX_WAIT)
+        if limit < 1:
+            raise errors.Invalid("max: must be at least 1")
+        leased = await self._leased(request, min(limit, MAX_BATCH), min(wait, MAX_WAIT))
+        return await self._hand_over(request, leased, [_leased_on_wire(one) for one in leased])
+
+    async def dequeue_one(self, request: web.Request) -> web.StreamResponse:
+        """For Fn's runners: one call, which they start and finish without naming a lease."""
+        leased = await self._leased(request, 1, MAX_WAIT)
+        calls = [msgspec.structs.replace(one.call, attempt=0, node="").wire() for one in leased]
+        return await self._hand_over(request, leased, calls)
+
+    async def start(self, request: web.Request) -> web.StreamResponse:
+        body = wire.decode(await read_body(request), _Start)
+        await self._data.start(LeasedCall(call=body.call(), lease=body.lease))
+        return json_response({"msg": "slingshot: engage"})
+
+    async def extend(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"lost": await self._data.extend(await _keys(request))})
+
+    async def release(self, request: web.Request) -> web.StreamResponse:
+        await self._data.release(await _keys(request))
+        return json_response({"msg": "released"})
+
+    async def finish(self, request: web.Request) -> web.StreamResponse:
+        body = wire.decode(await read_body(request), _Finish)
+        results = [body] if body.finished_calls is None else body.finished_calls
+        _check_size("finished", results)
+        refused = await self._data.finish([result.finished() for result in results])
+        answer: dict[str, object] = {"msg": "good night, sweet prince"}
+        if refused:
+            answer["refused"] = refused
+        return json_response(answer)
+
+    async def heartbeat(self, request: web.Request) -> web.StreamResponse:
+        report = wire.decode(await read_body(request), RunnerReport)
+        if not report.id or len(report.id) > 255:
+            raise errors.Invalid("id: must be the name of the node, of at most 255 characters")
+        return json_response({"state": await self._data.heartbeat(report)})
+
+    # -- handing calls out ---------------------------------------------------------------------
+
+    async def _leased(self, request: web.Request, limit: int, wait: float) -> list[LeasedCall]:
+        """Waits for calls; ends early when the client goes away or the node stops."""
+        node = request.query.get("node", "")
+        poll = asyncio.create_task(self._data.dequeue(node, limit, wait), name="long poll")
+        stop = asyncio.create_task(stopping(request).wait(), name="long poll: stop")
+        try:
+            while not (poll.done() or stop.done() or client_gone(request)):
+                await asyncio.wait({poll, stop}, timeout=_GLANCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            poll.cancel()
+        await asyncio.wait({poll, stop})
+        return [] if poll.cancelled() else poll.result()
+
+    async def _hand_over(
+        self, request: web.Request, leased: Sequence[LeasedCall], calls: Sequence[object]
+    ) -> web.StreamResponse:
+        """Answers with *calls*; those that nobody is there to take go back at once."""
+        response = json_response({"calls": calls})
+        try:
+            if client_gone(request):
+                raise ConnectionResetError("the client of a long poll went away")
+            await response.prepare(request)
+            await response.write_eof()
+        except OSError:
+            if leased:
+                log.info("gives %d calls back: the runner that asked is gone", len(leased))
+                await self._data.release([one.key for one in leased])
+        return response
+
+
+def _leased_on_wire(leased: LeasedCall) -> dict[str, object]:
+    body: dict[str, object] = leased.call.wire()
+    if leased.lease:
+        body["lease"] = leased.lease
+    return body
+
+
+def _tagged(request: web.Request, value: object) -> web.StreamResponse:
+    """*value* with its ETag, or 304 when the client has it already."""
+    body = wire.encode(value)
+    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    if tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers={"ETag": tag})
+    return web.Response(body=body, headers={"Content-Type": JSON, "ETag": tag})
+
+
+def _number(request: web.Request, name: str, default: float) -> float:
+    text = request.query.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1e9:
+        raise errors.Invalid(f"{name}: must be a number that is not negative")
+    return value
+
+
+async def _keys(request: web.Request) -> list[LeaseKey]:
+    keys = wire.decode(await read_body(request), _Leases).leases
+    _check_size("leases", keys)
+    for key in keys:
+        if not is_id(key.id):
+            raise errors.Invalid("leases: each must have the id of a call")
+    return keys
+
+
+def _check_size(name: str, items: Sequence[object]) -> None:
+    if len(items) > MAX_BATCH:
+        raise errors.Invalid(f"{name}: at most {MAX_BATCH} in one request")
