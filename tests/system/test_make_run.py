@@ -164,15 +164,16 @@ async def test_when_one_node_ends_the_other_is_stopped_and_the_reason_is_told(
 
 
 async def test_a_killed_run_leaves_no_node_behind(tmp_path: Path) -> None:
-    """The fixture looks; here both nodes must also have had the time to end."""
+    known = _children()
     async with running(tmp_path / "data") as run:
         await run.until("Ctrl-C", START)
         run.process.kill()
-        # End of file: the nodes, which hold the other end of nothing but their own pipes, are not waited for.
         await run.ended()
         async with asyncio.timeout(STOP):
-            while [pid for pid in _children() if "deploy" in _command(pid)]:
-                await asyncio.sleep(0.05)
+            # First the nodes, then whatever they in turn leave to us.
+            while orphans := _children() - known:
+                for pid in orphans:
+                    await asyncio.to_thread(os.waitpid, pid, 0)
 
 
 async def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
