@@ -1,0 +1,238 @@
+"""The log store on a SQL database. Its contract is ``shared_models.interfaces.LogStore``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, and_, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.datastore.database import Database
+from services.datastore.tables import calls, logs
+from services.logstore.results import judge
+from shared_models import errors, times
+from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
+from shared_models.interfaces import CallFilter, LogStore
+
+PIECE = 2**16
+"""Bytes of a log in one row, so that reading one streams."""
+_INSIDE = ("token", "recorded_at")
+_RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
+_NAMES = tuple(column.name for column in _RECORD)
+_IN_ONE_QUERY = 500
+
+
+class SQLLogStore(LogStore):
+    """Every change of a record is decided and written in one transaction that has the write lock."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def _now(self) -> str:
+        return times.to_text(self._clock())
+
+    async def insert_call(self, call: Call) -> bool:
+        new = msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="")
+
+        async def work(connection: AsyncConnection) -> bool:
+            if await _rows(connection, [new.id]):
+                return False
+            await connection.execute(insert(calls).values(_row(new, "", self._now())))
+            return True
+
+        return await self._database.transact(work)
+
+    async def remove_call(self, call_id: str) -> None:
+        untouched = and_(calls.c.id == call_id, calls.c.status == Status.QUEUED, calls.c.attempt == 0)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(calls).where(untouched))
+
+        await self._database.transact(work)
+
+    async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
+        async def work(connection: AsyncConnection) -> list[str]:
+            known = await _rows(connection, [one.call.id for one in leased])
+            refused, fresh, given = [], [], []
+            for one in leased:
+                attempt = one.lease.attempt if one.lease else 1
+                row = known.get(one.call.id)
+                if row is None:
+                    call = msgspec.structs.replace(
+                        one.call, status=Status.QUEUED, attempt=attempt, node=node, error=""
+                    )
+                    fresh.append(_row(call, one.key.token, self._now()))
+                elif row["status"] in FINAL:
+                    refused.append(one.call.id)
+                elif row["attempt"] <= attempt:
+                    # A claim that was held up until a later lease had claimed must not take it back.
+                    # The runner that gets this stale lease is refused when it starts the call.
+                    given.append(
+                        {
+                            "key": one.call.id,
+                            "status": Status.QUEUED.value,
+                            "attempt": attempt,
+                            "node": node,
+                            "token": one.key.token,
+                            "started_at": times.NEVER,
+                        }
+                    )
+            await _insert(connection, fresh)
+            await _update(connection, given)
+            return refused
+
+        return await self._database.transact(work)
+
+    async def unclaim(self, keys: Sequence[LeaseKey]) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            known = await _rows(connection, [key.id for key in keys])
+            given_back = []
+            for key in keys:
+                row = known.get(key.id)
+                if row is None or not key.token or row["token"] != key.token or row["status"] in FINAL:
+                    continue
+                given_back.append(
+                    {
+                        "key": key.id,
+                        "status": Status.QUEUED.value,
+                        "attempt": max(0, row["attempt"] - 1),
+                        "node": "",
+                        "token": "",
+                        "started_at": times.NEVER,
+                    }
+                )
+            await _update(connection, given_back)
+
+        await self._database.transact(work)
+
+    async def start_call(self, key: LeaseKey, started_at: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            row = (await _rows(connection, [key.id])).get(key.id)
+            if row is None or not row["token"] or (key.token and row["token"] != key.token):
+                raise errors.LeaseLost
+            if row["status"] == Status.RUNNING and key.token:
+                return
+            if row["status"] != Status.QUEUED:
+                raise errors.LeaseLost
+            # A start without a token takes the record over from the lease's token: from now on only
+            # a result without one is accepted, until the call is claimed again.
+            started = {"key": key.id, "status": Status.RUNNING.value, "started_at": started_at}
+            await _update(connection, [{**started, "token": key.token}])
+
+        await self._database.transact(work)
+
+    async def finish_calls(self, batch: Sequence[Finished]) -> list[str]:
+        now = self._now()
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            verdict = judge(batch, await _rows(connection, [one.call.id for one in batch]))
+            await _insert(connection, [_row(one.call, one.token, now) for one in verdict.new])
+            await _update(connection, [_result(one) for one in verdict.ended])
+            pieces = [piece for one in (*verdict.new, *verdict.ended) for piece in _pieces(one)]
+            if pieces:
+                await connection.execute(insert(logs), pieces)
+            return verdict.refused
+
+        return await self._database.transact(work)
+
+    async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
+        query = _owned(select(*_RECORD).where(calls.c.id == call_id), fn_id, app_id)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        if row is None:
+            raise errors.CallNotFound
+        return Call(**row)
+
+    async def calls(self, page: CallFilter) -> list[Call]:
+        query = _owned(select(*_RECORD), page.fn_id, page.app_id)
+        if page.status:
+            query = query.where(calls.c.status == page.status)
+        if page.from_time:
+            query = query.where(calls.c.created_at > page.from_time)
+        if page.to_time:
+            query = query.where(calls.c.created_at < page.to_time)
+        if page.before:
+            query = query.where(calls.c.id < page.before)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query.order_by(calls.c.id.desc()).limit(page.limit))).mappings()
+            return [Call(**row) for row in rows]
+
+    async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
+        try:
+            call = await self.call(call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            raise errors.CallLogNotFound from None
+        if not call.final:
+            raise errors.CallLogNotFound
+        return self._log_pieces(call_id)
+
+    async def _log_pieces(self, call_id: str) -> AsyncIterator[bytes]:
+        # A connection per piece: a slow reader must not keep one from everybody else.
+        number = 0
+        while True:
+            query = select(logs.c.body).where(logs.c.call_id == call_id, logs.c.piece == number)
+            async with self._database.reading() as connection:
+                body = await connection.scalar(query)
+            if body is None:
+                return
+            yield body
+            if len(body) < PIECE:
+                return
+            number += 1
+
+    async def unqueued(self, older_than: str, limit: int) -> list[str]:
+        # By our own clock: a runner's may be off, and created_at is the runner's.
+        query = select(calls.c.id).where(calls.c.status == Status.QUEUED, calls.c.recorded_at < older_than)
+        async with self._database.reading() as connection:
+            found = await connection.scalars(query.order_by(calls.c.recorded_at, calls.c.id).limit(limit))
+            return list(found)
+
+
+def _row(call: Call, token: str, now: str) -> dict[str, Any]:
+    return {**{name: getattr(call, name) for name in _NAMES}, "token": token, "recorded_at": now}
+
+
+def _result(one: Finished) -> dict[str, Any]:
+    call = one.call
+    result = {
+        name: getattr(call, name) for name in ("status", "error", "stats", "started_at", "completed_at")
+    }
+    return {"key": call.id, **result}
+
+
+def _pieces(one: Finished) -> Iterable[dict[str, Any]]:
+    for number, start in enumerate(range(0, len(one.log), PIECE)):
+        yield {"call_id": one.call.id, "piece": number, "body": one.log[start : start + PIECE]}
+
+
+def _owned(query: Select[Any], fn_id: str, app_id: str) -> Select[Any]:
+    if fn_id:
+        query = query.where(calls.c.fn_id == fn_id)
+    if app_id:
+        query = query.where(calls.c.app_id == app_id)
+    return query
+
+
+async def _rows(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of those of *ids* that have one."""
+    found = {}
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        query = select(calls).where(calls.c.id.in_(ids[start : start + _IN_ONE_QUERY]))
+        for row in (await connection.execute(query)).mappings():
+            found[row["id"]] = dict(row)
+    return found
+
+
+async def _insert(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        await connection.execute(insert(calls), rows)
+
+
+async def _update(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Sets what each of *rows* (all of one form) has, on the record named by its ``key``."""
+    if rows:
+        await connection.execute(update(calls).where(calls.c.id == bindparam("key")), rows)
