@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from runner_node.data_cache import CachedDataAccess
 from runner_node.dequeuer import Dequeuer
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.func_logs import CallLog
-from runner_node.function_socket import Body
 from runner_node.health import Health
 from runner_node.hot_container import HotContainer, StartFailed
-from runner_node.protocols.http_stream import Header, Response, ResponseParser, encode_head
+from runner_node.job import Job
+from runner_node.protocols.http_stream import Response, ResponseParser, encode_head
 from runner_node.recorder import Recorder, Result, Stored
 from runner_node.resources import Resources
 from runner_node.scheduler import Scheduler
@@ -34,23 +34,6 @@ from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 
 log = logging.getLogger(__name__)
-
-
-class Job(msgspec.Struct, kw_only=True):
-    """One call to run. *before* is awaited once a container is there, before the function sees anything.
-
-    *patience* in seconds: how long to wait for a container. *token* is that of the call's lease.
-    """
-
-    call: Call
-    target: Target
-    headers: list[Header]
-    body: Body
-    sync: bool
-    patience: float
-    token: str = ""
-    before: Callable[[], Awaitable[None]] | None = None
-    stored: Stored | None = None
 
 
 class Agent:
@@ -210,13 +193,13 @@ class Agent:
         )  # fmt: skip
         self.recorder.add(Result(record, call_log, job.token, job.stored))
 
-    def refuse(self, job_call: Call, reason: str, token: str, output: bytes, stored: Stored | None) -> None:
+    def refuse(self, call: Call, reason: str, token: str, output: bytes, stored: Stored | None) -> None:
         """Records that an async call ends as an error without having run."""
         call_log = CallLog(self.settings.max_log_size)
         call_log.write(output)
         record = msgspec.structs.replace(
-            job_call, status=Status.ERROR, error=reason, completed_at=times.now(), node=self.node_id, payload=b"",
-            config={}, headers={},
+            call, status=Status.ERROR, error=reason, completed_at=times.now(), node=self.node_id,
+            payload=b"", config={}, headers={},
         )  # fmt: skip
         self.recorder.add(Result(record, call_log, token, stored))
 

@@ -27,8 +27,8 @@ class Target:
     """
 
     __slots__ = (
-        "app_id", "cpus", "env", "fn_id", "idle_timeout", "image", "key", "memory", "path", "timeout",
-        "tmpfs_size",
+        "annotations", "app_id", "cpus", "env", "fn_id", "idle_timeout", "image", "key", "memory", "path",
+        "timeout", "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,7 @@ class Target:
         self.timeout = timeout
         self.idle_timeout = idle_timeout
         self.env = env
+        self.annotations = annotations
         self.key = _slot_key(self, annotations)
 
 

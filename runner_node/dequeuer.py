@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner_node.calls import MIB, header_list
 from runner_node.hot_container import StartFailed
+from runner_node.job import Before, Job
+from runner_node.recorder import Stored
 from shared_models import errors
 from shared_models.call import LeasedCall
 
@@ -174,19 +176,17 @@ class Dequeuer:
                 self._unstarted -= 1
             self._room.set()
 
-    async def _submit(self, leased: LeasedCall, before: object) -> None:
-        from runner_node.agent import Job  # the agent owns the dequeuer
-
+    async def _submit(self, leased: LeasedCall, before: Before) -> None:
         call, agent = leased.call, self._agent
         target = await agent.target_of(call)
         job = Job(
             call=call, target=target, headers=header_list(call), body=call.payload, sync=False,
-            patience=target.timeout, token=leased.key.token, before=before,  # type: ignore[arg-type]
+            patience=target.timeout, token=leased.key.token, before=before,
             stored=self._stored(leased),
         )  # fmt: skip
         await agent.run(job)
 
-    def _stored(self, leased: LeasedCall) -> object:
+    def _stored(self, leased: LeasedCall) -> Stored:
         return lambda taken: self._forget(leased)
 
     async def _not_started(self, leased: LeasedCall, error: errors.FnError, output: bytes) -> None:
@@ -196,7 +196,7 @@ class Dequeuer:
             await self._give_back(leased, error)
         elif leased.lease is None or attempt >= call.max_attempts():
             call = msgspec.structs.replace(call, attempt=attempt)
-            self._agent.refuse(call, reason, leased.key.token, output, self._stored(leased))  # type: ignore[arg-type]
+            self._agent.refuse(call, reason, leased.key.token, output, self._stored(leased))
         else:
             log.warning("call %s: attempt %d got no container: %s", call.id, attempt, reason)
             self._forget(leased)
@@ -246,8 +246,8 @@ class Dequeuer:
             await asyncio.wait(late)
 
 
-async def _first_of(*waits: object) -> None:
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

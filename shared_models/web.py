@@ -160,24 +160,26 @@ async def read_body(request: web.Request) -> bytes:
     """
     if not request.can_read_body:
         return b""
+    pieces = [piece async for piece in body_pieces(request)]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it arrives; raises what ``read_body`` raises."""
     limit = request.app[_LIMIT]
     if limit and (request.content_length or 0) > limit:
         raise errors.BodyTooLarge(request.content_length or 0, limit)
-    pieces, size, silence = [], 0, request.app[_READ_TIMEOUT]
-    loop = asyncio.get_running_loop()
+    size, silence = 0, request.app[_READ_TIMEOUT]
     try:
-        async with asyncio.timeout(silence) as timeout:
-            while piece := await request.content.readany():
-                size += len(piece)
-                if limit and size > limit:
-                    raise errors.TooLarge(f"Request body too large for this server, max {limit}")
-                pieces.append(piece)
-                timeout.reschedule(loop.time() + silence)
+        while piece := await asyncio.wait_for(request.content.readany(), silence):
+            size += len(piece)
+            if limit and size > limit:
+                raise errors.TooLarge(f"Request body too large for this server, max {limit}")
+            yield piece
     except TimeoutError:
         raise errors.TimedOut("Timed out while the request body was read") from None
     except web.RequestPayloadError as exc:
         raise errors.Invalid("Request body cannot be read", detail=str(exc)) from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def runner_refusals() -> list[web.RouteDef]:

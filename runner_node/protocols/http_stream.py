@@ -88,8 +88,8 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_body", "_gunzip", "_head_size", "_headers", "_max_body", "_max_head", "_parser", "_size", "_trouble",
-        "done", "reusable", "started",
+        "_body", "_gunzip", "_head_size", "_headers", "_max_body", "_max_head", "_parser", "_size",
+        "_status", "_trouble", "done", "reusable", "started",
     )  # fmt: skip
 
     def __init__(self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False) -> None:
@@ -101,6 +101,7 @@ class ResponseParser:
         self._max_head = max_head
         self._max_body = max_body
         self._gunzip = gunzip
+        self._status = 0
         self._trouble: errors.BadFunction | None = None
         self.started = False
         self.done = False
@@ -136,7 +137,7 @@ class ResponseParser:
 
     def response(self) -> Response:
         """The answer; raises what a client is to be told when the function did not answer 200."""
-        status = self._parser.get_status_code()
+        status = self._status
         if status == 502:
             raise errors.FunctionFailed
         if status == 504:
@@ -170,7 +171,13 @@ class ResponseParser:
 
     # -- what httptools calls ------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.done:  # a second answer to the same call
+            self.reusable = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.done:
+            return
         self._count_head(len(name) + len(value) + 4)
         self._headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
 
@@ -185,9 +192,13 @@ class ResponseParser:
             self._trouble = errors.FunctionHeadersTooLarge()
 
     def on_headers_complete(self) -> None:
-        self._head_size = -1
+        if not self.done:
+            self._head_size = -1
+            self._status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
+        if self.done:
+            return
         self._size += len(data)
         if self._max_body and self._size > self._max_body:
             self._trouble = self._trouble or errors.FunctionResponseTooLarge()
@@ -196,7 +207,9 @@ class ResponseParser:
         self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if 100 <= self._parser.get_status_code() < 200:
+        if self.done:
+            return
+        if 100 <= self._status < 200:
             self._headers.clear()
             self._head_size = 0
             return

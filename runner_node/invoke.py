@@ -1,0 +1,157 @@
+"""Where clients call functions: ``POST /invoke/{fn_id}``, and any method on ``/t/{app}/{source}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from runner_node import content_type
+from runner_node.agent import Agent
+from runner_node.calls import Target
+from runner_node.function_socket import Body
+from runner_node.hot_container import StartFailed
+from runner_node.job import Job
+from runner_node.protocols.http_stream import Header, Response, passes
+from shared_models import errors, times
+from shared_models.call import Call, CallType
+from shared_models.config import Headers, canonical_header
+from shared_models.ids import new_id
+from shared_models.trigger import HTTP
+from shared_models.web import body_pieces, error_response, json_response, read_body
+
+Shape = Callable[[Response], tuple[int, list[Header]]]
+"""How a function's answer becomes a client's: status, and the headers that are let through."""
+
+CALL_ID = "Fn-Call-Id"
+_PREFIX = "fn-http-h-"
+_NOT_FROM_FUNCTIONS = frozenset({"content-length", "fn-call-id"})
+
+
+def invoke_routes(agent: Agent) -> list[web.RouteDef]:
+    """The URL table of a node that runs functions."""
+
+    async def invoke(request: web.Request) -> web.StreamResponse:
+        fn = await agent.data.fn(request.match_info["fn_id"])
+        target = agent.target(fn, await agent.data.app(fn.app_id))
+        headers = [(name, value) for name, value in request.headers.items() if passes(name, value)]
+        if request.headers.get("Fn-Invoke-Type") == "detached":
+            return await _detached(agent, request, target, headers)
+        call = _call(target)
+        return await _sync(agent, call, target, headers, await _body(request), _plain)
+
+    async def trigger(request: web.Request) -> web.StreamResponse:
+        source = request.match_info["source"] or "/"
+        found = await agent.data.trigger(request.match_info["app"], HTTP, source)
+        target = agent.target(found.fn, found.app)
+        call = _call(target, trigger_id=found.trigger.id)
+        return await _sync(agent, call, target, _as_gateway(request), await _body(request), _unwrapped)
+
+    return [
+        web.post("/invoke/{fn_id}", invoke),
+        web.route("*", "/t/{app}{source:(?:/.*)?}", trigger),
+    ]
+
+
+def _call(target: Target, *, trigger_id: str = "", type_: str = CallType.SYNC) -> Call:
+    return Call(
+        id=new_id(), app_id=target.app_id, fn_id=target.fn_id, trigger_id=trigger_id, type=type_,
+        created_at=times.now(), attempt=1,
+    )  # fmt: skip
+
+
+async def _body(request: web.Request) -> Body:
+    """All of an announced body, so that a slow client does not hold a container; else pieces as they come."""
+    if request.can_read_body and request.content_length is None:
+        return body_pieces(request)
+    return await read_body(request)
+
+
+def _plain(response: Response) -> tuple[int, list[Header]]:
+    return 200, [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+
+
+def _unwrapped(response: Response) -> tuple[int, list[Header]]:
+    """Of a trigger's answer: its own status, content type, and what carries the gateway's prefix."""
+    status, given = 200, ""
+    headers: list[Header] = []
+    for name, value in response.headers:
+        lower = name.lower()
+        if lower == "content-type":
+            given = value
+        elif lower == "fn-http-status":
+            status = int(value) if value.isdecimal() and 200 <= int(value) <= 999 else status
+        elif lower.startswith(_PREFIX) and len(lower) > len(_PREFIX):
+            bare = name[len(_PREFIX) :]
+            if bare.lower() not in _NOT_FROM_FUNCTIONS and passes(bare, value):
+                headers.append((canonical_header(bare), value))
+    if given:
+        headers = [(name, value) for name, value in headers if name != "Content-Type"]
+        headers.append(("Content-Type", given))
+    return status, headers
+
+
+def _as_gateway(request: web.Request) -> list[Header]:
+    """The client's headers, prefixed, and what the function is to know of the request."""
+    headers: list[Header] = []
+    for name, value in request.headers.items():
+        lower = name.lower()
+        if lower == "content-type":
+            headers.append((name, value))
+        elif lower != "host" and passes(name, value):
+            headers.append((f"Fn-Http-H-{canonical_header(name)}", value))
+    path = request.raw_path
+    url = path if path.startswith("http") else f"{request.scheme}://{request.host}{path}"
+    headers += [
+        ("Fn-Http-Method", request.method),
+        ("Fn-Http-Request-Url", url),
+        ("Fn-Intent", "httprequest"),
+    ]
+    return headers
+
+
+async def _sync(
+    agent: Agent, call: Call, target: Target, headers: list[Header], body: Body, shape: Shape
+) -> web.StreamResponse:
+    job = Job(
+        call=call, target=target, headers=headers, body=body, sync=True, patience=agent.settings.slot_wait
+    )
+    try:
+        response = await agent.run(job)
+    except StartFailed as failure:
+        return error_response(failure.error, v1=False, headers={CALL_ID: call.id})
+    except errors.FnError as exc:
+        return error_response(exc, v1=False, headers={CALL_ID: call.id})
+    status, passed = shape(response)
+    return _answer(call.id, status, passed, response.body)
+
+
+def _answer(call_id: str, status: int, headers: list[Header], body: bytes) -> web.Response:
+    out: CIMultiDict[str] = CIMultiDict([(CALL_ID, call_id), *headers])
+    if body and "Content-Type" not in out:
+        out["Content-Type"] = content_type.detect(body)
+    return web.Response(status=status, headers=out, body=body)
+
+
+async def _detached(
+    agent: Agent, request: web.Request, target: Target, headers: list[Header]
+) -> web.StreamResponse:
+    """Accepts the call: when the client reads 202, it is recorded and durably queued."""
+    payload = await read_body(request)
+    kept: Headers = {}
+    for name, value in headers:
+        if name.lower() not in ("host", "content-length"):
+            kept.setdefault(canonical_header(name), []).append(value)
+    call = Call(
+        id=new_id(), app_id=target.app_id, fn_id=target.fn_id, type=CallType.DETACHED, image=target.image,
+        format="http-stream", payload=payload, method=request.method, timeout=int(target.timeout),
+        idle_timeout=int(target.idle_timeout), memory=target.memory >> 20, headers=kept,
+        annotations=target.annotations, created_at=times.now(),
+        url=f"{request.scheme}://{request.host}{request.raw_path}",
+    )  # fmt: skip
+    try:
+        await agent.data.enqueue(call)
+    except errors.FnError as exc:
+        return error_response(exc, v1=False, headers={CALL_ID: call.id})
+    return json_response({"call_id": call.id}, 202, {CALL_ID: call.id})
