@@ -95,7 +95,8 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
         _complain(explain(cause, settings))
-        return 1
+        # Stores say with a ValueError that they do not know a URL's scheme, which only they can tell.
+        return 2 if isinstance(cause, ValueError) else 1
     return 0
 
 

@@ -6,6 +6,7 @@ an image of one node type needs no library of another.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ from deploy.settings import (
     FullNode,
     RunnerNode,
     Settings,
+    address,
     node_id,
 )
 from shared_models.web import api_refusals, runner_refusals, serving
@@ -49,7 +51,7 @@ async def runner(settings: RunnerNode) -> AsyncIterator[int]:
         enter = stack.enter_async_context
         data = await enter(open_data_access(settings.client))
         driver = await enter(open_driver(settings.driver, name))
-        agent = await enter(running_agent(data, driver, settings.agent, name))
+        agent = await enter(running_agent(data, driver, settings.agent, name, **_described(settings.http)))
         routes = [*invoke_routes(agent), *runner_refusals()]
         yield await enter(serving(routes, settings.http, node_type="runner", ready=agent.ready))
 
@@ -72,9 +74,14 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         await enter(running_janitor(stores))
         data = DirectDataAccess(stores)
         driver = await enter(open_driver(settings.driver, name))
-        agent = await enter(running_agent(data, driver, settings.agent, name))
+        agent = await enter(running_agent(data, driver, settings.agent, name, **_described(settings.http)))
         routes = [*api_routes(stores, data, settings.api), *invoke_routes(agent)]
         yield await enter(serving(routes, settings.http, node_type="full", ready=agent.ready))
+
+
+def _described(http: HTTPSettings) -> dict[str, str]:
+    """What a runner says of itself in its heartbeats."""
+    return {"address": address(http.host, http.port), "version": importlib.metadata.version("fn-hybrid")}
 
 
 def node(settings: Settings) -> AbstractAsyncContextManager[int]:

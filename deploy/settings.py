@@ -184,6 +184,14 @@ def node_id(node: NodeSettings, port: int, pid: int) -> str:
     return node.id or f"{socket.gethostname()}-{port or f'pid{pid}'}"
 
 
+def address(host: str, port: int) -> str:
+    """Where others reach this node, as it says itself; empty when the port is the system's choice."""
+    if not port:
+        return ""
+    name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def redact(text: str) -> str:
     """*text* without the passwords of the URLs in it."""
     return _PASSWORD.sub(r"\1***@", text)

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from deploy import config
-from deploy.settings import NODE_TYPES, APINode, FullNode, NodeSettings, RunnerNode, node_id, read_all
+from deploy.settings import (
+    NODE_TYPES,
+    APINode,
+    FullNode,
+    NodeSettings,
+    RunnerNode,
+    address,
+    node_id,
+    read_all,
+)
 from shared_models.env import InvalidSettings
 
 RUNNER = {"FN_RUNNER_API_URL": "http://127.0.0.1:8080", "FN_RUNNER_TOKEN": "sesame"}
@@ -95,6 +104,13 @@ def test_a_node_keeps_its_name_when_it_starts_again() -> None:
     assert node_id(NodeSettings(), 8081, 1) != node_id(NodeSettings(), 8082, 1)
     assert node_id(NodeSettings(), 0, 1) != node_id(NodeSettings(), 0, 2)
     assert node_id(NodeSettings(id="seven"), 0, 1) == "seven"
+
+
+def test_a_node_says_where_others_reach_it() -> None:
+    assert address("10.0.0.7", 8081) == "http://10.0.0.7:8081"
+    assert address("::1", 8081) == "http://[::1]:8081"
+    assert "0.0.0.0" not in address("0.0.0.0", 8081)
+    assert address("10.0.0.7", 0) == ""
 
 
 # -- fn-node config --------------------------------------------------------------------------------

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.__main__ import explain, main
+from deploy.settings import read_all
+from shared_models.errors import Unavailable
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FN_")]:
+        monkeypatch.delenv(name)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("api", "runner", "full", "config", "version", "FN_RUNNER_API_URL"):
+        assert word in text
+
+
+def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("fn-hybrid 0.")
+
+
+def test_config_prints_the_table_of_the_asked_node_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "api"]) == 0
+    text = capsys.readouterr().out
+    assert "FN_DB_URL" in text
+    assert "FN_FREEZE_IDLE_MSECS" not in text
+
+
+def test_bad_settings_are_one_line_each_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FN_PORT", "x")
+    monkeypatch.setenv("FN_LOG_FORMAT", "xml")
+    assert main(["api"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("fn-node: FN_") for line in lines)
+
+
+def test_a_taken_port_is_one_line_that_names_the_variable() -> None:
+    settings, _ = read_all({"FN_PORT": "8088"})
+    text = explain(OSError(errno.EADDRINUSE, "Address already in use"), settings)
+    assert text == "port 8088 is taken: stop what listens there, or set FN_PORT"
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    settings, _ = read_all({})
+    assert explain(PermissionError(errno.EACCES, "Permission denied", "/srv/fn"), settings) == (
+        "/srv/fn: Permission denied"
+    )
+
+
+def test_a_store_that_does_not_answer_says_why() -> None:
+    settings, _ = read_all({})
+    assert explain(Unavailable("No datastore", detail="disk full"), settings) == "No datastore: disk full"
+
+
+# -- a real process --------------------------------------------------------------------------------
+
+
+def _node(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": "sesame", **environ},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _until(node: subprocess.Popen[str], words: str) -> str:
+    assert node.stderr
+    seen = ""
+    for line in node.stderr:
+        seen += line
+        if words in line:
+            return seen
+    raise AssertionError(f"ended without {words!r}: {seen}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    with _node(tmp_path, "api", FN_PORT="0") as node:
+        _until(node, "api node listens on port")
+        node.send_signal(number)
+        _, rest = node.communicate(timeout=20)
+    assert node.returncode == 0
+    assert "stopped" in rest
+    assert "Traceback" not in rest
+    assert "sesame" not in rest
+
+
+def test_a_node_on_a_taken_port_ends_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with _node(tmp_path, "api", FN_PORT=port, FN_LOG_LEVEL="error") as node:
+            _, text = node.communicate(timeout=20)
+    assert node.returncode == 1
+    assert text == f"fn-node: port {port} is taken: stop what listens there, or set FN_PORT\n"
+
+
+def test_a_node_without_its_data_folder_ends_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way")
+    with _node(tmp_path, "api", FN_PORT="0", FN_LOG_LEVEL="error") as node:
+        _, text = node.communicate(timeout=20)
+    assert node.returncode == 1
+    assert len(text.splitlines()) == 1
+    assert "data" in text
+
+
+def test_a_queue_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    with _node(tmp_path, "api", FN_PORT="0", FN_MQ_URL="bolt:///queue.db", FN_LOG_LEVEL="error") as node:
+        _, text = node.communicate(timeout=20)
+    assert node.returncode == 2
+    assert len(text.splitlines()) == 1
+    assert "sqlite://" in text
