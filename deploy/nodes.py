@@ -19,7 +19,7 @@ from deploy.settings import (
     address,
     node_id,
 )
-from shared_models.web import api_refusals, runner_refusals, serving
+from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
 
 
 @asynccontextmanager
