@@ -1,0 +1,325 @@
+"""DataAccess over HTTP: how a runner node meets its API node (docs/hybrid-protocol.md).
+
+An unmodified Fn 0.3.484 API node is met in its own words (``compat``) as soon as it turns out that
+it does not know ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from hybrid_client import compat
+from hybrid_client.answers import Answer
+from hybrid_client.settings import ClientSettings
+from hybrid_client.transport import Transport, new_session
+from shared_models import errors, wire
+from shared_models.app import App
+from shared_models.call import (
+    Call,
+    CallOnWire,
+    Finished,
+    Lease,
+    LeasedCall,
+    LeaseKey,
+    bytes_on_wire,
+)
+from shared_models.env import InvalidSettings
+from shared_models.fn import Fn
+from shared_models.interfaces import DataAccess
+from shared_models.route import Route
+from shared_models.runner import RunnerReport, RunnerState
+from shared_models.trigger import Trigger, TriggerTarget
+
+__all__ = ["ClientSettings", "HTTPDataAccess", "open_data_access"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REMEMBERED = 4096
+"""Look-ups whose last value is kept for its ETag."""
+COMPAT_FOR = 300.0
+"""Seconds until it is tried again whether the API node knows our endpoints by now."""
+
+
+@asynccontextmanager
+async def open_data_access(settings: ClientSettings) -> AsyncIterator[DataAccess]:
+    """Data access through the API nodes of *settings*; raises InvalidSettings when there are none.
+
+    Nothing is asked of them yet: a runner node may start before its API node does.
+    """
+    if not settings.api_urls:
+        raise InvalidSettings(["FN_RUNNER_API_URL: must be set to the address of an API node"])
+    async with new_session(settings) as session:
+        yield HTTPDataAccess(Transport(session, settings))
+
+
+class HTTPDataAccess(DataAccess):
+    """DataAccess whose every verb is a request. What the API node refuses is raised as it raised it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._remembered: OrderedDict[str, tuple[str, Any]] = OrderedDict()
+        self._compat_until = 0.0
+        self._spoke_ours = False
+
+    # -- look-ups ------------------------------------------------------------------------------
+
+    async def app_id(self, name: str) -> str:
+        found = await self._look_up(f"/v1/apps/{_part(name)}", _AppInEnvelope, errors.AppNotFound)
+        return _whole(found.app, found.app.id).id
+
+    async def app(self, app_id: str) -> App:
+        found = await self._look_up(f"/v1/runner/apps/{_part(app_id)}", _AppInEnvelope, errors.AppNotFound)
+        return _whole(found.app, found.app.id)
+
+    async def route(self, app_id: str, path: str) -> Route:
+        below = quote(path.removeprefix("/"), safe="/")
+        address = f"/v1/runner/apps/{_part(app_id)}/routes/{below}"
+        found = await self._look_up(address, _RouteInEnvelope, errors.RouteNotFound)
+        return _whole(found.route, found.route.image)
+
+    async def fn(self, fn_id: str) -> Fn:
+        async def in_fns_words() -> Fn:
+            fn = await self._look_up(f"/v2/fns/{_part(fn_id)}", Fn, errors.FnNotFound)
+            return _whole(fn, fn.id)
+
+        async def in_ours() -> Fn:
+            address = f"/v1/runner/fns/{_part(fn_id)}"
+            fn = await self._look_up(address, Fn, errors.FnNotFound, ours=True)
+            return _whole(fn, fn.id)
+
+        return await self._either(in_ours, in_fns_words)
+
+    async def trigger(self, app_name: str, type_: str, source: str) -> TriggerTarget:
+        async def in_fns_words() -> TriggerTarget:
+            # Fn 0.3.484's API nodes do not look up triggers for runners.
+            raise errors.TriggerNotFound
+
+        async def in_ours() -> TriggerTarget:
+            query = urlencode({"app": app_name, "type": type_, "source": source})
+            address = f"/v1/runner/triggers?{query}"
+            found = await self._look_up(address, _TriggerOnWire, errors.TriggerNotFound, ours=True)
+            target = TriggerTarget(trigger=found.trigger, fn=found.fn, app=found.app)
+            return _whole(target, found.trigger.id and found.fn.id and found.app.id)
+
+        return await self._either(in_ours, in_fns_words)
+
+    # -- the life of a queued call -------------------------------------------------------------
+
+    async def enqueue(self, call: Call) -> None:
+        async def in_ours() -> None:
+            await self._post("/v1/runner/enqueue", call.wire())
+
+        await self._either(in_ours, lambda: compat.enqueue(self._transport, call))
+
+    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
+        async def in_ours() -> list[LeasedCall]:
+            query = urlencode({"max": limit, "wait": f"{wait:g}", "node": node})
+            path = f"/v1/runner/dequeue?{query}"
+            answer = _checked(await self._transport.send("GET", path, wait=wait, repeat=False), ours=True)
+            return _calls(answer.decode(_CallsOnWire).calls)
+
+        async def in_fns_words() -> list[LeasedCall]:
+            answer = await compat.dequeue(self._transport)
+            return _calls(_checked(answer).decode(_CallsOnWire).calls)
+
+        return await self._either(in_ours, in_fns_words)
+
+    async def start(self, leased: LeasedCall) -> None:
+        if leased.lease is None:
+            await compat.start(self._transport, leased.call)
+            return
+        try:
+            await self._post("/v1/runner/start", {**leased.call.wire(), "lease": leased.lease})
+        except errors.Conflict as exc:
+            raise errors.LeaseLost(detail=exc.detail) from None
+
+    async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
+        async def in_ours() -> list[str]:
+            answer = await self._post("/v1/runner/extend", {"leases": list(keys)})
+            return answer.decode(_Lost).lost
+
+        return await self._either(in_ours, _nothing_lost) if keys else []
+
+    async def release(self, keys: Sequence[LeaseKey]) -> None:
+        async def in_ours() -> None:
+            await self._post("/v1/runner/release", {"leases": list(keys)})
+
+        async def in_fns_words() -> None:
+            """Nothing can be given back: the reservation runs out."""
+
+        if keys:
+            await self._either(in_ours, in_fns_words)
+
+    async def finish(self, batch: Sequence[Finished]) -> list[str]:
+        async def in_ours() -> list[str]:
+            body = {"finished": [_finished_on_wire(one) for one in batch]}
+            return (await self._post("/v1/runner/finish", body)).decode(_Refused).refused
+
+        async def in_fns_words() -> list[str]:
+            for one in batch:
+                _checked(await compat.finish(self._transport, one))
+            return []
+
+        if not batch:
+            return []
+        # Fn's node knows this path too, but not a batch: it would answer that there is no call in it.
+        if await self._speaks_ours():
+            return await in_ours()
+        return await in_fns_words()
+
+    async def heartbeat(self, report: RunnerReport) -> RunnerState:
+        async def in_ours() -> RunnerState:
+            answer = await self._post("/v1/runner/heartbeat", report)
+            state = answer.decode(_State).state
+            return RunnerState.DRAINING if state == RunnerState.DRAINING else RunnerState.ACTIVE
+
+        async def in_fns_words() -> RunnerState:
+            return RunnerState.ACTIVE
+
+        return await self._either(in_ours, in_fns_words)
+
+    # -- how -----------------------------------------------------------------------------------
+
+    async def _either(
+        self, in_ours: Callable[[], Awaitable[T]], in_fns_words: Callable[[], Awaitable[T]]
+    ) -> T:
+        """*in_ours*, or *in_fns_words* when the API node turns out not to know our endpoints."""
+        if time.monotonic() >= self._compat_until:
+            try:
+                answer = await in_ours()
+                self._spoke_ours = True
+                return answer
+            except _UnknownThere:
+                log.info("the API node is an unmodified Fn: no leases and no heartbeats")
+                self._compat_until = time.monotonic() + COMPAT_FOR
+        return await in_fns_words()
+
+    async def _speaks_ours(self) -> bool:
+        """Whether the API node knows our endpoints; asked by an empty request that changes nothing."""
+
+        async def ask() -> bool:
+            await self._post("/v1/runner/extend", {"leases": []})
+            return True
+
+        async def no() -> bool:
+            return False
+
+        if self._spoke_ours:
+            return True
+        return await self._either(ask, no)
+
+    async def _post(self, path: str, body: object) -> Answer:
+        return _checked(await self._transport.send("POST", path, body=wire.encode(body)), ours=True)
+
+    async def _look_up(
+        self, path: str, type_: type[T], missing: type[errors.NotFound], *, ours: bool = False
+    ) -> T:
+        tag, value = self._remembered.get(path, ("", None))
+        answer = await self._transport.send("GET", path, headers={"If-None-Match": tag} if tag else None)
+        if answer.status == 304 and tag:
+            self._remembered.move_to_end(path)
+            known: T = value
+            return known
+        if answer.status == 404:
+            self._remembered.pop(path, None)
+            if answer.unknown_path and not ours:
+                raise missing
+        found = _checked(answer, ours=ours).decode(type_)
+        if tag := answer.headers.get("ETag", ""):
+            self._remembered[path] = (tag, found)
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return found
+
+
+class _UnknownThere(errors.APINodeUnavailable):
+    """The node does not know one of our endpoints."""
+
+
+class _AppInEnvelope(msgspec.Struct, frozen=True):
+    app: App = App()
+
+
+class _RouteInEnvelope(msgspec.Struct, frozen=True):
+    route: Route = Route()
+
+
+class _TriggerOnWire(msgspec.Struct, frozen=True):
+    trigger: Trigger = Trigger()
+    fn: Fn = Fn()
+    app: App = App()
+
+
+class _LeasedOnWire(CallOnWire, frozen=True, kw_only=True):
+    lease: Lease | None = None
+
+
+class _CallsOnWire(msgspec.Struct, frozen=True):
+    calls: list[_LeasedOnWire] = []
+
+
+class _Lost(msgspec.Struct, frozen=True):
+    lost: list[str] = []
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    refused: list[str] = []
+
+
+class _State(msgspec.Struct, frozen=True):
+    state: str = ""
+
+
+def _checked(answer: Answer, *, ours: bool = False) -> Answer:
+    """*answer* when it is a success; raises what it stands for otherwise."""
+    if answer.status < 300:
+        return answer
+    if ours and answer.unknown_path:
+        raise _UnknownThere(detail=answer.message)
+    if answer.unknown_path or answer.status < 400:
+        said = answer.message or f"status {answer.status}"
+        raise errors.APINodeUnavailable(detail=f"is FN_RUNNER_API_URL that of an API node? ({said})")
+    raise answer.error()
+
+
+def _calls(found: Sequence[_LeasedOnWire]) -> list[LeasedCall]:
+    calls = []
+    for one in found:
+        try:
+            calls.append(LeasedCall(call=one.call(), lease=one.lease))
+        except errors.Invalid as exc:
+            # Its lease runs out, and another runner may understand it.
+            log.error("the API node handed out a call that cannot be read: %s", exc.message)
+    return calls
+
+
+def _finished_on_wire(one: Finished) -> dict[str, object]:
+    body: dict[str, object] = {"call": one.call.wire(), **bytes_on_wire("log", one.log)}
+    if one.token:
+        body["lease"] = {"token": one.token}
+    return body
+
+
+def _whole(value: T, key: str) -> T:
+    """*value* when it came with its *key*; an answer of something else than an API node has none."""
+    if not key:
+        raise errors.APINodeUnavailable(detail="unreadable answer: what was looked up has no id")
+    return value
+
+
+async def _nothing_lost() -> list[str]:
+    return []
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

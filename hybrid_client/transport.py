@@ -1,0 +1,166 @@
+"""Requests to API nodes: one connection pool, several addresses, timeouts, and repetitions.
+
+Connection errors, timeouts and 5xx are tried again, after a pause with full jitter that doubles
+each time (or as long as ``Retry-After`` says), at the next address first. 4xx are answers.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Mapping
+from typing import NoReturn
+
+import aiohttp
+import tenacity
+from yarl import URL
+
+from hybrid_client.answers import Answer
+from hybrid_client.settings import ClientSettings
+from shared_models import errors, telemetry
+
+log = logging.getLogger(__name__)
+
+_LARGE = 512 * 1024
+_TOKEN_LOG_EVERY = 30.0
+
+
+class Transport:
+    """Sends requests to whichever API node answers."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: ClientSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._current = 0
+        self._complained = -_TOKEN_LOG_EVERY
+        self._jitter = tenacity.wait_random_exponential(
+            multiplier=settings.first_pause, max=settings.max_pause
+        )
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0.0,
+        repeat: bool = True,
+    ) -> Answer:
+        """The answer, of a status below 500; *path* is encoded, *wait* is the length of a long poll.
+
+        Raises Unauthorized for 401, and the error that the last failed attempt stands for (mostly
+        APINodeUnavailable). Without *repeat* only what was never sent is tried again.
+        """
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(max(1, self._settings.max_attempts)),
+            wait=self._pause,
+            retry=tenacity.retry_if_exception(
+                lambda exc: isinstance(exc, _Failed) and (repeat or not exc.sent)
+            ),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._once, method, path, body, headers, wait)
+        except _Failed as failed:
+            raise failed.error from failed.__cause__
+
+    async def _once(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, wait: float
+    ) -> Answer:
+        address = self._settings.api_urls[self._current % len(self._settings.api_urls)]
+        # A large body as a stream: aiohttp would write it in one go and says so in a warning.
+        data = io.BytesIO(body) if body is not None and len(body) > _LARGE else body
+        sent = {**telemetry.trace_headers(), **(headers or {})}
+        timeout = aiohttp.ClientTimeout(
+            total=self._settings.timeout + wait, sock_connect=self._settings.connect_timeout
+        )
+        try:
+            async with self._session.request(
+                method,
+                URL(address + path, encoded=True),
+                data=data,
+                headers=sent,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                answer = Answer(response.status, await response.read(), response.headers)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            never_sent = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            self._fail(address, f"{type(exc).__name__}: {exc}", sent=not never_sent, cause=exc)
+        if answer.status >= 500:
+            said = answer.error()
+            self._fail(
+                address,
+                f"status {answer.status} {answer.message}",
+                error=said,
+                retry_after=_seconds(answer.headers.get("Retry-After", "")),
+            )
+        if answer.status == 401:
+            self._complain(address, answer)
+        return answer
+
+    def _fail(
+        self,
+        address: str,
+        reason: str,
+        *,
+        sent: bool = True,
+        error: errors.FnError | None = None,
+        retry_after: float = 0.0,
+        cause: BaseException | None = None,
+    ) -> NoReturn:
+        self._current = (self._current + 1) % len(self._settings.api_urls)
+        log.debug("the API node at %s did not serve a request: %s", _shown(address), reason)
+        known = error or errors.APINodeUnavailable(detail=f"{_shown(address)}: {reason}")
+        raise _Failed(known, sent=sent, retry_after=retry_after) from cause
+
+    def _complain(self, address: str, answer: Answer) -> NoReturn:
+        now = time.monotonic()
+        if now - self._complained >= _TOKEN_LOG_EVERY:
+            self._complained = now
+            log.error(
+                "the API node at %s refuses this runner: FN_RUNNER_TOKEN %s (it says: %s)",
+                _shown(address),
+                "is not one of its tokens" if self._settings.token else "is not set here",
+                answer.message,
+            )
+        raise errors.Unauthorized(answer.message)
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        failed = state.outcome.exception() if state.outcome else None
+        asked = failed.retry_after if isinstance(failed, _Failed) else 0.0
+        # What the node asks for is a least; all who were refused must not return in one moment.
+        return min(asked, self._settings.max_pause) + self._jitter(state)
+
+
+class _Failed(Exception):
+    """One attempt failed; *sent*: the node may have acted on it."""
+
+    def __init__(self, error: errors.FnError, *, sent: bool, retry_after: float) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.sent = sent
+        self.retry_after = retry_after
+
+
+def new_session(settings: ClientSettings) -> aiohttp.ClientSession:
+    """The connection pool; to be closed by its owner."""
+    headers = {"User-Agent": "fn-hybrid-runner"}
+    if settings.token:
+        headers["Authorization"] = f"Bearer {settings.token}"
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=200, keepalive_timeout=30.0),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def _shown(address: str) -> str:
+    url = URL(address)
+    return f"{url.host}:{url.port}"
