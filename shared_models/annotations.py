@@ -6,6 +6,7 @@ are. Limits: 100 keys, keys of 128 bytes, values of 512 bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -62,11 +63,12 @@ def string(annotations: Mapping[str, msgspec.Raw], key: str) -> str | None:
 
 
 def number(annotations: Mapping[str, msgspec.Raw], key: str) -> float | None:
-    """The value under *key* as a number (``3`` or ``"3"``), None when it is missing or neither."""
+    """The value under *key* as a finite number (``3`` or ``"3"``), None when it is missing or neither."""
     value = annotations.get(key)
     if value is None:
         return None
     try:
-        return msgspec.json.decode(value, type=float, strict=False)
+        found = msgspec.json.decode(value, type=float, strict=False)
     except msgspec.MsgspecError:
         return None
+    return found if math.isfinite(found) else None

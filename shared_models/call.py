@@ -195,11 +195,16 @@ class LeaseKey(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What the holder knows of its lease; *ttl* in seconds from when it was given or renewed."""
+    """What the holder knows of its lease; *ttl* in seconds from when it was given or renewed.
+
+    *age* is the seconds since the call was queued, by the queue's clock (the call's ``created_at``
+    is by that of whoever took the call).
+    """
 
     token: str = ""
     attempt: Int32 = 1
     ttl: float = 0.0
+    age: float = 0.0
 
 
 class LeasedCall(msgspec.Struct, frozen=True, kw_only=True):

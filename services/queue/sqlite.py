@@ -1,0 +1,228 @@
+"""The embedded durable queue: one SQLite file, which several processes may share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from services import sqlite_file
+from services.queue import messages
+from services.queue.bell import Bell
+from services.sqlite_file import CannotOpen
+from shared_models.call import Call, LeasedCall, LeaseKey
+from shared_models.errors import Invalid, QueueUnavailable
+from shared_models.interfaces import MessageQueue, QueueDepth
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+LOOK_EVERY = 1.0
+"""Seconds after which a waiting reserve looks for what another process may have pushed."""
+_IN_ONE_COMMIT = 256
+
+
+@asynccontextmanager
+async def open_sqlite_queue(path: str, clock: Callable[[], float] = time.time) -> AsyncIterator[MessageQueue]:
+    """The queue in the file at *path*; raises QueueUnavailable with one clear line when it cannot be used."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
+    loop = asyncio.get_running_loop()
+    try:
+        try:
+            db = await loop.run_in_executor(thread, _open, path)
+        except (CannotOpen, sqlite3.Error, ValueError) as exc:
+            raise QueueUnavailable(f"Queue: {path}: {exc}") from exc
+        queue = SQLiteQueue(db, thread, clock)
+        try:
+            yield queue
+        finally:
+            await queue.settle()
+            await loop.run_in_executor(thread, db.close)
+    finally:
+        thread.shutdown()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    sqlite_file.prepare(path)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA busy_timeout={sqlite_file.BUSY_MILLIS}")
+    # A call that was answered with 202 is on the disk: every commit is synced.
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        messages.make_table(db)
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+class SQLiteQueue(MessageQueue):
+    """One connection in one thread. What arrives while a commit is under way shares the next one.
+
+    So a push costs one sync of the disk when it is alone, and a small part of one under load; an idle
+    queue adds no delay.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, thread: ThreadPoolExecutor, clock: Callable[[], float]
+    ) -> None:
+        self._db = db
+        self._thread = thread
+        self._clock = clock
+        self._bell = Bell()
+        self._todo: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
+        self._committer: asyncio.Task[None] | None = None
+
+    async def push(self, call: Call) -> bool:
+        try:
+            row = messages.row(call, self._clock())
+        except UnicodeEncodeError as exc:
+            raise Invalid(f"A value cannot be stored: {exc}") from exc
+        pushed = await self._write(partial(messages.push, new=row))
+        self._bell.ring()
+        return pushed
+
+    async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
+        if limit <= 0:
+            return []
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        try:
+            while True:
+                now = self._clock()
+                # Looks without the write lock first: waiting runners must not queue up for it.
+                free = await self._read(partial(messages.is_free, now=now))
+                if free and (taken := await self._take(limit, now, ttl)):
+                    return taken
+                left = deadline - loop.time()
+                if left <= 0:
+                    return []
+                free_at = await self._read(messages.next_free)
+                due = LOOK_EVERY if free_at is None else free_at - self._clock()
+                await self._bell.wait(min(left, LOOK_EVERY, max(0.001, due)))
+        finally:
+            self._bell.ring()
+
+    async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
+        now = self._clock()
+        lost = await self._write(partial(messages.extend, keys=keys, now=now, ttl=ttl))
+        self._bell.ring()
+        return lost
+
+    async def release(self, keys: Sequence[LeaseKey]) -> None:
+        now = self._clock()
+        await self._write(partial(messages.release, keys=keys, now=now))
+        self._bell.ring()
+
+    async def delete(self, keys: Sequence[LeaseKey]) -> None:
+        now = self._clock()
+        await self._write(partial(messages.delete, keys=keys, now=now))
+
+    async def holds(self, call_ids: Sequence[str]) -> set[str]:
+        return await self._read(partial(messages.holds, call_ids=call_ids))
+
+    async def depths(self) -> list[QueueDepth]:
+        return await self._read(partial(messages.depths, now=self._clock()))
+
+    async def settle(self) -> None:
+        """Returns when everything asked for so far is on the disk."""
+        while self._committer is not None:
+            await asyncio.wait((self._committer,))
+
+    async def _take(self, limit: int, now: float, ttl: float) -> list[LeasedCall]:
+        asked = self._ask(partial(messages.take, limit=limit, now=now, ttl=ttl))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Nobody will get these leases: they are given back, so that the attempt does not count.
+            asked.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, asked: asyncio.Future[list[LeasedCall]]) -> None:
+        if not asked.cancelled() and asked.exception() is None and (taken := asked.result()):
+            keys, now = [one.key for one in taken], self._clock()
+            given = self._ask(partial(messages.release, keys=keys, now=now))
+            given.add_done_callback(lambda _: self._bell.ring())
+
+    async def _read(self, operation: Operation[T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, operation, self._db)
+        except sqlite3.Error as exc:
+            raise _unavailable(exc) from exc
+        except (UnicodeEncodeError, OverflowError) as exc:
+            raise Invalid(f"A value cannot be stored: {exc}") from exc
+
+    async def _write(self, operation: Operation[T]) -> T:
+        # Shielded: a caller that gives up must not leave the commit without its result.
+        return await asyncio.shield(self._ask(operation))
+
+    def _ask(self, operation: Operation[T]) -> asyncio.Future[T]:
+        asked: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._todo.append((operation, asked))
+        if self._committer is None:
+            self._committer = asyncio.create_task(self._commit_all(), name="queue-commit")
+        return asked
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._todo:
+                batch = [self._todo.popleft() for _ in range(min(len(self._todo), _IN_ONE_COMMIT))]
+                try:
+                    operations = [operation for operation, _ in batch]
+                    results = await loop.run_in_executor(self._thread, _commit, self._db, operations)
+                except Exception as exc:
+                    error = _unavailable(exc)
+                    for _, asked in batch:
+                        _fail(asked, error)
+                else:
+                    for (_, asked), result in zip(batch, results, strict=True):
+                        if isinstance(result, Exception):
+                            _fail(asked, result)
+                        else:
+                            asked.set_result(result)
+        finally:
+            self._committer = None
+
+
+def _commit(db: sqlite3.Connection, operations: list[Operation[Any]]) -> list[Any]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        results = [_outcome(operation, db) for operation in operations]
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+    return results
+
+
+def _outcome(operation: Operation[Any], db: sqlite3.Connection) -> Any:
+    """What *operation* gives; a value that SQLite cannot store is its own error, not that of the batch."""
+    try:
+        return operation(db)
+    except (UnicodeEncodeError, OverflowError) as exc:
+        return Invalid(f"A value cannot be stored: {exc}")
+
+
+def _fail(asked: asyncio.Future[Any], error: Exception) -> None:
+    asked.set_exception(error)
+    # Marked as seen: whoever asked may have been cancelled meanwhile.
+    asked.exception()
+
+
+def _unavailable(exc: Exception) -> QueueUnavailable:
+    log.error("the queue's database failed: %s", exc)
+    return QueueUnavailable(detail=str(exc))
