@@ -41,8 +41,8 @@ class _Entry:
         self.error: errors.NotFound | None = None
         self.seen = float("-inf")
         self.refresh: asyncio.Task[None] | None = None
-        self.away = False
-        """The last refresh found no API node: what is known is served without waiting again."""
+        self.away: errors.FnError | None = None
+        """Why the last refresh got no answer: what is known is served without waiting again."""
 
 
 class CachedDataAccess(DataAccess):
@@ -96,12 +96,11 @@ class CachedDataAccess(DataAccess):
         if known and entry.away:
             return entry.value  # type: ignore[no-any-return]
         done, _ = await asyncio.wait({task}, timeout=PATIENCE if known else None)
-        if known and (not done or entry.away):
-            entry.away = True
+        if known and (entry.away or not done):
+            entry.away = entry.away or errors.APINodeUnavailable()
             return entry.value  # type: ignore[no-any-return]
-        await task
-        if entry.error:
-            raise entry.error
+        if failure := entry.error or entry.away:
+            raise failure
         return entry.value  # type: ignore[no-any-return]
 
     def _refresh(self, key: Key, entry: _Entry, ask: Callable[[], Awaitable[T]]) -> asyncio.Task[None]:
@@ -117,9 +116,11 @@ class CachedDataAccess(DataAccess):
         except errors.FnError as exc:
             if not entry.away and entry.value is not None:
                 log.warning("look-up of %s failed, what is known is served: %s", " ".join(key), exc)
-            entry.away = True
-            if entry.value is None:
-                raise
+            entry.away = exc
+            return
+        except Exception:
+            log.exception("look-up of %s", " ".join(key))
+            entry.away = errors.FnError()
             return
         else:
             # The same object when nothing changed: what was built from it need not be built again.
@@ -127,7 +128,7 @@ class CachedDataAccess(DataAccess):
             entry.error = None
         finally:
             entry.refresh = None
-        entry.away = False
+        entry.away = None
         entry.seen = self._loop.time()
 
     # -- the rest passes through -----------------------------------------------------------------

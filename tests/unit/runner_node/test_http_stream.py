@@ -142,7 +142,8 @@ def test_the_head_says_what_functions_rely_on():
     assert lines[0] == "POST /call HTTP/1.1"
     assert {
         "Host: localhost", "Transfer-Encoding: chunked", "Fn-Call-Id: CALL",
-        "Fn-Deadline: 2018-06-01T00:00:00Z", "X-Custom: 1", "Accept: */*", "User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip",
+        "Fn-Deadline: 2018-06-01T00:00:00Z", "X-Custom: 1",
+        "Accept: */*", "User-Agent: Go-http-client/1.1", "Accept-Encoding: gzip",
     } < set(lines)  # fmt: skip
     assert head.endswith(b"\r\n\r\n")
     assert gunzip

@@ -1,0 +1,161 @@
+"""Real nodes as processes: started, asked, killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "system-test-token"
+START_LIMIT = 30.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Node:
+    """A node process. Its log goes to a file, which a failing test shows."""
+
+    def __init__(self, name: str, kind: str, environ: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.kind = kind
+        self.port = int(environ["FN_PORT"])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"{name}.log"
+        self._environ = environ
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *, wait: bool = True) -> None:
+        """Returns when the node says that it is ready."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "deploy", self.kind,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                env={**_clean_environ(), **self._environ},
+            )  # fmt: skip
+        if wait:
+            await self.until_ready()
+
+    async def until_ready(self) -> None:
+        """Fails with the node's log when it does not become ready in time."""
+        assert self._process
+        async with aiohttp.ClientSession() as http:
+            for _ in range(int(START_LIMIT / 0.1)):
+                if self._process.returncode is not None:
+                    break
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with http.get(f"{self.url}/readyz", timeout=aiohttp.ClientTimeout(2)) as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.1)
+        raise AssertionError(f"{self.name} is not ready:\n{self.log.read_text()}")
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is put in order."""
+        assert self._process
+        self._process.kill()
+        await self._process.wait()
+
+    async def stop(self, limit: float = 30.0) -> int:
+        """SIGTERM; answers the exit code, and kills a node that takes longer than *limit* seconds."""
+        assert self._process
+        if self._process.returncode is None:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), limit)
+            except TimeoutError:
+                await self.kill()
+                raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()}") from None
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+
+def _clean_environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
+
+
+class Cluster:
+    """One API node and runner nodes, all below one folder."""
+
+    def __init__(self, folder: Path, runner_environ: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.nodes: list[Node] = []
+        self._runner_environ = runner_environ
+        data = folder / "data"
+        self.api = self._node(
+            "api", "api",
+            {
+                "FN_DB_URL": f"sqlite:///{data / 'fn.db'}",
+                "FN_MQ_URL": f"sqlite:///{data / 'queue.db'}",
+                "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
+            },
+        )  # fmt: skip
+
+    def runner(self, name: str, **environ: str) -> Node:
+        """One more runner node, not yet started."""
+        return self._node(
+            name, "runner",
+            {
+                "FN_RUNNER_API_URL": self.api.url,
+                "FN_NODE_ID": name,
+                "FN_SPOOL_PATH": str(self.folder / f"{name}-spool"),
+                **self._runner_environ,
+                **environ,
+            },
+        )  # fmt: skip
+
+    def _node(self, name: str, kind: str, environ: Mapping[str, str]) -> Node:
+        common = {
+            "FN_PORT": str(free_port()), "FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": TOKEN,
+            "FN_DRAIN_SECS": "5", "FN_HTTP_DRAIN": "5",
+        }  # fmt: skip
+        node = Node(name, kind, {**common, **environ}, self.folder)
+        self.nodes.append(node)
+        return node
+
+    def logs(self) -> str:
+        """The last lines of every node, for a failing test."""
+        return "\n".join(
+            f"--- {node.name}\n" + "\n".join(node.log.read_text().splitlines()[-40:])
+            for node in self.nodes
+            if node.log.exists()
+        )
+
+
+@asynccontextmanager
+async def cluster(folder: Path, runner_environ: Mapping[str, str]) -> AsyncIterator[Cluster]:
+    """A started API node and the means to start runners; every node is stopped at the end."""
+    nodes = Cluster(folder, runner_environ)
+    try:
+        await nodes.api.start()
+        yield nodes
+    finally:
+        for node in reversed(nodes.nodes):
+            with suppress(AssertionError):
+                if node._process:
+                    await node.stop()
+
+
+async def ask(http: aiohttp.ClientSession, method: str, url: str, **more: Any) -> Any:
+    """The JSON (or text) of an answer that must be a success."""
+    async with http.request(method, url, **more) as answer:
+        body = await answer.read()
+        assert answer.status < 300, f"{method} {url}: {answer.status} {body.decode('utf-8', 'replace')}"
+        return await answer.json(content_type=None) if answer.content_type.endswith("json") else body.decode()

@@ -1,0 +1,107 @@
+"""A DataAccess for unit tests: answers from dictionaries, can be away, counts what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from shared_models import errors
+from shared_models.app import App
+from shared_models.call import Call, Finished, LeasedCall, LeaseKey
+from shared_models.fn import Fn
+from shared_models.interfaces import DataAccess
+from shared_models.route import Route
+from shared_models.runner import RunnerReport, RunnerState
+from shared_models.trigger import TriggerTarget
+
+
+class ScriptedData(DataAccess):
+    """Everything is in attributes that a test sets and reads."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.fns: dict[str, Fn] = {}
+        self.apps: dict[str, App] = {}
+        self.asked: Counter[str] = Counter()
+        self.gate = asyncio.Event()
+        """Look-ups wait for it."""
+        self.gate.set()
+        self.queued: asyncio.Queue[LeasedCall] = asyncio.Queue()
+        self.started: list[str] = []
+        self.start_error: errors.FnError | None = None
+        self.lost: list[str] = []
+        self.released: list[str] = []
+        self.finished: list[Finished] = []
+        self.refused: set[str] = set()
+        self.bad: set[str] = set()
+        """Calls for which the API node says 400, to a whole batch."""
+        self.batches: list[int] = []
+        self.took = asyncio.Event()
+
+    async def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        await self.gate.wait()
+        if self.away:
+            raise errors.APINodeUnavailable
+
+    async def app_id(self, name: str) -> str:
+        await self._ask("app_id")
+        for app in self.apps.values():
+            if app.name == name:
+                return app.id
+        raise errors.AppNotFound
+
+    async def app(self, app_id: str) -> App:
+        await self._ask("app")
+        if app_id not in self.apps:
+            raise errors.AppNotFound
+        return self.apps[app_id]
+
+    async def route(self, app_id: str, path: str) -> Route:
+        await self._ask("route")
+        raise errors.RouteNotFound
+
+    async def fn(self, fn_id: str) -> Fn:
+        await self._ask("fn")
+        if fn_id not in self.fns:
+            raise errors.FnNotFound
+        return self.fns[fn_id]
+
+    async def trigger(self, app_name: str, type_: str, source: str) -> TriggerTarget:
+        await self._ask("trigger")
+        raise errors.TriggerNotFound
+
+    async def enqueue(self, call: Call) -> None:
+        await self._ask("enqueue")
+
+    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
+        await self._ask("dequeue")
+        return [await self.queued.get()]
+
+    async def start(self, leased: LeasedCall) -> None:
+        await self._ask("start")
+        if self.start_error:
+            raise self.start_error
+        self.started.append(leased.call.id)
+
+    async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
+        await self._ask("extend")
+        return [key.id for key in keys if key.id in self.lost]
+
+    async def release(self, keys: Sequence[LeaseKey]) -> None:
+        await self._ask("release")
+        self.released += [key.id for key in keys]
+
+    async def finish(self, batch: Sequence[Finished]) -> list[str]:
+        await self._ask("finish")
+        if self.bad & {one.call.id for one in batch}:
+            raise errors.Invalid("call.status: must be one of ...")
+        self.batches.append(len(batch))
+        self.finished += [one for one in batch if one.call.id not in self.refused]
+        self.took.set()
+        return [one.call.id for one in batch if one.call.id in self.refused]
+
+    async def heartbeat(self, report: RunnerReport) -> RunnerState:
+        await self._ask("heartbeat")
+        return RunnerState.ACTIVE

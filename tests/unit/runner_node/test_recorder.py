@@ -1,0 +1,146 @@
+"""Results on their way to the API node: batches, refusals, the spool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from runner_node import recorder as module
+from runner_node.func_logs import CallLog
+from runner_node.recorder import Recorder, Result
+from runner_node.spool import Spool
+from shared_models.call import Call, Finished, Status
+from shared_models.ids import new_id
+from tests.unit.runner_node.scripted_data import ScriptedData
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "SETTLE", 0.001)
+    monkeypatch.setattr(module, "RETRY", 0.01)
+
+
+@pytest.fixture
+def data() -> ScriptedData:
+    return ScriptedData()
+
+
+@pytest.fixture
+def spool(tmp_path) -> Spool:
+    return Spool(tmp_path / "spool", 1 << 20)
+
+
+@asynccontextmanager
+async def running(data: ScriptedData, spool: Spool | None) -> AsyncIterator[Recorder]:
+    recorder = Recorder(data, spool)
+    task = asyncio.create_task(recorder.run())
+    yield recorder
+    recorder.drain()
+    await asyncio.wait_for(task, 5)
+
+
+def result(text: bytes = b"", stored: object = None) -> Result:
+    log = CallLog(0)
+    log.write(text)
+    return Result(Call(id=new_id(), status=Status.SUCCESS), log, stored=stored)  # type: ignore[arg-type]
+
+
+def files(spool: Spool, suffix: str = "*") -> list[Path]:
+    return sorted(spool._folder.glob(suffix)) if spool._folder.exists() else []
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_results_that_come_together_go_together(data):
+    async with running(data, None) as recorder:
+        for _ in range(50):
+            recorder.add(result(b"line\n"))
+    assert data.batches == [50]
+    assert all(one.log == b"line\n" for one in data.finished)
+
+
+async def test_what_is_written_before_the_batch_leaves_is_in_the_log(data):
+    async with running(data, None) as recorder:
+        late = result(b"early ")
+        recorder.add(late)
+        late.log.write(b"late")
+    assert data.finished[0].log == b"early late"
+
+
+async def test_whoever_waits_for_a_result_is_told_whether_it_was_taken(data):
+    told: dict[str, bool] = {}
+    taken, refused = (result(stored=lambda ok, n=n: told.__setitem__(n, ok)) for n in ("taken", "refused"))
+    data.refused.add(refused.call.id)
+    async with running(data, None) as recorder:
+        recorder.add(taken)
+        recorder.add(refused)
+    assert told == {"taken": True, "refused": False}
+
+
+async def test_one_bad_result_does_not_cost_the_others(data):
+    good, bad = result(), result()
+    data.bad.add(bad.call.id)
+    async with running(data, None) as recorder:
+        recorder.add(bad)
+        recorder.add(good)
+    assert [one.call.id for one in data.finished] == [good.call.id]
+    assert recorder.dropped == 1
+
+
+async def test_results_are_spooled_while_the_api_node_is_away_and_handed_in_later(data, spool):
+    data.away = True
+    async with running(data, spool) as recorder:
+        first = result(b"\xff binary")
+        recorder.add(first)
+        await until(lambda: files(spool, "*.results"))
+        data.away = False
+        await asyncio.wait_for(data.took.wait(), 5)
+    assert data.finished[0].call == first.call
+    assert data.finished[0].log == b"\xff binary"
+    assert files(spool) == []
+
+
+async def test_a_node_that_stops_while_the_api_node_is_away_leaves_its_results_to_the_next(data, spool):
+    data.away = True
+    async with running(data, spool) as recorder:
+        kept = result()
+        recorder.add(kept)
+    assert len(files(spool, "*.results")) == 1
+    data.away = False
+    async with running(data, spool):
+        await asyncio.wait_for(data.took.wait(), 5)
+    assert [one.call.id for one in data.finished] == [kept.call.id]
+
+
+async def test_without_a_spool_results_wait_in_memory_up_to_a_limit(data, monkeypatch):
+    monkeypatch.setattr(module, "BUFFER", 10)
+    data.away = True
+    async with running(data, None) as recorder:
+        for _ in range(15):
+            recorder.add(result())
+        await until(lambda: recorder.dropped >= 5)
+        data.away = False
+    assert len(data.finished) == 10
+
+
+async def test_a_full_spool_says_so(tmp_path, data, caplog):
+    spool = Spool(tmp_path / "s", 10)
+    assert not await spool.put([Finished(call=Call(id=new_id()))])
+    assert "is full" in caplog.text
+
+
+async def test_a_broken_batch_is_set_aside(tmp_path, spool, caplog):
+    await spool.put([Finished(call=Call(id="good"))])
+    (tmp_path / "spool" / "0.results").write_bytes(b"not msgpack")
+    found = await spool.first()
+    assert found is not None
+    assert found[1][0].call.id == "good"
+    assert len(files(spool, "*.broken")) == 1
