@@ -171,7 +171,11 @@ async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
         raise errors.BodyTooLarge(request.content_length or 0, limit)
     size, silence = 0, request.app[_READ_TIMEOUT]
     try:
-        while piece := await asyncio.wait_for(request.content.readany(), silence):
+        while True:
+            async with asyncio.timeout(silence):
+                piece = await request.content.readany()
+            if not piece:
+                return
             size += len(piece)
             if limit and size > limit:
                 raise errors.TooLarge(f"Request body too large for this server, max {limit}")

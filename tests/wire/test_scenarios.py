@@ -1,0 +1,70 @@
+"""Every public recording of what is built so far, replayed on our nodes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.wire.replayer import Run
+
+HERE = Path(__file__).parent
+DIFFERENCES = json.loads((HERE / "differences.json").read_text())
+LIMITS = {"max_response_size": 2048, "max_header_size": 1024, "max_request_size": 1024}
+
+
+def load(path):
+    """The scenario, with our own answer at the steps where we differ on purpose."""
+    scenario = json.loads(path.read_text())
+    for number, difference in DIFFERENCES.get(scenario["name"], {}).items():
+        step = scenario["steps"][int(number)]
+        for recorded in ("quirk", "or"):
+            step.pop(recorded, None)
+        step["response"] = difference["response"]
+    return scenario
+
+
+def scenarios(*profiles):
+    found = [
+        load(path) for profile in profiles for path in sorted((HERE / "scenarios" / profile).glob("*.json"))
+    ]
+    assert found
+    return found
+
+
+def described(scenario, differences):
+    lines = []
+    for number, problems in differences.items():
+        steps = scenario["steps"]
+        asked = steps[number].get("request", {}) if number < len(steps) else {}
+        lines.append(f"step {number} {asked.get('method', '')} {asked.get('path', '')}")
+        lines += [f"    {problem}" for problem in problems]
+    return "\n".join(lines)
+
+
+async def replay(scenario, base_url):
+    differences = await Run(scenario, base_url).differences()
+    assert not differences, described(scenario, differences)
+
+
+def named(scenarios):
+    return [pytest.param(scenario, id=scenario["name"]) for scenario in scenarios]
+
+
+RECORDED = scenarios("head-full", "head-limits", "head-publiclb", "head-api")
+
+
+@pytest.mark.parametrize(
+    "scenario", named(one for one in RECORDED if one["area"] != "invoke" and one["name"] != "node-head-full")
+)
+async def test_an_api_node_answers_as_recorded(scenario, api_node):
+    public = "https://lb.example/" if scenario["profile"] == "head-publiclb" else ""
+    async with api_node(public_lb_url=public) as base_url:
+        await replay(scenario, base_url)
+
+
+def test_every_difference_is_at_a_recorded_step_and_has_a_reason():
+    recorded = {one["name"]: len(one["steps"]) for one in RECORDED}
+    for name, steps in DIFFERENCES.items():
+        for number, difference in steps.items():
+            assert 0 <= int(number) < recorded[name]
+            assert difference["reason"]
