@@ -32,7 +32,7 @@ def table(settings: Settings, width: int = 110) -> str:
             value, default = shown(variable, values[variable.name]), shown(variable, variable.default)
             mark = "*" if values[variable.name] != variable.default else " "
             unit = f" {variable.unit}" if variable.unit else ""
-            was = f"   (default: {default})" if mark == "*" and not variable.secret else ""
+            was = f"   (default: {default})" if mark == "*" and _has_default(variable) else ""
             lines.append(f"{mark} {variable.name:<32} {value}{unit}{was}")
             lines += textwrap.wrap(
                 variable.meaning, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
@@ -67,18 +67,21 @@ def markdown() -> str:
             kinds = [kind for kind in NODE_TYPES if variable.name in users[kind]]
             nodes = "all" if len(kinds) == len(NODE_TYPES) else ", ".join(kinds)
             default = f"`{shown(variable, variable.default)}`" if _has_default(variable) else ""
-            meaning = variable.meaning.replace("|", "\\|")
-            secret = " (secret)" if variable.secret else ""
+            meaning = _sentence(variable.meaning).replace("|", "\\|")
+            secret = " (never shown)" if variable.secret and not variable.name.endswith("_URL") else ""
             lines.append(f"| `{variable.name}` | {default} | {variable.unit} | {nodes} | {meaning}{secret} |")
     return "\n".join(lines) + "\n"
 
 
 def shown(variable: Variable, value: Any) -> str:
-    """*value* as one would write it into the variable; secrets and passwords hidden."""
+    """*value* as one would write it into the variable; secrets and passwords hidden.
+
+    Of a URL that may have a password the rest is shown: where the data goes is what one wants to see.
+    """
     if value in ("", (), None):
         return "(not set)"
     if variable.secret:
-        return "(hidden)"
+        return redact(str(value).partition("?")[0]) if variable.name.endswith("_URL") else "(hidden)"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -88,6 +91,10 @@ def shown(variable: Variable, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return redact(str(value))
+
+
+def _sentence(meaning: str) -> str:
+    return meaning[:1].upper() + meaning[1:]
 
 
 def _has_default(variable: Variable) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NODE_TYPES = ("full", "api", "runner")
 
-_PASSWORD = re.compile(r"(\w://[^/\s:@'\"]*:)[^/\s@]+@")
+_PASSWORD = re.compile(r"(\w://[^/\s:@'\"]*:)\S*@")
 
 
 def _node_type(text: str) -> str:

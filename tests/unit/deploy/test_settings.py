@@ -126,13 +126,13 @@ def test_config_shows_every_variable_with_its_value_in_force() -> None:
 
 
 def test_config_hides_secrets_and_passwords() -> None:
-    environ = {"FN_RUNNER_TOKEN": "sesame", "FN_MQ_URL": "sqlite://me:open@here/queue.db"}
+    environ = {"FN_RUNNER_TOKEN": "sesame", "FN_MQ_URL": "redis://me:open/1@2@here/queue?password=open"}
     settings, _ = read_all(environ, "api")
     text = config.table(settings)
     assert "sesame" not in text
     assert "(hidden)" in text
-    assert "me:open@" not in text
-    assert "sqlite://me:***@here/queue.db" in text
+    assert "open" not in text
+    assert "redis://me:***@here/queue" in text
 
 
 def test_a_problem_does_not_tell_a_password() -> None:
@@ -147,5 +147,5 @@ def test_every_variable_says_what_it_means(node_type: str) -> None:
 
     for name, variable in declared(node_type).items():
         assert len(variable.meaning) > 10, name
-        if variable.secret:
+        if variable.secret and not name.endswith("_URL"):
             assert not variable.default, name
