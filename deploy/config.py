@@ -35,7 +35,7 @@ def table(settings: Settings, width: int = 110) -> str:
             was = f"   (default: {default})" if mark == "*" and _has_default(variable) else ""
             lines.append(f"{mark} {variable.name:<32} {value}{unit}{was}")
             lines += textwrap.wrap(
-                variable.meaning, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
+                _sentence(variable.meaning), width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     return "\n".join(lines)
 
