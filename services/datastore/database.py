@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import exc as sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,13 +29,16 @@ class Database:
         self._engine = engine
         # In one process writers take turns here, which is fair; SQLite's own lock is polled.
         self._writing = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for statements that only read, each a transaction of its own."""
-        with _mapped():
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Runs *work*, whose statements only read, each of them a transaction of its own."""
+
+        async def reading() -> T:
             async with self._engine.connect() as connection:
-                yield connection
+                return await work(connection)
+
+        return await self._to_the_end(reading())
 
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work* in one transaction and commits; its exceptions roll back and pass.
@@ -43,7 +46,8 @@ class Database:
         A broken constraint means that somebody was faster: *work* runs again, and its own checks,
         which see the winner now, name what is taken.
         """
-        with _mapped():
+
+        async def writing() -> T:
             for left in reversed(range(_TRIES)):
                 try:
                     async with self._writing, self._engine.connect() as raw:
@@ -53,7 +57,26 @@ class Database:
                 except sql.IntegrityError:
                     if not left:
                         raise
-        raise AssertionError("unreachable")
+            raise AssertionError("unreachable")
+
+        return await self._to_the_end(writing())
+
+    async def settle(self) -> None:
+        """Returns when nothing is under way any more."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits *work*, which goes on when the caller is cancelled.
+
+        A connection that is left in the middle of a statement can only be thrown away, and with it
+        a database in memory.
+        """
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        with _mapped():
+            return await asyncio.shield(task)
 
 
 @asynccontextmanager
@@ -68,7 +91,10 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     try:
         database = Database(engine)
         await database.transact(lambda connection: connection.run_sync(migrate.upgrade))
-        yield database
+        try:
+            yield database
+        finally:
+            await database.settle()
     finally:
         await engine.dispose()
 

@@ -42,18 +42,17 @@ class SQLDatastore(Datastore):
         return times.to_text(self._clock())
 
     async def _read_one(self, query: Select[Any], type_: type[Resource], missing: type[FnError]) -> Resource:
-        async with self._database.reading() as connection:
-            return await _one(connection, query, type_, missing)
+        return await self._database.read(lambda connection: _one(connection, query, type_, missing))
 
     async def _read_all(self, query: Select[Any], type_: type[Resource]) -> list[Resource]:
-        async with self._database.reading() as connection:
-            return [type_(**row) for row in (await connection.execute(query)).mappings()]
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return [type_(**row) for row in rows.mappings()]
 
     # -- apps ----------------------------------------------------------------------------------
 
     async def app_id(self, name: str) -> str:
-        async with self._database.reading() as connection:
-            found = await connection.scalar(select(apps.c.id).where(apps.c.name == name))
+        query = select(apps.c.id).where(apps.c.name == name)
+        found = await self._database.read(lambda connection: connection.scalar(query))
         if found is None:
             raise errors.AppNotFound
         return str(found)
@@ -237,15 +236,14 @@ class SQLDatastore(Datastore):
         now = self._clock()
         lost, forgotten = times.to_text(now - LOST_AFTER), times.to_text(now - FORGOTTEN_AFTER)
         query = select(runners).where(runners.c.seen_at >= forgotten).order_by(runners.c.id)
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.read(lambda connection: connection.execute(query))
         return [
             Runner(
                 report=row["report"],
                 state=RunnerState.LOST if row["seen_at"] < lost else RunnerState(row["state"]),
                 seen_at=row["seen_at"],
             )
-            for row in rows
+            for row in rows.mappings()
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -141,8 +142,8 @@ class SQLLogStore(LogStore):
 
     async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
         query = _owned(select(*_RECORD).where(calls.c.id == call_id), fn_id, app_id)
-        async with self._database.reading() as connection:
-            row = (await connection.execute(query)).mappings().first()
+        found = await self._database.read(lambda connection: connection.execute(query))
+        row = found.mappings().first()
         if row is None:
             raise errors.CallNotFound
         return Call(**row)
@@ -157,9 +158,9 @@ class SQLLogStore(LogStore):
             query = query.where(calls.c.created_at < page.to_time)
         if page.before:
             query = query.where(calls.c.id < page.before)
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(query.order_by(calls.c.id.desc()).limit(page.limit))).mappings()
-            return [Call(**row) for row in rows]
+        query = query.order_by(calls.c.id.desc()).limit(page.limit)
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return [Call(**row) for row in rows.mappings()]
 
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
         try:
@@ -175,8 +176,7 @@ class SQLLogStore(LogStore):
         number = 0
         while True:
             query = select(logs.c.body).where(logs.c.call_id == call_id, logs.c.piece == number)
-            async with self._database.reading() as connection:
-                body = await connection.scalar(query)
+            body = await self._database.read(partial(AsyncConnection.scalar, statement=query))
             if body is None:
                 return
             yield body
@@ -187,9 +187,8 @@ class SQLLogStore(LogStore):
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
         # By our own clock: a runner's may be off, and created_at is the runner's.
         query = select(calls.c.id).where(calls.c.status == Status.QUEUED, calls.c.recorded_at < older_than)
-        async with self._database.reading() as connection:
-            found = await connection.scalars(query.order_by(calls.c.recorded_at, calls.c.id).limit(limit))
-            return list(found)
+        query = query.order_by(calls.c.recorded_at, calls.c.id).limit(limit)
+        return list(await self._database.read(lambda connection: connection.scalars(query)))
 
 
 def _row(call: Call, token: str, now: str) -> dict[str, Any]:
