@@ -1,0 +1,295 @@
+"""Containers of a Docker-compatible engine.
+
+No thread is bound to a container: its output comes over an attached socket that the event loop reads,
+and the end of that stream says that it is time to ask how the container ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+
+from runner_node.drivers import io_dirs
+from runner_node.drivers.contract import Capabilities, Container, ContainerDriver, ContainerSpec, Exit, Sink
+from runner_node.drivers.engine import Engine, open_engine, words
+from runner_node.drivers.frames import Frames
+from runner_node.drivers.images import Images
+from runner_node.drivers.settings import DriverSettings
+from runner_node.drivers.spec import NODE_LABEL, create_body
+from shared_models import errors
+
+log = logging.getLogger(__name__)
+
+QUIET = 0.005
+DRAIN = 0.05
+"""Seconds without output after which no more is on its way, and how long that is waited for at most."""
+SWEEP_PAUSE = 5.0
+FIRST_LOOK = 0.005
+LAST_LOOK = 1.0
+REMOVALS = 3
+
+
+class DockerDriver(ContainerDriver):
+    """Made by ``open_docker``."""
+
+    capabilities = Capabilities(freeze=True, isolates=True)
+
+    def __init__(self, engine: Engine, settings: DriverSettings, node_id: str, folder: str) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._node_id = node_id
+        self._folder = folder
+        self._images = Images(engine, settings.pull_timeout)
+        self._on_network: Counter[str] = Counter()
+        self._hostname = socket.gethostname()
+        self._containers: set[DockerContainer] = set()
+
+    async def ping(self) -> None:
+        try:
+            await self._engine.call(lambda client: client.ping())
+        except APIError as exc:
+            raise errors.EngineUnavailable(detail=words(exc)) from exc
+
+    async def ensure_image(self, image: str) -> None:
+        await self._images.ensure(image)
+
+    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+        network = min(self._settings.networks, key=self._on_network.__getitem__, default="")
+        self._on_network[network] += 1
+        container = DockerContainer(
+            self._engine,
+            spec.id,
+            io_dirs.make(os.path.join(self._folder, spec.id)),
+            sink,
+            on_removed=lambda: self._forget(container, network),
+        )
+        self._containers.add(container)
+        body = create_body(
+            spec,
+            self._settings,
+            node_id=self._node_id,
+            io_dir=self._seen_by_engine(container.io_dir),
+            hostname=self._hostname,
+            network=network,
+        )
+        try:
+            await container.start(body)
+        except APIError as exc:
+            await container.remove()
+            raise _start_error(exc) from exc
+        except BaseException:
+            await asyncio.shield(container.remove())
+            raise
+        return container
+
+    def _forget(self, container: DockerContainer, network: str) -> None:
+        self._containers.discard(container)
+        self._on_network[network] -= 1
+
+    async def close(self) -> None:
+        """Removes the containers that are left, and gives up pulls."""
+        await asyncio.gather(*(container.remove() for container in self._containers), self._images.close())
+
+    def _seen_by_engine(self, io_dir: str) -> str:
+        if not self._settings.iofs_docker_path:
+            return io_dir
+        root = os.path.abspath(self._settings.iofs_path) if self._settings.iofs_path else self._folder
+        return os.path.join(self._settings.iofs_docker_path, os.path.relpath(io_dir, root))
+
+    async def sweep(self) -> None:
+        """Removes every container of this node, again and again until the engine has answered once."""
+        wanted = {"label": [f"{NODE_LABEL}={self._node_id}"]}
+        while True:
+            try:
+                found = await self._engine.call(lambda client: client.containers(all=True, filters=wanted))
+                break
+            except (APIError, errors.EngineUnavailable) as exc:
+                log.debug("cannot look for leftovers yet: %s", exc)
+                await asyncio.sleep(SWEEP_PAUSE)
+        # Those that this process has made meanwhile are not left over.
+        known = {f"/{container.id}" for container in self._containers}
+        left = [each["Id"] for each in found if not known.intersection(each.get("Names") or [])]
+        if left:
+            log.warning("removing %d containers that an earlier run of this node left", len(left))
+            await asyncio.gather(*(_remove(self._engine, container) for container in left))
+
+
+class DockerContainer(Container):
+    """A container from its creation on; ``DockerDriver.start`` calls ``start`` once."""
+
+    def __init__(
+        self, engine: Engine, id_: str, io_dir: str, sink: Sink, on_removed: Callable[[], None]
+    ) -> None:
+        self.id = id_
+        self.io_dir = io_dir
+        self._engine = engine
+        self._output = _Output(sink)
+        self._on_removed = on_removed
+        self._ended: asyncio.Task[Exit] | None = None
+        self._removed: asyncio.Task[None] | None = None
+
+    async def start(self, body: dict[str, Any]) -> None:
+        """Creates, attaches and starts it; raises APIError or EngineUnavailable."""
+        await self._engine.call(lambda client: client.create_container_from_config(body, self.id))  # type: ignore[no-untyped-call]
+        attached = await self._engine.attach(self.id)
+        loop = asyncio.get_running_loop()
+        try:
+            if attached.family == socket.AF_UNIX:
+                await loop.create_unix_connection(lambda: self._output, sock=attached)
+            else:
+                await loop.create_connection(lambda: self._output, sock=attached)
+        except BaseException:
+            attached.close()
+            raise
+        await self._engine.call(lambda client: client.start(self.id))
+        self._ended = asyncio.create_task(self._end(), name=f"end of {self.id}")
+
+    async def freeze(self) -> None:
+        await self._signal(lambda client: client.pause(self.id))
+
+    async def unfreeze(self) -> None:
+        await self._signal(lambda client: client.unpause(self.id))
+
+    async def _signal(self, work: Callable[[docker.APIClient], object]) -> None:
+        try:
+            await self._engine.call(work)
+        except APIError as exc:
+            # Already so, or ended: nothing is left to do. "wait" tells the latter.
+            if exc.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT) or _harmless(exc):
+                return
+            raise errors.EngineUnavailable(detail=words(exc)) from exc
+
+    async def wait(self) -> Exit:
+        assert self._ended is not None
+        return await asyncio.shield(self._ended)
+
+    async def _end(self) -> Exit:
+        await self._output.closed.wait()
+        pause = FIRST_LOOK
+        while True:
+            try:
+                state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]
+                # A function may close its outputs and run on, and an engine may restart.
+                if not (state.get("Running") or state.get("Paused")) and state.get("Status") != "created":
+                    return Exit(int(state.get("ExitCode", 0)), oom=bool(state.get("OOMKilled")))
+            except NotFound:
+                return Exit(128 + 9)
+            except (APIError, errors.EngineUnavailable) as exc:
+                log.debug("cannot see how %s ended yet: %s", self.id, exc)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_LOOK)
+
+    async def drain_output(self) -> None:
+        await self._output.quiet()
+
+    async def remove(self) -> None:
+        # Once begun it is finished, whatever becomes of the one who asked.
+        if self._removed is None:
+            self._removed = asyncio.create_task(self._remove(), name=f"remove {self.id}")
+        await asyncio.shield(self._removed)
+
+    async def _remove(self) -> None:
+        await _remove(self._engine, self.id)
+        self._output.close()
+        if self._ended:
+            await asyncio.wait({self._ended}, timeout=LAST_LOOK)
+            self._ended.cancel()
+        io_dirs.remove(self.io_dir)
+        self._on_removed()
+
+
+class _Output(asyncio.Protocol):
+    """Reads the attached socket."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.closed = asyncio.Event()
+        self._sink = sink
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._last = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._last = self._loop.time()
+        for piece in self._frames.feed(data):
+            self._sink(piece)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+        self.closed.set()
+
+    async def quiet(self) -> None:
+        """Returns when nothing came for QUIET seconds, DRAIN seconds from now at the latest."""
+        begun = self._last = self._loop.time()
+        while not self.closed.is_set() and (now := self._loop.time()) < begun + DRAIN:
+            rest = self._last + QUIET - now
+            if rest <= 0:
+                return
+            await asyncio.sleep(rest)
+
+
+def _harmless(exc: APIError) -> bool:
+    text = words(exc).lower()
+    return any(hint in text for hint in ("is not running", "already paused", "is not paused", "not paused"))
+
+
+def _start_error(exc: APIError) -> errors.FnError:
+    text = words(exc)
+    if any(hint in text.lower() for hint in ("memory limit", "cpus available", "range of cpu", "cpu quota")):
+        return errors.DoesNotFit(detail=text)
+    return errors.ContainerInitFailed(detail=text)
+
+
+async def _remove(engine: Engine, container: str) -> None:
+    for attempt in range(REMOVALS):
+        try:
+            await engine.call(lambda client: client.remove_container(container, force=True, v=True))
+            return
+        except NotFound:
+            return
+        except (APIError, errors.EngineUnavailable) as exc:
+            if isinstance(exc, APIError) and "already in progress" in words(exc):
+                return
+            if attempt == REMOVALS - 1:
+                log.warning(
+                    "container %s could not be removed; it is swept at the next start: %s", container, exc
+                )
+            else:
+                await asyncio.sleep(0.1 * 4**attempt)
+
+
+@asynccontextmanager
+async def open_docker(settings: DriverSettings, node_id: str) -> AsyncIterator[ContainerDriver]:
+    """A driver on the engine at ``settings.docker_host``, which need not be there yet."""
+    with (
+        io_dirs.node_folder(settings.iofs_path, node_id) as folder,
+        open_engine(settings.docker_host, settings.engine_timeout) as engine,
+    ):
+        driver = DockerDriver(engine, settings, node_id, folder)
+        sweeper = asyncio.create_task(driver.sweep(), name="sweep containers")
+        try:
+            yield driver
+        finally:
+            sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeper
+            await driver.close()

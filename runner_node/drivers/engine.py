@@ -1,0 +1,153 @@
+"""The docker SDK, whose calls block, as coroutines: threads of its own, time limits, our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException
+
+from shared_models import errors
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+THREADS = 16
+PULLS = 4
+GRACE = 2.0
+"""Seconds that a call may take beyond its limit for the socket, before it is given up for lost."""
+
+
+class Engine:
+    """One engine, connected to on first use. Made by ``open_engine``."""
+
+    def __init__(self, host: str, timeout: float) -> None:
+        self._host = host
+        self._timeout = timeout
+        self._client: docker.APIClient | None = None
+        self._connecting = threading.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, "engine")
+        # Of their own, so that slow registries do not hold up what runs.
+        self._pulls = ThreadPoolExecutor(PULLS, "pull")
+
+    async def call(self, work: Callable[[docker.APIClient], T]) -> T:
+        """The result of *work*, run in a thread; raises APIError as it is, EngineUnavailable for the rest."""
+        return await self._run(self._threads, work, self._timeout + GRACE)
+
+    async def pull(self, name: str, tag: str, limit: float) -> None:
+        """Fetches an image within *limit* seconds; raises APIError, PullError, EngineUnavailable."""
+        deadline = time.monotonic() + limit
+
+        def work(client: docker.APIClient) -> None:
+            for message in client.pull(name, tag=tag, stream=True, decode=True):
+                if "error" in message:
+                    raise PullError(str(message["error"]), _status(message))
+                if time.monotonic() > deadline:
+                    raise PullError(f"not done within {limit:g} s", 504)
+
+        await self._run(self._pulls, work, limit + self._timeout + GRACE)
+
+    async def attach(self, container: str) -> socket.socket:
+        """A socket on which the engine sends what *container* writes from now on, in frames."""
+
+        def work(client: docker.APIClient) -> socket.socket:
+            params = {"stdout": 1, "stderr": 1, "stream": 1}
+            held: Any = client.attach_socket(container, params)
+            # The SDK's socket lives and dies with its response; ours is a copy that the loop may own.
+            copy = socket.socket(fileno=os.dup(held.fileno()))
+            with contextlib.suppress(AttributeError, OSError):
+                held._response.close()
+            held.close()
+            copy.setblocking(False)
+            return copy
+
+        return await self.call(work)
+
+    def close(self) -> None:
+        """Ends the threads; calls that still run are left to their time limits."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pulls.shutdown(wait=False, cancel_futures=True)
+        if self._client:
+            self._client.close()
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[docker.APIClient], T], limit: float) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limit):
+                return await loop.run_in_executor(pool, lambda: self._guarded(work))
+        except TimeoutError:
+            raise errors.EngineUnavailable(detail=f"no answer within {limit:g} s") from None
+
+    def _guarded(self, work: Callable[[docker.APIClient], T]) -> T:
+        with _mapped():
+            return work(self._connected())
+
+    def _connected(self) -> docker.APIClient:
+        with self._connecting:
+            if self._client is None:
+                # Asks the engine for its version first, and raises when it does not answer.
+                client = docker.APIClient(
+                    base_url=self._host,
+                    version="auto",
+                    timeout=int(self._timeout) or 1,
+                    max_pool_size=THREADS,
+                )
+                client.trust_env = False
+                self._client = client
+            return self._client
+
+
+class PullError(Exception):
+    """What a registry, or the engine for it, said in the middle of a pull. *status*: 0 if it gave none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def _status(message: dict[str, Any]) -> int:
+    code = (message.get("errorDetail") or {}).get("code", 0)
+    return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except (APIError, PullError):
+        raise
+    except (DockerException, requests.RequestException, OSError) as exc:
+        raise errors.EngineUnavailable(detail=_reason(exc)) from exc
+
+
+def _reason(exc: BaseException) -> str:
+    """The innermost cause, which says more than the layers around it."""
+    seen: BaseException = exc
+    while inner := (seen.__cause__ or seen.__context__):
+        seen = inner
+    return f"{type(seen).__name__}: {seen}"[:300]
+
+
+def words(exc: APIError) -> str:
+    """What the engine said, in one line."""
+    return " ".join(str(exc.explanation or exc).split())[:500]
+
+
+@contextlib.contextmanager
+def open_engine(host: str, timeout: float) -> Iterator[Engine]:
+    """The engine at *host*, which need not be there yet; each request may take *timeout* seconds."""
+    engine = Engine(host, timeout)
+    try:
+        yield engine
+    finally:
+        engine.close()

@@ -1,0 +1,69 @@
+"""What an operator can say about how containers are run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from shared_models.env import env, number, one_of, words
+
+
+def _docker_host(text: str) -> str:
+    if not text.startswith(("unix:///", "tcp://", "http://")):
+        raise ValueError("must begin with unix:///, tcp:// or http://")
+    return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DriverSettings:
+    """Times in seconds. A size or number of 0 means that there is no limit."""
+
+    driver: str = env(
+        "FN_DRIVER",
+        "docker",
+        "how functions are run: docker, or process (for development: functions are not isolated)",
+        parse=one_of("docker", "process"),
+    )
+    docker_host: str = env(
+        "DOCKER_HOST",
+        "unix:///var/run/docker.sock",
+        "address of the Docker-compatible container engine",
+        parse=_docker_host,
+    )
+    iofs_path: str = env(
+        "FN_IOFS_PATH",
+        "",
+        "folder for the sockets of functions; empty: a private one under the system's temporary folder",
+    )
+    iofs_docker_path: str = env(
+        "FN_IOFS_DOCKER_PATH", "", "the same folder as the engine sees it; empty: under the same path"
+    )
+    networks: tuple[str, ...] = env(
+        "FN_DOCKER_NETWORKS", (), "networks for containers; the least used one is taken", parse=words
+    )
+    writable_rootfs: bool = env(
+        "FN_DISABLE_READONLY_ROOTFS", False, "whether functions may write to their root file system"
+    )
+    max_tmpfs_inodes: int = env("FN_MAX_TMPFS_INODES", 0, "files that fit into a function's /tmp")
+    max_fs_size: int = env(
+        "FN_MAX_FS_SIZE_MB",
+        0,
+        "size of a function's root file system (the engine's storage must know quotas)",
+        unit="MB",
+    )
+    label_tag: str = env(
+        "FN_CONTAINER_LABEL_TAG", "", "if set, the value of the label fn-agent-classifier of each container"
+    )
+    engine_timeout: float = env(
+        "FN_ENGINE_TIMEOUT", 30.0, "how long one request to the engine may take", parse=number, unit="s"
+    )
+    pull_timeout: float = env(
+        "FN_PULL_TIMEOUT", 600.0, "how long fetching an image may take", parse=number, unit="s"
+    )
+    process_images: str = env(
+        "FN_PROCESS_IMAGES", "", "process driver: folder that has one folder per image, with a func.yaml"
+    )
+    process_venvs: str = env(
+        "FN_PROCESS_VENVS",
+        "",
+        "process driver: where virtual environments are kept; empty: .venvs in FN_PROCESS_IMAGES",
+    )
