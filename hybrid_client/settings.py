@@ -10,7 +10,10 @@ from shared_models.env import env, millis, words
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """HTTP addresses separated by commas or space; ``http://`` is added where no scheme is given."""
+    """HTTP addresses separated by commas or space; ``http://`` is added where no scheme is given.
+
+    A user and password are left out: API nodes know runners by their token.
+    """
     found = []
     for word in words(text):
         full = word if "://" in word else f"http://{word}"
@@ -20,7 +23,7 @@ def addresses(text: str) -> tuple[str, ...]:
             raise ValueError("must be addresses like http://api-node:8080") from None
         if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
             raise ValueError("must be addresses like http://api-node:8080")
-        found.append(full.rstrip("/"))
+        found.append(str(url.with_user(None)).rstrip("/"))
     return tuple(found)
 
 

@@ -150,11 +150,15 @@ def new_session(settings: ClientSettings) -> aiohttp.ClientSession:
     headers = {"User-Agent": "fn-hybrid-runner"}
     if settings.token:
         headers["Authorization"] = f"Bearer {settings.token}"
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=200, keepalive_timeout=30.0),
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+    # aiohttp repeats a GET by itself when the connection breaks. For a dequeue that would lease calls to
+    # an answer that nobody reads; what is repeated, and how often, is decided here.
+    session._retry_connection = False
+    return session
 
 
 def _seconds(text: str) -> float:

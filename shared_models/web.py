@@ -28,8 +28,8 @@ _protocol_log = logging.getLogger(f"{__name__}.protocol")
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
-    # Anybody can send what is not HTTP; it is answered with 400 and must not fill the log.
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    # Anybody can send what is not HTTP, or hang up before the answer; that must not fill the log.
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
 
 _protocol_log.addFilter(_worth_a_line)
