@@ -90,7 +90,7 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
         log.warning("%s", warning)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(serve(node(settings), settings.node.type))
+            loop.run(serve(node(settings)))
     except (Exception, asyncio.CancelledError) as exc:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
@@ -100,7 +100,7 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
     return 0
 
 
-async def serve(node: AbstractAsyncContextManager[int], node_type: str) -> None:
+async def serve(node: AbstractAsyncContextManager[int]) -> None:
     """Runs *node* until SIGINT or SIGTERM; a second one ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -113,8 +113,7 @@ async def serve(node: AbstractAsyncContextManager[int], node_type: str) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    async with node as port:
-        log.info("%s node listens on port %d", node_type, port)
+    async with node:
         await stop.wait()
         log.info("stopping: what runs may end, a second signal ends everything at once")
     log.info("stopped")

@@ -23,8 +23,8 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[settings.level])
-    # At debug these two log each frame and statement, several lines a call.
-    for chatty in ("aiosqlite", "urllib3"):
+    # Several lines for each statement and request at debug, and for each start at info.
+    for chatty in ("aiosqlite", "urllib3", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -109,9 +109,13 @@ def environs(
     }
     fixed = {*both, *api, *runner, "FN_NODE_TYPE", "FN_NODE_ID"}
     callers = {name: value for name, value in os.environ.items() if name not in fixed}
-    # Shorter than STOP_LIMIT, so that a node that is stopped still hands in what it has.
-    short = {"FN_HTTP_DRAIN": "5", "FN_DRAIN_SECS": "5"}
-    return {**short, **callers, **both, **api}, {**short, **callers, **both, **runner}
+    defaults = {
+        # Shorter than STOP_LIMIT, so that a node that is stopped still hands in what it has.
+        "FN_HTTP_DRAIN": "5",
+        "FN_DRAIN_SECS": "5",
+        "FN_PROCESS_VENVS": str(data / "venvs"),
+    }
+    return {**defaults, **callers, **both, **api}, {**defaults, **callers, **both, **runner}
 
 
 @asynccontextmanager
@@ -239,7 +243,7 @@ detached, then read its record and its log.
 
   curl {runner}/t/hello/hello
 
-  id=$({detached} | cut -d'"' -f4); sleep 2; curl {calls}/$id; curl {calls}/$id/log
+  id=$({detached} | cut -d'"' -f4); sleep 2; curl -s {calls}/$id; curl -s {calls}/$id/log
 
 Ctrl-C ends both nodes; the data is kept.
 """

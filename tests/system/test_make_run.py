@@ -98,6 +98,14 @@ class Run:
         return [line.strip() for line in self.lines if line.startswith("  ") and "curl" in line]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_venvs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The example's own virtual environment is made once for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FN_PROCESS_VENVS", str(tmp_path_factory.mktemp("venvs")))
+        yield
+
+
 @asynccontextmanager
 async def running(data: Path, ports: tuple[int, int] | None = None) -> AsyncIterator[Run]:
     ports = ports or _free_ports()

@@ -97,7 +97,7 @@ def _until(node: subprocess.Popen[str], words: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with _node(tmp_path, "api", FN_PORT="0") as node:
-        _until(node, "api node listens on port")
+        _until(node, "api node listens on")
         node.send_signal(number)
         _, rest = node.communicate(timeout=20)
     assert node.returncode == 0
