@@ -1,0 +1,370 @@
+"""The contract of log stores: records of calls, their fencing, their logs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from shared_models import errors, times
+from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Stat, Status
+from shared_models.ids import new_id
+from shared_models.interfaces import CallFilter, LogStore
+
+STARTED, COMPLETED = "2027-01-15T08:00:01.000Z", "2027-01-15T08:00:02.000Z"
+
+
+def a_call(**more: object) -> Call:
+    fields = {"app_id": "app", "fn_id": "fn", "type": "detached", "image": "i:1"}
+    return Call(id=new_id(), **{"created_at": "2027-01-15T08:00:00.000Z", **fields, **more})
+
+
+def leased(call: Call, token: str, attempt: int = 1) -> LeasedCall:
+    return LeasedCall(call=call, lease=Lease(token=token, attempt=attempt, ttl=30))
+
+
+def ended(call: Call, status: str = Status.SUCCESS, *, token: str = "", log: bytes = b"", **more) -> Finished:
+    fields = {"started_at": STARTED, "completed_at": COMPLETED, **more}
+    return Finished(call=msgspec.structs.replace(call, status=status, **fields), token=token, log=log)
+
+
+async def the_log(store: LogStore, call_id: str, **owner: str) -> bytes:
+    return b"".join([piece async for piece in await store.log(call_id, **owner)])
+
+
+async def running(store: LogStore, token: str = "t1") -> Call:
+    call = a_call()
+    await store.insert_call(call)
+    await store.claim([leased(call, token)], "node")
+    await store.start_call(LeaseKey(call.id, token), STARTED)
+    return call
+
+
+# -- in and out --------------------------------------------------------------------------------
+
+
+async def test_a_call_is_recorded_as_queued_once(logstore: LogStore) -> None:
+    call = a_call(path="/p/𠀋", trigger_id="t", status="", attempt=7, node="x", payload=b"secret")
+    assert await logstore.insert_call(call) is True
+    assert await logstore.insert_call(msgspec.structs.replace(call, app_id="other")) is False
+    record = await logstore.call(call.id)
+    assert (record.status, record.attempt, record.node) == ("queued", 0, "")
+    assert (record.app_id, record.fn_id, record.trigger_id, record.path, record.type, record.created_at) == (
+        "app", "fn", "t", "/p/𠀋", "detached", call.created_at,
+    )  # fmt: skip
+    assert record.started_at == record.completed_at == times.NEVER
+    assert record.payload == b""
+
+
+async def test_of_racing_inserts_of_one_id_one_records(logstore: LogStore) -> None:
+    call = a_call()
+    outcomes = await asyncio.gather(*[logstore.insert_call(call) for _ in range(8)])
+    assert sorted(outcomes) == [False] * 7 + [True]
+
+
+async def test_only_an_untouched_record_can_be_forgotten(logstore: LogStore) -> None:
+    fresh, claimed = a_call(), a_call()
+    for call in (fresh, claimed):
+        await logstore.insert_call(call)
+    await logstore.claim([leased(claimed, "t")], "node")
+    for call in (fresh, claimed):
+        await logstore.remove_call(call.id)
+    await logstore.remove_call("unknown")
+    with pytest.raises(errors.CallNotFound):
+        await logstore.call(fresh.id)
+    assert (await logstore.call(claimed.id)).attempt == 1
+
+
+# -- claims ------------------------------------------------------------------------------------
+
+
+async def test_a_claim_names_node_and_attempt_and_keeps_the_call_queued(logstore: LogStore) -> None:
+    call = a_call()
+    await logstore.insert_call(call)
+    assert await logstore.claim([leased(call, "t", 2)], "node-a") == []
+    record = await logstore.call(call.id)
+    assert (record.status, record.attempt, record.node) == ("queued", 2, "node-a")
+
+
+async def test_a_call_without_a_record_gets_one_when_it_is_claimed(logstore: LogStore) -> None:
+    call = a_call(status="queued")
+    assert await logstore.claim([leased(call, "t")], "node") == []
+    record = await logstore.call(call.id)
+    assert (record.status, record.attempt, record.fn_id) == ("queued", 1, "fn")
+    await logstore.start_call(LeaseKey(call.id, "t"), STARTED)
+
+
+async def test_a_final_call_cannot_be_claimed(logstore: LogStore) -> None:
+    done, open_ = await running(logstore), a_call()
+    await logstore.finish_calls([ended(done, token="t1")])
+    assert await logstore.claim([leased(done, "t2", 2), leased(open_, "t")], "node") == [done.id]
+    assert (await logstore.call(done.id)).status == "success"
+
+
+async def test_a_lost_lease_of_a_running_call_is_claimed_again(logstore: LogStore) -> None:
+    call = await running(logstore)
+    assert await logstore.claim([leased(call, "t2", 2)], "other") == []
+    record = await logstore.call(call.id)
+    assert (record.status, record.attempt, record.node, record.started_at) == (
+        "queued", 2, "other", times.NEVER,
+    )  # fmt: skip
+
+
+async def test_a_claim_that_comes_after_that_of_a_later_lease_takes_nothing_back(logstore: LogStore) -> None:
+    call = a_call()
+    await logstore.insert_call(call)
+    await logstore.claim([leased(call, "second", 2)], "b")
+    assert await logstore.claim([leased(call, "first", 1)], "a") == []
+    await logstore.start_call(LeaseKey(call.id, "second"), STARTED)
+    with pytest.raises(errors.LeaseLost):
+        await logstore.start_call(LeaseKey(call.id, "first"), STARTED)
+
+
+async def test_a_call_given_back_has_no_holder_and_one_attempt_less(logstore: LogStore) -> None:
+    call = await running(logstore)
+    await logstore.unclaim([LeaseKey(call.id, "other"), LeaseKey(call.id, ""), LeaseKey("unknown", "t")])
+    assert (await logstore.call(call.id)).status == "running"
+    for _ in range(2):
+        await logstore.unclaim([LeaseKey(call.id, "t1")])
+        record = await logstore.call(call.id)
+        assert (record.status, record.attempt, record.node) == ("queued", 0, "")
+    with pytest.raises(errors.LeaseLost):
+        await logstore.start_call(LeaseKey(call.id, "t1"), STARTED)
+
+
+async def test_a_final_call_cannot_be_given_back(logstore: LogStore) -> None:
+    call = await running(logstore)
+    await logstore.finish_calls([ended(call, token="t1")])
+    await logstore.unclaim([LeaseKey(call.id, "t1")])
+    assert (await logstore.call(call.id)).status == "success"
+
+
+# -- start -------------------------------------------------------------------------------------
+
+
+async def test_a_start_by_the_holder_may_be_repeated(logstore: LogStore) -> None:
+    call = await running(logstore)
+    await logstore.start_call(LeaseKey(call.id, "t1"), COMPLETED)
+    record = await logstore.call(call.id)
+    assert (record.status, record.started_at) == ("running", STARTED), "the second one changed nothing"
+
+
+async def test_nobody_else_can_start_a_call(logstore: LogStore) -> None:
+    call = a_call()
+    await logstore.insert_call(call)
+    for token in ("t", ""):
+        with pytest.raises(errors.LeaseLost):
+            await logstore.start_call(LeaseKey(call.id, token), STARTED)
+    await logstore.claim([leased(call, "t")], "node")
+    for key in (LeaseKey(call.id, "other"), LeaseKey("unknown", "t"), LeaseKey("unknown", "")):
+        with pytest.raises(errors.LeaseLost):
+            await logstore.start_call(key, STARTED)
+    assert (await logstore.call(call.id)).status == "queued"
+
+
+async def test_a_final_call_cannot_be_started(logstore: LogStore) -> None:
+    call = await running(logstore)
+    await logstore.finish_calls([ended(call, token="t1")])
+    for token in ("t1", ""):
+        with pytest.raises(errors.LeaseLost):
+            await logstore.start_call(LeaseKey(call.id, token), STARTED)
+
+
+async def test_a_start_without_a_token_counts_once(logstore: LogStore) -> None:
+    call = a_call()
+    await logstore.claim([leased(call, "t")], "node")
+    await logstore.start_call(LeaseKey(call.id, ""), STARTED)
+    assert (await logstore.call(call.id)).status == "running"
+    with pytest.raises(errors.LeaseLost):
+        await logstore.start_call(LeaseKey(call.id, ""), STARTED)
+
+
+# -- finish ------------------------------------------------------------------------------------
+
+
+async def test_a_result_is_stored_with_its_log(logstore: LogStore) -> None:
+    call = await running(logstore)
+    stats = [Stat(timestamp=STARTED, metrics={"cpu_user": 1})]
+    result = ended(call, "error", token="t1", log=b"a\xffb", error="exit code 1 𠀋", stats=stats)
+    assert await logstore.finish_calls([result]) == []
+    record = await logstore.call(call.id)
+    assert (record.status, record.error, record.stats) == ("error", "exit code 1 𠀋", stats)
+    assert (record.started_at, record.completed_at, record.attempt, record.node) == (
+        STARTED, COMPLETED, 1, "node",
+    )  # fmt: skip
+    assert await the_log(logstore, call.id) == b"a\xffb"
+
+
+async def test_the_same_result_again_is_no_error_and_changes_nothing(logstore: LogStore) -> None:
+    call = await running(logstore)
+    for log in (b"first", b"again"):
+        assert await logstore.finish_calls([ended(call, token="t1", log=log)]) == []
+    assert await the_log(logstore, call.id) == b"first"
+
+
+async def test_a_final_state_never_changes(logstore: LogStore) -> None:
+    call = await running(logstore)
+    await logstore.finish_calls([ended(call, token="t1", log=b"first")])
+    before = await logstore.call(call.id)
+    for late in (
+        ended(call, "error", token="t1", log=b"late", error="other"),
+        ended(call, "timeout", token="t2", log=b"late"),
+        ended(call, "error", log=b"late"),
+        ended(call, token="t1", completed_at="2027-01-15T08:00:09.000Z"),
+    ):
+        assert await logstore.finish_calls([late]) == [call.id]
+    assert await logstore.call(call.id) == before
+    assert await the_log(logstore, call.id) == b"first"
+
+
+async def test_the_result_of_a_lost_lease_is_refused(logstore: LogStore) -> None:
+    call = await running(logstore, "old")
+    await logstore.claim([leased(call, "new", 2)], "other")
+    assert await logstore.finish_calls([ended(call, token="old", log=b"late")]) == [call.id]
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log(call.id)
+    await logstore.start_call(LeaseKey(call.id, "new"), STARTED)
+    assert await logstore.finish_calls([ended(call, token="old")]) == [call.id]
+    assert await logstore.finish_calls([ended(call, token="new")]) == []
+
+
+async def test_a_sync_call_is_recorded_when_it_ends(logstore: LogStore) -> None:
+    call = a_call(type="sync")
+    assert await logstore.finish_calls([ended(call, log=b"x")]) == []
+    assert (await logstore.call(call.id)).status == "success"
+    assert await the_log(logstore, call.id) == b"x"
+
+
+async def test_a_forged_result_without_a_token_is_refused(logstore: LogStore) -> None:
+    queued, held = a_call(), await running(logstore)
+    await logstore.insert_call(queued)
+    forged = [ended(queued), ended(held), ended(msgspec.structs.replace(held, type="sync"))]
+    assert await logstore.finish_calls(forged) == [queued.id, held.id, held.id]
+    assert (await logstore.call(queued.id)).status == "queued"
+    assert (await logstore.call(held.id)).status == "running"
+
+
+async def test_a_result_for_another_function_is_refused(logstore: LogStore) -> None:
+    call = await running(logstore)
+    other = msgspec.structs.replace(call, fn_id="other")
+    assert await logstore.finish_calls([ended(other, token="t1")]) == [call.id]
+
+
+async def test_a_call_of_an_unmodified_fn_runner_ends_without_a_token(logstore: LogStore) -> None:
+    unrecorded, call = a_call(type="async"), a_call(type="async")
+    await logstore.claim([leased(call, "t")], "")
+    assert await logstore.finish_calls([ended(call)]) == [call.id], "not started yet"
+    await logstore.start_call(LeaseKey(call.id, ""), STARTED)
+    assert await logstore.finish_calls([ended(call), ended(unrecorded)]) == []
+    await logstore.claim([leased(call, "t2", 2)], "")
+    assert (await logstore.call(call.id)).status == "success"
+
+
+async def test_a_state_that_is_not_final_is_no_result(logstore: LogStore) -> None:
+    call = await running(logstore)
+    for status in ("running", "queued", "", "nonsense"):
+        assert await logstore.finish_calls([ended(call, status, token="t1")]) == [call.id]
+    assert (await logstore.call(call.id)).status == "running"
+
+
+async def test_a_batch_is_one_transaction_in_which_each_call_counts_for_itself(logstore: LogStore) -> None:
+    held, sync, lost = await running(logstore), a_call(type="sync"), await running(logstore)
+    batch = [ended(held, token="t1", log=b"1"), ended(sync, log=b"2"), ended(lost, token="no", log=b"3")]
+    assert await logstore.finish_calls([*batch, batch[0]]) == [lost.id]
+    assert [await the_log(logstore, one.id) for one in (held, sync)] == [b"1", b"2"]
+    assert await logstore.finish_calls([]) == []
+
+
+async def test_a_large_batch_is_stored_whole(logstore: LogStore) -> None:
+    batch = [ended(a_call(type="sync"), log=b"x") for _ in range(1500)]
+    assert await logstore.finish_calls(batch) == []
+    assert await logstore.finish_calls(batch) == []
+    assert await the_log(logstore, batch[-1].call.id) == b"x"
+
+
+async def test_of_racing_results_one_is_stored(logstore: LogStore) -> None:
+    call = await running(logstore)
+    outcomes = await asyncio.gather(
+        *[logstore.finish_calls([ended(call, "error", token="t1", error=str(i))]) for i in range(6)]
+    )
+    assert sorted(map(len, outcomes)) == [0, 1, 1, 1, 1, 1]
+    assert (await logstore.call(call.id)).error == str(outcomes.index([]))
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+async def test_a_call_is_found_only_under_its_own_function_and_app(logstore: LogStore) -> None:
+    call = a_call(type="sync")
+    await logstore.finish_calls([ended(call, log=b"x")])
+    assert (await logstore.call(call.id, fn_id="fn", app_id="app")).id == call.id
+    for owner in ({"fn_id": "other"}, {"app_id": "other"}, {"fn_id": "fn", "app_id": "other"}):
+        with pytest.raises(errors.CallNotFound):
+            await logstore.call(call.id, **owner)
+        with pytest.raises(errors.CallLogNotFound):
+            await logstore.log(call.id, **owner)
+    with pytest.raises(errors.CallNotFound):
+        await logstore.call("unknown")
+
+
+async def test_calls_are_listed_newest_first_page_by_page(logstore: LogStore) -> None:
+    mine = [a_call() for _ in range(5)]
+    for call in [*mine, a_call(fn_id="other"), a_call(app_id="elsewhere", fn_id="far")]:
+        await logstore.insert_call(call)
+    listed: list[str] = []
+    while page := await logstore.calls(CallFilter(fn_id="fn", before=listed[-1] if listed else "", limit=2)):
+        listed += [call.id for call in page]
+    assert listed == [call.id for call in reversed(mine)]
+    assert len(await logstore.calls(CallFilter(app_id="app"))) == 6
+    assert len(await logstore.calls(CallFilter())) == 7
+
+
+async def test_calls_are_filtered_by_state_and_by_exclusive_times(logstore: LogStore) -> None:
+    at = [f"2027-01-15T08:00:0{i}.000Z" for i in range(4)]
+    made = [a_call(created_at=moment, type="sync") for moment in at]
+    await logstore.insert_call(made[0])
+    await logstore.finish_calls([ended(call, "error" if call is made[3] else "success") for call in made[1:]])
+
+    async def ids(**page: str) -> list[str]:
+        return [call.id for call in await logstore.calls(CallFilter(fn_id="fn", **page))]
+
+    assert await ids(status="queued") == [made[0].id]
+    assert await ids(status="error") == [made[3].id]
+    assert await ids(from_time=at[0], to_time=at[3]) == [made[2].id, made[1].id]
+    assert await ids(from_time=at[2]) == [made[3].id]
+    assert await ids(to_time=at[1], status="success") == []
+
+
+async def test_a_call_that_has_not_ended_has_no_log_yet(logstore: LogStore) -> None:
+    call = await running(logstore)
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log(call.id)
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log("unknown")
+    await logstore.finish_calls([ended(call, token="t1")])
+    assert await the_log(logstore, call.id) == b""
+
+
+@pytest.mark.parametrize("size", [2**16 - 1, 2**16, 2**16 + 1, 3 * 2**16])
+async def test_a_long_log_comes_in_pieces(logstore: LogStore, size: int) -> None:
+    call, log = a_call(type="sync"), bytes(i % 251 for i in range(size))
+    await logstore.finish_calls([ended(call, log=log)])
+    pieces = [piece async for piece in await logstore.log(call.id)]
+    assert b"".join(pieces) == log
+    assert max(map(len, pieces)) <= 2**16
+
+
+async def test_what_waits_since_long_is_told_by_the_stores_own_clock(logstore: LogStore, clock) -> None:
+    old, claimed = a_call(created_at="2090-01-01T00:00:00.000Z"), a_call()
+    for call in (old, claimed):
+        await logstore.insert_call(call)
+    await logstore.claim([leased(claimed, "t")], "node")
+    await logstore.start_call(LeaseKey(claimed.id, "t"), STARTED)
+    clock.move(10)
+    fresh = a_call(created_at="2018-01-01T00:00:00.000Z")
+    await logstore.insert_call(fresh)
+    assert await logstore.unqueued(times.to_text(clock() - 5), 10) == [old.id]
+    clock.move(10)
+    assert await logstore.unqueued(times.to_text(clock() - 5), 10) == [old.id, fresh.id]
+    assert await logstore.unqueued(times.to_text(clock() - 5), 1) == [old.id]

@@ -1,0 +1,286 @@
+"""The contract of message queues: order, leases, wake-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from shared_models import times
+from shared_models.annotations import texts
+from shared_models.call import Call, LeasedCall, LeaseKey
+from shared_models.ids import new_id
+from shared_models.interfaces import MessageQueue
+
+TTL = 30.0
+
+
+def a_call(**more: object) -> Call:
+    return Call(id=new_id(), **{"fn_id": "fn", "app_id": "app", "type": "detached", **more})
+
+
+async def push(queue: MessageQueue, **more: object) -> Call:
+    call = a_call(**more)
+    assert await queue.push(call)
+    return call
+
+
+async def take(queue: MessageQueue, limit: int = 100) -> list[LeasedCall]:
+    return await queue.reserve(limit, 0, TTL)
+
+
+def ids(leased: list[LeasedCall]) -> list[str]:
+    return [one.call.id for one in leased]
+
+
+async def test_a_call_comes_out_as_it_went_in(queue: MessageQueue) -> None:
+    call = a_call(
+        payload=bytes(range(256)),
+        headers={"X": ["1", "2"]},
+        config={"K": "𠀋"},
+        annotations={"a": msgspec.Raw(b'{"n":1.50}')},
+        created_at="2018-06-26T08:00:00.000Z",
+        priority=-3,
+        memory=128,
+    )
+    await queue.push(call)
+    [leased] = await take(queue)
+    assert texts(leased.call.annotations) == {"a": b'{"n":1.50}'}
+    bare = {"annotations": {}, "attempt": 0}
+    assert msgspec.structs.replace(leased.call, **bare) == msgspec.structs.replace(call, **bare)
+
+
+async def test_a_lease_has_a_secret_token_its_attempt_and_its_time_to_live(
+    queue: MessageQueue, clock
+) -> None:
+    for _ in range(2):
+        await push(queue)
+    clock.move(5)
+    first, second = await take(queue)
+    assert first.lease.token != second.lease.token
+    assert len(first.lease.token) >= 20
+    assert (first.lease.attempt, first.call.attempt, first.lease.ttl) == (1, 1, TTL)
+    assert first.lease.age == pytest.approx(5)
+
+
+async def test_the_order_is_priority_then_first_in_first_out(queue: MessageQueue) -> None:
+    pushed = [await push(queue, priority=priority) for priority in (0, 1, 0, 2, 1, -1)]
+    expected = [pushed[i].id for i in (3, 1, 4, 0, 2, 5)]
+    assert ids(await take(queue, 4)) + ids(await take(queue, 4)) == expected
+
+
+async def test_the_same_id_is_queued_once(queue: MessageQueue) -> None:
+    call = await push(queue)
+    assert await queue.push(call) is False
+    [leased] = await take(queue)
+    assert await queue.push(call) is False, "leased is queued as well"
+    await queue.delete([leased.key])
+    assert await take(queue) == []
+    assert await queue.push(call) is True
+
+
+async def test_racing_pushes_of_one_id_are_one_message(queue: MessageQueue) -> None:
+    call = a_call()
+    assert sorted(await asyncio.gather(*[queue.push(call) for _ in range(8)])) == [False] * 7 + [True]
+    assert ids(await take(queue)) == [call.id]
+
+
+async def test_a_delayed_call_waits(queue: MessageQueue, clock) -> None:
+    late, soon = await push(queue, delay=10, priority=2), await push(queue)
+    assert ids(await take(queue)) == [soon.id]
+    clock.move(9.5)
+    assert await take(queue) == []
+    clock.move(1)
+    assert ids(await take(queue)) == [late.id]
+
+
+async def test_a_leased_call_is_nobody_elses(queue: MessageQueue) -> None:
+    for _ in range(20):
+        await push(queue)
+    taken = await asyncio.gather(*[take(queue, 3) for _ in range(10)])
+    flat = [call_id for leased in taken for call_id in ids(leased)]
+    assert len(flat) == len(set(flat)) == 20
+
+
+async def test_a_lease_that_ran_out_puts_the_call_back_in_its_old_place(queue: MessageQueue, clock) -> None:
+    lost, kept, high = await push(queue), await push(queue), await push(queue, priority=1)
+    assert ids(await take(queue, 2)) == [high.id, lost.id]
+    newer = await push(queue)
+    clock.move(TTL + 1)
+    again = await take(queue)
+    assert ids(again) == [high.id, lost.id, kept.id, newer.id]
+    assert [one.lease.attempt for one in again] == [2, 2, 1, 1]
+    assert [one.call.attempt for one in again] == [2, 2, 1, 1]
+
+
+async def test_a_renewed_lease_lasts(queue: MessageQueue, clock) -> None:
+    await push(queue)
+    [leased] = await take(queue)
+    for _ in range(3):
+        clock.move(TTL - 1)
+        assert await queue.extend([leased.key, leased.key], TTL) == []
+        assert await take(queue) == []
+    clock.move(TTL + 1)
+    assert (await take(queue))[0].lease.attempt == 2
+
+
+async def test_a_lease_that_ran_out_is_renewed_unless_another_has_the_call(
+    queue: MessageQueue, clock
+) -> None:
+    call = await push(queue)
+    [first] = await take(queue)
+    clock.move(TTL + 1)
+    assert await queue.extend([first.key], TTL) == []
+    clock.move(TTL + 1)
+    [second] = await take(queue)
+    assert await queue.extend([first.key, LeaseKey("unknown", "t")], TTL) == [call.id, "unknown"]
+    assert await queue.extend([second.key], TTL) == []
+    await queue.delete([second.key])
+    assert await queue.extend([second.key], TTL) == [call.id]
+
+
+async def test_a_lease_extended_by_nothing_gives_the_call_back_counted(queue: MessageQueue) -> None:
+    await push(queue)
+    [first] = await take(queue)
+    assert await queue.extend([first.key], 0) == []
+    [second] = await take(queue)
+    assert second.lease.attempt == 2
+
+
+async def test_an_extension_without_a_token_is_for_whoever_holds_the_call(queue: MessageQueue, clock) -> None:
+    call = await push(queue)
+    anybody = LeaseKey(call.id, "")
+    assert await queue.extend([anybody], 90) == [call.id], "nobody holds it"
+    await take(queue)
+    assert await queue.extend([anybody], 90) == []
+    clock.move(89)
+    assert await take(queue) == []
+
+
+async def test_a_released_call_is_there_at_once_and_its_attempt_is_not_counted(queue: MessageQueue) -> None:
+    first, second = await push(queue), await push(queue)
+    [leased] = await take(queue, 1)
+    for _ in range(2):
+        await queue.release([leased.key, LeaseKey(second.id, ""), LeaseKey("unknown", "t")])
+    again = await take(queue)
+    assert ids(again) == [first.id, second.id]
+    assert [one.lease.attempt for one in again] == [1, 1]
+    await queue.release([leased.key])
+    assert await take(queue) == [], "the old token holds nothing"
+
+
+async def test_only_the_holder_deletes_a_call(queue: MessageQueue, clock) -> None:
+    call = await push(queue)
+    await queue.delete([LeaseKey(call.id, "nobody's")])
+    assert await queue.holds([call.id]) == {call.id}
+    [first] = await take(queue)
+    clock.move(TTL + 1)
+    [second] = await take(queue)
+    await queue.delete([first.key])
+    assert await queue.holds([call.id]) == {call.id}
+    for _ in range(2):
+        await queue.delete([second.key])
+        assert await queue.holds([call.id]) == set()
+
+
+async def test_a_call_whose_lease_ran_out_can_be_deleted(queue: MessageQueue, clock) -> None:
+    call = await push(queue)
+    [first] = await take(queue)
+    clock.move(TTL + 1)
+    [_second] = await take(queue)
+    clock.move(TTL + 1)
+    await queue.delete([first.key])
+    assert await queue.holds([call.id]) == set()
+
+
+async def test_an_empty_token_deletes_whoever_holds_the_call(queue: MessageQueue) -> None:
+    waiting, leased = await push(queue, priority=-1), await push(queue)
+    assert ids(await take(queue, 1)) == [leased.id]
+    await queue.delete([LeaseKey(waiting.id, ""), LeaseKey(leased.id, ""), LeaseKey("unknown", "")])
+    assert await queue.holds([waiting.id, leased.id]) == set()
+
+
+async def test_depths_count_what_waits_and_what_is_leased_per_function(queue: MessageQueue, clock) -> None:
+    assert await queue.depths() == []
+    await push(queue, fn_id="b")
+    began = times.to_text(clock())
+    clock.move(1)
+    for _ in range(3):
+        await push(queue, fn_id="a", priority=1)
+    [leased] = await take(queue, 1)
+    a, b = await queue.depths()
+    assert (a.fn_id, a.queued, a.leased, a.oldest) == ("a", 2, 1, times.to_text(clock()))
+    assert (b.fn_id, b.queued, b.leased, b.oldest) == ("b", 1, 0, began)
+    clock.move(TTL + 1)
+    assert [(one.queued, one.leased) for one in await queue.depths()] == [(3, 0), (1, 0)]
+    await queue.delete([leased.key])
+    assert [one.queued for one in await queue.depths()] == [2, 1]
+
+
+# -- waiting -----------------------------------------------------------------------------------
+
+
+async def test_an_empty_queue_answers_when_the_wait_is_over(queue: MessageQueue) -> None:
+    began = time.monotonic()
+    assert await queue.reserve(1, 0.05, TTL) == []
+    assert 0.04 < time.monotonic() - began < 1
+
+
+async def waiting(queue: MessageQueue, wait: float = 10) -> asyncio.Task[list[LeasedCall]]:
+    """A reserve that has looked and found nothing."""
+    task = asyncio.create_task(queue.reserve(1, wait, TTL))
+    bell = queue._bell
+    before = len(bell._waiting)
+    while len(bell._waiting) == before:
+        await asyncio.sleep(0.001)
+    return task
+
+
+async def test_a_push_wakes_a_waiting_reserve(queue: MessageQueue) -> None:
+    waiter = await waiting(queue)
+    began = time.monotonic()
+    call = await push(queue)
+    assert ids(await waiter) == [call.id]
+    assert time.monotonic() - began < 0.5, "sooner than the look that a queue may take now and then"
+
+
+async def test_a_release_wakes_a_waiting_reserve(queue: MessageQueue) -> None:
+    call = await push(queue)
+    [leased] = await take(queue)
+    waiter = await waiting(queue)
+    began = time.monotonic()
+    await queue.release([leased.key])
+    assert ids(await waiter) == [call.id]
+    assert time.monotonic() - began < 0.5
+
+
+async def test_every_waiting_reserve_gets_one_of_as_many_calls(queue: MessageQueue) -> None:
+    waiters = [await waiting(queue) for _ in range(5)]
+    pushed = {(await push(queue)).id for _ in range(5)}
+    taken = await asyncio.wait_for(asyncio.gather(*waiters), 0.9)
+    assert {call_id for leased in taken for call_id in ids(leased)} == pushed
+
+
+async def test_a_waiter_that_gives_up_takes_no_call_with_it(queue: MessageQueue) -> None:
+    gone, stays = await waiting(queue), await waiting(queue)
+    pushing = asyncio.create_task(push(queue))
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    call = await pushing
+    [leased] = await asyncio.wait_for(stays, 0.9)
+    assert (leased.call.id, leased.lease.attempt) == (call.id, 1)
+
+
+async def test_a_cancelled_reserve_gives_back_what_it_was_about_to_get(queue: MessageQueue) -> None:
+    call = await push(queue)
+    for turns in range(12):
+        reserve = asyncio.create_task(queue.reserve(1, 0, TTL))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reserve.cancel()
+        if isinstance(done := (await asyncio.gather(reserve, return_exceptions=True))[0], list):
+            await queue.release([one.key for one in done])
+    [leased] = await queue.reserve(1, 5, TTL)
+    assert (leased.call.id, leased.lease.attempt) == (call.id, 1)
