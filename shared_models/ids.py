@@ -36,7 +36,7 @@ class IdMaker:
         now = self._last = max(int(self._clock() * 1000), self._last)
         self._count = (self._count + 1) & 0xFFFFFFFF
         if self._count == 0:
-            self._last += 1
+            now = self._last = now + 1
         return to_text((now << 80) | self._machine | self._count)
 
 
