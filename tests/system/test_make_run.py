@@ -177,11 +177,22 @@ async def test_a_killed_run_leaves_no_node_behind(tmp_path: Path) -> None:
         await run.until("Ctrl-C", START)
         run.process.kill()
         await run.ended()
-        async with asyncio.timeout(STOP):
-            # First the nodes, then whatever they in turn leave to us.
-            while orphans := _children() - known:
-                for pid in orphans:
-                    await asyncio.to_thread(os.waitpid, pid, 0)
+        # First the nodes, then whatever they in turn leave to us.
+        while orphans := _children() - known:
+            await asyncio.wait_for(asyncio.gather(*map(_gone, orphans)), STOP)
+
+
+async def _gone(pid: int) -> None:
+    """Returns when our child *pid* has ended, and forgets it."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    descriptor = os.pidfd_open(pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended, there is nothing to wait for
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
