@@ -26,6 +26,7 @@ from runner_node.drivers.contract import (
 )
 from shared_models import errors
 
+FAILED = Exit(1)
 KILLED = Exit(128 + 9)
 
 
@@ -77,7 +78,7 @@ class Behaviour:
     """The call in the middle of whose answer it exits."""
     exits_after: int = 0
     """The call after whose answer it exits."""
-    exit: Exit = Exit(1)
+    exit: Exit = FAILED
     """How it exits in or after a call."""
 
 

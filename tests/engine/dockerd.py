@@ -1,0 +1,82 @@
+"""A container engine for tests: the one that is given, else a private one in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import requests
+from docker.errors import DockerException
+
+from tests.engine.packages import Missing, need
+
+START = 60.0
+STOP = 20.0
+"""Seconds that the engine may take to start, and to stop before it is killed."""
+
+
+@contextmanager
+def engine() -> Iterator[str]:
+    """The DOCKER_HOST of an engine that answers; raises Missing, with the reason, when there is none.
+
+    ``FN_TEST_DOCKER_HOST`` names one that runs. Functions need no network, so that a private engine has
+    none: it gets along with other engines on the machine and touches no firewall.
+    """
+    if given := os.environ.get("FN_TEST_DOCKER_HOST"):
+        yield given
+        return
+    if os.geteuid() != 0:
+        raise Missing("a container engine needs root; set FN_TEST_DOCKER_HOST to one that runs")
+    program = need("dockerd", "docker.io")
+    folder = Path(tempfile.mkdtemp(prefix="fn-engine-"))
+    try:
+        with _dockerd(program, folder) as host:
+            yield host
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _dockerd(program: str, folder: Path) -> Iterator[str]:
+    host = f"unix://{folder}/docker.sock"
+    log = folder / "log"
+    options = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                program, "-H", host, *(f"--{name}={folder / value}" for name, value in options.items()),
+                "--bridge=none", "--iptables=false", "--ip6tables=false",
+            ],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_ready(process, host, log)
+        yield host
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            client = docker.APIClient(base_url=host, version="auto", timeout=5)
+        except (DockerException, requests.RequestException):
+            time.sleep(0.1)
+        else:
+            client.close()
+            return
+    last = log.read_text(errors="replace").strip().splitlines()[-3:]
+    raise Missing("dockerd did not start: " + " | ".join(last))
