@@ -1,4 +1,7 @@
-"""Ends calls that nobody else would: recorded by a node that died before it could queue them."""
+"""Ends calls that nobody else would: their record waits for a message that is in no queue.
+
+Either the node that recorded the call died before it could queue it, or the queue lost the call.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from services.stores import Stores
 from shared_models import times
 from shared_models.call import Finished, Lease, LeasedCall, Status
 from shared_models.errors import CallNotFound, FnError
+from shared_models.interfaces import CallFilter
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,7 @@ ENQUEUE_TAKES = 60.0
 NEVER_ACCEPTED = (
     "was never accepted: the API node stopped before the call was queued, and nobody sent it again"
 )
+LOST_BY_QUEUE = "was lost: it was running when the message queue lost it"
 _RECORDS = 100_000
 _IN_ONE_QUERY = 500
 
@@ -51,23 +56,33 @@ async def _clean_forever(stores: Stores, every: float) -> None:
 
 
 async def clean(stores: Stores, clock: Callable[[], float] = time.time) -> list[str]:
-    """Ends the records that are queued for a minute and in no queue; answers their ids.
+    """Ends the queued (for a minute) and the running calls that are in no queue; answers their ids.
 
-    Reads the records before the queue: a call that ends in between has left ``queued`` before it
-    left the queue, and its final record refuses us.
+    Reads the records before the queue: a call that ends in between has a final record before it
+    leaves the queue, and that record refuses us.
     """
     now = clock()
-    waiting = await stores.logstore.unqueued(times.to_text(now - ENQUEUE_TAKES), _RECORDS)
-    ended: list[str] = []
-    at = times.to_text(now)
-    for start in range(0, len(waiting), _IN_ONE_QUERY):
-        ids = waiting[start : start + _IN_ONE_QUERY]
-        held = await stores.queue.holds(ids)
-        ended += [call_id for call_id in ids if call_id not in held and await _end(stores, call_id, at)]
+    old = times.to_text(now - ENQUEUE_TAKES)
+    waiting = await stores.logstore.unqueued(old, _RECORDS)
+    ended = await _end_those_in_no_queue(stores, waiting, NEVER_ACCEPTED, now)
+    page = CallFilter(status=Status.RUNNING, limit=_IN_ONE_QUERY)
+    while calls := await stores.logstore.calls(page):
+        # A call is recorded as running only while it is queued; sync calls are recorded when they end.
+        ended += await _end_those_in_no_queue(stores, [call.id for call in calls], LOST_BY_QUEUE, now)
+        page = msgspec.structs.replace(page, before=calls[-1].id)
     return ended
 
 
-async def _end(stores: Stores, call_id: str, now: str) -> bool:
+async def _end_those_in_no_queue(stores: Stores, ids: list[str], reason: str, now: float) -> list[str]:
+    ended: list[str] = []
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        some = ids[start : start + _IN_ONE_QUERY]
+        held = await stores.queue.holds(some)
+        ended += [one for one in some if one not in held and await _end(stores, one, reason, now)]
+    return ended
+
+
+async def _end(stores: Stores, call_id: str, reason: str, now: float) -> bool:
     """Takes the record over, as a runner would, and ends it. A message that comes late is then refused."""
     try:
         record = await stores.logstore.call(call_id)
@@ -75,10 +90,10 @@ async def _end(stores: Stores, call_id: str, now: str) -> bool:
         return False
     lease = Lease(token=secrets.token_urlsafe(16), attempt=record.attempt)
     leased = LeasedCall(call=record, lease=lease)
-    if await stores.logstore.claim([leased], ""):
+    if await stores.logstore.claim([leased], record.node):
         return False
-    call = msgspec.structs.replace(record, status=Status.ERROR, error=NEVER_ACCEPTED, completed_at=now)
+    call = msgspec.structs.replace(record, status=Status.ERROR, error=reason, completed_at=times.to_text(now))
     if await stores.logstore.finish_calls([Finished(call=call, token=lease.token)]):
         return False
-    log.warning("call %s of function %s %s", call.id, call.fn_id, NEVER_ACCEPTED)
+    log.warning("call %s of function %s %s", call.id, call.fn_id, reason)
     return True

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services import janitor
 from services.stores import Stores, StoreSettings, open_stores
-from shared_models import env
-from shared_models.call import Call, Status
+from shared_models import env, times
+from shared_models.call import Call, Finished, Status
 from shared_models.errors import QueueUnavailable
 from shared_models.ids import new_id
 
@@ -74,6 +75,25 @@ async def test_the_janitor_ends_what_was_recorded_but_never_queued(stores: Store
     await stores.queue.push(orphan)
     assert await stores.logstore.claim(await stores.queue.reserve(5, 0, 30), "n") == [orphan.id]
     assert await stores.logstore.insert_call(fresh_later) is True
+
+
+async def test_the_janitor_ends_what_was_running_when_the_queue_lost_it(stores: Stores) -> None:
+    lost, runs, done = (Call(id=new_id(), type="detached") for _ in range(3))
+    for call in (lost, runs, done):
+        await stores.logstore.insert_call(call)
+        await stores.queue.push(call)
+    leased = await stores.queue.reserve(3, 0, 30)
+    await stores.logstore.claim(leased, "node")
+    for one in leased:
+        await stores.logstore.start_call(one.key, times.now())
+    of_done = msgspec.structs.replace(done, status="success", completed_at=times.now())
+    await stores.logstore.finish_calls([Finished(call=of_done, token=leased[2].key.token)])
+    await stores.queue.delete([leased[0].key, leased[2].key])
+    assert await janitor.clean(stores) == [lost.id]
+    records = [await stores.logstore.call(call.id) for call in (lost, runs, done)]
+    assert [record.status for record in records] == ["error", "running", "success"]
+    assert "was lost" in records[0].error
+    assert records[0].node == "node"
 
 
 async def test_the_janitor_works_while_its_block_runs_and_outlives_a_store_that_is_away(
