@@ -14,7 +14,7 @@ import msgspec
 
 from runner_node import calls, host
 from runner_node.calls import Target
-from runner_node.data_cache import CachedDataAccess
+from runner_node.data_cache import MISSING, CachedDataAccess
 from runner_node.dequeuer import Dequeuer
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.func_logs import CallLog
@@ -238,13 +238,17 @@ async def running_agent(
     *,
     address: str = "",
     version: str = "",
+    missing: float = MISSING,
 ) -> AsyncIterator[Agent]:
-    """An agent at work. On leaving: no new leases, running calls get ``settings.drain`` seconds, results
-    are handed in or spooled, containers are removed."""
+    """An agent at work; *missing*: seconds for which "not found" is remembered.
+
+    On leaving: no new leases, running calls get ``settings.drain`` seconds, results are handed in or
+    spooled, containers are removed.
+    """
     resources = Resources(
         settings.max_memory or host.available_memory(), settings.max_cpus or host.available_cpus()
     )
-    cached = CachedDataAccess(data, settings.cache_stale)
+    cached = CachedDataAccess(data, settings.cache_stale, missing)
     spool = Spool(Path(settings.spool_path), settings.max_spool_size) if settings.spool_path else None
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)

@@ -46,11 +46,16 @@ class _Entry:
 
 
 class CachedDataAccess(DataAccess):
-    """Wraps a DataAccess; mutations pass through. One request per key at a time."""
+    """Wraps a DataAccess; mutations pass through. One request per key at a time.
 
-    def __init__(self, inner: DataAccess, stale: float) -> None:
+    *stale* and *missing*: seconds for which an old value serves while the API node is away, and for
+    which "not found" is remembered.
+    """
+
+    def __init__(self, inner: DataAccess, stale: float, missing: float = MISSING) -> None:
         self._inner = inner
         self._stale = stale
+        self._missing = missing
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._loop = asyncio.get_running_loop()
 
@@ -85,7 +90,7 @@ class CachedDataAccess(DataAccess):
                 self._entries.popitem(last=False)
         age = self._loop.time() - entry.seen
         if entry.error:
-            if age <= MISSING:
+            if age < self._missing:
                 raise entry.error
         elif age <= FRESH:
             if age > AHEAD:

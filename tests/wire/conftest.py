@@ -40,7 +40,7 @@ async def _full_node(folder, driver, **limits):
     http = dataclasses.replace(HTTP, **of(HTTPSettings))
     async with _stores(folder) as stores:
         data = DirectDataAccess(stores)
-        async with running_agent(data, driver, agent_settings, "wire") as agent:
+        async with running_agent(data, driver, agent_settings, "wire", missing=0.0) as agent:
             routes = [*api_routes(stores, data, APISettings(runner_auth="none")), *invoke_routes(agent)]
             async with serving(routes, http, node_type="full") as port:
                 yield f"http://127.0.0.1:{port}"

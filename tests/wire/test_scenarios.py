@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from runner_node.drivers.docker import open_docker
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.settings import DriverSettings
 from tests.wire.replayer import Run
 
 HERE = Path(__file__).parent
@@ -59,6 +62,25 @@ RECORDED = scenarios("head-full", "head-limits", "head-publiclb", "head-api")
 async def test_an_api_node_answers_as_recorded(scenario, api_node):
     public = "https://lb.example/" if scenario["profile"] == "head-publiclb" else ""
     async with api_node(public_lb_url=public) as base_url:
+        await replay(scenario, base_url)
+
+
+async def test_a_full_node_answers_unknown_paths_as_recorded(full_node):
+    (scenario,) = (one for one in RECORDED if one["name"] == "node-head-full")
+    async with open_fake({}) as driver, full_node(driver) as base_url:
+        await replay(scenario, base_url)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("scenario", named(one for one in RECORDED if one["area"] == "invoke"))
+async def test_functions_are_called_as_recorded(scenario, engine, engine_images, full_node, tmp_path_factory):
+    for image in scenario["images"]:
+        engine_images.need(image)
+    # Sockets have short paths only.
+    sockets = tmp_path_factory.mktemp("io")
+    limits = LIMITS if scenario["profile"] == "head-limits" else {}
+    settings = DriverSettings(docker_host=engine, iofs_path=str(sockets))
+    async with open_docker(settings, "wire") as driver, full_node(driver, **limits) as base_url:
         await replay(scenario, base_url)
 
 
