@@ -155,6 +155,11 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
     kind = read(NodeSettings, environ, []).type
     values: dict[str, Any] = {field: read(group, environ, problems) for field, group in groups(kind).items()}
     problems.extend(_contradictions(kind, in_force(values)))
+    if environ.get("FN_PORT", "").startswith("tcp://"):
+        problems.append(
+            "FN_PORT comes from a Kubernetes service called fn: set enableServiceLinks: false in the pod, "
+            "or give the service another name"
+        )
     if problems:
         raise InvalidSettings([redact(problem) for problem in problems])
     shape: dict[str, Any] = {

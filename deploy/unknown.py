@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Container, Iterable, Mapping
 
 NOT_BUILT = {
@@ -36,7 +37,8 @@ NOT_BUILT = {
 }
 """Variables of Fn's servers that have no effect here, and what holds instead."""
 
-_IGNORED = ("FN_TEST_", "FN_HYBRID_")
+_FOR_TESTS = "FN_TEST_"
+_KUBERNETES = re.compile(r"\w+_SERVICE_(HOST|PORT\w*)|\w+_PORT_\d+_(TCP|UDP)\w*")
 
 
 def strange(environ: Mapping[str, str], own: Container[str]) -> list[str]:
@@ -44,8 +46,13 @@ def strange(environ: Mapping[str, str], own: Container[str]) -> list[str]:
     return sorted(
         name
         for name, value in environ.items()
-        if name.startswith("FN_") and name not in own and value and not name.startswith(_IGNORED)
+        if name.startswith("FN_") and name not in own and value and not _of_others(name, value)
     )
+
+
+def _of_others(name: str, value: str) -> bool:
+    # Kubernetes gives every container the addresses of its services: FN_API_SERVICE_HOST for "fn-api".
+    return name.startswith(_FOR_TESTS) or bool(_KUBERNETES.fullmatch(name)) or value.startswith("tcp://")
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,6 +105,22 @@ def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) 
     assert "stopped" in rest
     assert "Traceback" not in rest
     assert "sesame" not in rest
+
+
+def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
+    with _node(tmp_path, "api", FN_PORT="0") as node:
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            # The handler now waits for a body that never comes, and the node waits for the handler.
+            client.sendall(
+                b"POST /v2/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            )
+            assert client.recv(100).startswith(b"HTTP/1.1 100")
+            node.send_signal(signal.SIGTERM)
+            _until(node, "stopping")
+            node.send_signal(signal.SIGTERM)
+            node.communicate(timeout=20)
+    assert node.returncode == -signal.SIGTERM
 
 
 def test_a_node_on_a_taken_port_ends_with_one_line(tmp_path: Path) -> None:

@@ -99,6 +99,22 @@ def test_a_variable_of_another_node_type_is_no_mistake() -> None:
     assert warnings == []
 
 
+def test_what_kubernetes_says_of_its_services_is_no_mistake() -> None:
+    links = {
+        "FN_API_SERVICE_HOST": "10.0.0.7",
+        "FN_API_SERVICE_PORT_HTTP": "80",
+        "FN_API_PORT": "tcp://10.0.0.7:80",
+        "FN_API_PORT_80_TCP_ADDR": "10.0.0.7",
+    }
+    assert read_all(links, "full")[1] == []
+
+
+def test_a_port_that_kubernetes_has_overwritten_is_told_apart() -> None:
+    """A service called "fn" makes FN_PORT an address in every container beside it."""
+    with pytest.raises(InvalidSettings, match="enableServiceLinks"):
+        read_all({"FN_PORT": "tcp://10.0.0.7:80"}, "full")
+
+
 def test_a_node_keeps_its_name_when_it_starts_again() -> None:
     assert node_id(NodeSettings(), 8081, 1) == node_id(NodeSettings(), 8081, 2)
     assert node_id(NodeSettings(), 8081, 1) != node_id(NodeSettings(), 8082, 1)
