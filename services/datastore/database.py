@@ -30,6 +30,7 @@ class Database:
         # In one process writers take turns here, which is fair; SQLite's own lock is polled.
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work*, whose statements only read, each of them a transaction of its own."""
@@ -61,10 +62,12 @@ class Database:
 
         return await self._to_the_end(writing())
 
-    async def settle(self) -> None:
-        """Returns when nothing is under way any more."""
+    async def close(self) -> None:
+        """Takes nothing new, and returns when nothing is under way any more."""
+        self._closed = True
         while self._under_way:
             await asyncio.wait(self._under_way)
+        await self._engine.dispose()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits *work*, which goes on when the caller is cancelled.
@@ -72,6 +75,9 @@ class Database:
         A connection that is left in the middle of a statement can only be thrown away, and with it
         a database in memory.
         """
+        if self._closed:
+            work.close()
+            raise StoreUnavailable("The database is closed: the node is stopping")
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -88,15 +94,12 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     """
     scheme, path = urls.parse(url, variable, dialects.SCHEMES)
     engine = await dialects.open_engine(scheme, path)
+    database = Database(engine)
     try:
-        database = Database(engine)
         await database.transact(lambda connection: connection.run_sync(migrate.upgrade))
-        try:
-            yield database
-        finally:
-            await database.settle()
+        yield database
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""Which results of calls are accepted: pure rules, the same for every log store."""
+"""Which starts and results of calls are accepted: pure rules, the same for every log store."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared_models.call import FINAL, Finished, Status
+from shared_models.call import FINAL, Finished, LeaseKey, Status
 
 _RESULT = ("status", "error", "completed_at")
 
@@ -18,6 +19,26 @@ class Verdict:
     new: list[Finished] = field(default_factory=list)
     ended: list[Finished] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+
+
+class Start(enum.Enum):
+    """What is to be done with a start."""
+
+    NEW = enum.auto()
+    REPEATED = enum.auto()
+    REFUSED = enum.auto()
+
+
+def judge_start(key: LeaseKey, row: Mapping[str, Any] | None) -> Start:
+    """Whether the holder of *key* may start the call of the stored *row*.
+
+    Without a token the current lease counts, once; a record that nobody has claimed has none.
+    """
+    if row is None or not row["token"] or key.token not in ("", row["token"]):
+        return Start.REFUSED
+    if row["status"] == Status.QUEUED:
+        return Start.NEW
+    return Start.REPEATED if row["status"] == Status.RUNNING and key.token else Start.REFUSED
 
 
 def judge(batch: Iterable[Finished], known: Mapping[str, Mapping[str, Any]]) -> Verdict:

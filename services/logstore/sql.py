@@ -11,9 +11,10 @@ import msgspec
 from sqlalchemy import Select, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.batches import Batches
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
-from services.logstore.results import judge
+from services.logstore.results import Start, judge, judge_start
 from shared_models import errors, times
 from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
 from shared_models.interfaces import CallFilter, LogStore
@@ -32,18 +33,31 @@ class SQLLogStore(LogStore):
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
+        # One call at a time, and many at once: these come from enqueues and starts.
+        self._inserts = Batches(self._insert_calls)
+        self._starts = Batches(self._start_calls)
 
     def _now(self) -> str:
         return times.to_text(self._clock())
 
     async def insert_call(self, call: Call) -> bool:
-        new = msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="")
+        return await self._inserts.ask(
+            msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="")
+        )
 
-        async def work(connection: AsyncConnection) -> bool:
-            if await _rows(connection, [new.id]):
-                return False
-            await connection.execute(insert(calls).values(_row(new, "", self._now())))
-            return True
+    async def _insert_calls(self, batch: Sequence[Call]) -> list[bool]:
+        now = self._now()
+
+        async def work(connection: AsyncConnection) -> list[bool]:
+            known = set(await _rows(connection, [call.id for call in batch]))
+            fresh: dict[str, Call] = {}
+            inserted = []
+            for call in batch:
+                inserted.append(call.id not in known and call.id not in fresh)
+                if inserted[-1]:
+                    fresh[call.id] = call
+            await _insert(connection, [_row(call, "", now) for call in fresh.values()])
+            return inserted
 
         return await self._database.transact(work)
 
@@ -111,20 +125,26 @@ class SQLLogStore(LogStore):
         await self._database.transact(work)
 
     async def start_call(self, key: LeaseKey, started_at: str) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            row = (await _rows(connection, [key.id])).get(key.id)
-            if row is None or not row["token"] or (key.token and row["token"] != key.token):
-                raise errors.LeaseLost
-            if row["status"] == Status.RUNNING and key.token:
-                return
-            if row["status"] != Status.QUEUED:
-                raise errors.LeaseLost
-            # A start without a token takes the record over from the lease's token: from now on only
-            # a result without one is accepted, until the call is claimed again.
-            started = {"key": key.id, "status": Status.RUNNING.value, "started_at": started_at}
-            await _update(connection, [{**started, "token": key.token}])
+        await self._starts.ask((key, started_at))
 
-        await self._database.transact(work)
+    async def _start_calls(self, batch: Sequence[tuple[LeaseKey, str]]) -> list[Exception | None]:
+        async def work(connection: AsyncConnection) -> list[Exception | None]:
+            known = await _rows(connection, [key.id for key, _ in batch])
+            outcomes: list[Exception | None] = []
+            started = []
+            for key, started_at in batch:
+                verdict = judge_start(key, known.get(key.id))
+                outcomes.append(errors.LeaseLost() if verdict is Start.REFUSED else None)
+                if verdict is Start.NEW:
+                    # A start without a token takes the record over from the lease's token: from now
+                    # on only a result without one is accepted, until the call is claimed again.
+                    change = {"status": Status.RUNNING.value, "started_at": started_at, "token": key.token}
+                    known[key.id].update(change)
+                    started.append({"key": key.id, **change})
+            await _update(connection, started)
+            return outcomes
+
+        return await self._database.transact(work)
 
     async def finish_calls(self, batch: Sequence[Finished]) -> list[str]:
         now = self._now()

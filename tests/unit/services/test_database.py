@@ -97,6 +97,20 @@ async def test_a_constraint_that_stays_broken_is_an_error_in_the_end(tmp_path: P
             )
 
 
+async def test_a_closed_database_takes_nothing_new_and_ends_what_is_under_way(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/fn.db"
+    async with open_datastore(url) as store:
+        inserts = [asyncio.create_task(store.insert_app(App(name=f"a{i}"))) for i in range(5)]
+        await asyncio.sleep(0)
+        for insert in inserts:
+            insert.cancel()
+        await asyncio.gather(*inserts, return_exceptions=True)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.apps(AppFilter())
+    async with open_datastore(url) as store:
+        assert len(await store.apps(AppFilter())) == 5
+
+
 def test_the_revisions_make_the_tables_and_unmake_them(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/fn.db")
     try:
