@@ -1,6 +1,7 @@
 import asyncio
 import io
 import logging
+import re
 import socket
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from shared_models import errors
+from shared_models import errors, telemetry
 from shared_models.web import HTTPSettings, json_response, read_body, runner_refusals, serving, stopping
 
 
@@ -300,3 +301,56 @@ async def test_a_runner_node_refuses_management():
                 assert await answer.json() == {"error": {"message": errors.ManageOnRunnerNode.text}}
         async with client.get("/v1") as answer:
             assert answer.status == 404
+
+
+async def test_versions_that_functions_claim_do_not_make_series_without_end():
+    async def handler(request):
+        version = request.match_info["version"]
+        return web.Response(headers={"Fn-Fdk-Version": f"fdk/{version}" if version != "odd" else "a b"})
+
+    async with node(web.get("/fdk/{version}", handler, allow_head=False)) as (client, _):
+        for version in [*range(telemetry.MAX_FDK_VERSIONS + 20), "odd"]:
+            async with client.get(f"/fdk/{version}") as answer:
+                assert answer.status == 200
+        async with client.get("/metrics") as answer:
+            lines = [line for line in (await answer.text()).splitlines() if 'path="/fdk/{version}"' in line]
+    versions = set(re.findall(r'fn_fdk_version="([^"]*)"', "\n".join(lines)))
+    assert "other" in versions
+    assert "a b" not in versions
+    assert len(versions) <= telemetry.MAX_FDK_VERSIONS + 1
+
+
+async def test_the_trace_of_a_request_is_that_of_its_handler_only():
+    async def handler(request):
+        return json_response(telemetry.trace_headers())
+
+    async with node(web.get("/x", handler, allow_head=False)) as (client, _):
+        parent = f"00-{0xABC:032x}-{0xDEF:016x}-01"
+        async with client.get("/x", headers={"traceparent": parent}) as answer:
+            assert (await answer.json())["traceparent"] == parent
+        async with client.get("/x") as answer:
+            assert await answer.json() == {}
+
+
+async def test_a_client_that_hangs_up_leaves_no_traceback(caplog):
+    arrived, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handler(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        arrived.set()
+        await go.wait()
+        try:
+            while True:
+                await response.write(b"x" * 1000)
+        finally:
+            ended.set()
+
+    async with node(web.get("/x", handler)) as (_, port):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        await arrived.wait()
+        writer.transport.abort()
+        go.set()
+        await asyncio.wait_for(ended.wait(), 5)
+    assert "Traceback" not in caplog.text
