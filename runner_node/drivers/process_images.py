@@ -43,8 +43,9 @@ class ProcessImage:
 
     @property
     def ready(self) -> bool:
-        """Whether the virtual environment is complete."""
-        return (self.venv / READY).exists()
+        """Whether the virtual environment is complete, or not needed at all."""
+        needed = self.requirements.strip() or any(word.startswith(str(self.venv)) for word in self.argv)
+        return not needed or (self.venv / READY).exists()
 
 
 class ProcessImages:
