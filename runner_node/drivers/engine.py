@@ -95,6 +95,7 @@ class Engine:
     def _connected(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
+                _probe(self._host)
                 # Asks the engine for its version first, and raises when it does not answer.
                 client = docker.APIClient(
                     base_url=self._host,
@@ -118,6 +119,13 @@ class PullError(Exception):
 def _status(message: dict[str, Any]) -> int:
     code = (message.get("errorDetail") or {}).get("code", 0)
     return code if isinstance(code, int) else 0
+
+
+def _probe(host: str) -> None:
+    """Raises OSError when nothing listens on a unix socket; the SDK would leave a socket open then."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(host.removeprefix("unix://"))
 
 
 @contextlib.contextmanager

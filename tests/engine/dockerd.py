@@ -26,8 +26,9 @@ STOP = 20.0
 def engine() -> Iterator[str]:
     """The DOCKER_HOST of an engine that answers; raises Missing, with the reason, when there is none.
 
-    ``FN_TEST_DOCKER_HOST`` names one that runs. Functions need no network, so that a private engine has
-    none: it gets along with other engines on the machine and touches no firewall.
+    ``FN_TEST_DOCKER_HOST`` names one that runs. Functions need no network, so that a private engine gets
+    an empty network namespace: there it can take nothing from other engines (a dockerd without a bridge
+    removes the machine's docker0) and touches no firewall.
     """
     if given := os.environ.get("FN_TEST_DOCKER_HOST"):
         yield given
@@ -51,7 +52,7 @@ def _dockerd(program: str, folder: Path) -> Iterator[str]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                program, "-H", host, *(f"--{name}={folder / value}" for name, value in options.items()),
+                need("unshare", "util-linux"), "--net", program, "-H", host, *(f"--{name}={folder / value}" for name, value in options.items()),
                 "--bridge=none", "--iptables=false", "--ip6tables=false",
             ],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
