@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -46,6 +46,9 @@ T = TypeVar("T")
 
 REMEMBERED = 4096
 """Look-ups whose last value is kept for its ETag."""
+MAX_ITEMS = 500
+MAX_BYTES = 4 * 1024 * 1024
+"""Most items, and most bytes of logs, in one request."""
 COMPAT_FOR = 300.0
 """Seconds until it is tried again whether the API node knows our endpoints by now."""
 
@@ -117,7 +120,8 @@ class HTTPDataAccess(DataAccess):
 
     async def enqueue(self, call: Call) -> None:
         async def in_ours() -> None:
-            await self._post("/v1/runner/enqueue", call.wire())
+            # A queue that is down is told at once: the client of the call decides whether to wait.
+            await self._post("/v1/runner/enqueue", call.wire(), final=(errors.QueueUnavailable,))
 
         await self._either(in_ours, lambda: compat.enqueue(self._transport, call))
 
@@ -145,14 +149,18 @@ class HTTPDataAccess(DataAccess):
 
     async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
         async def in_ours() -> list[str]:
-            answer = await self._post("/v1/runner/extend", {"leases": list(keys)})
-            return answer.decode(_Lost).lost
+            lost = []
+            for some in _split(keys):
+                answer = await self._post("/v1/runner/extend", {"leases": some})
+                lost += answer.decode(_Lost).lost
+            return lost
 
         return await self._either(in_ours, _nothing_lost) if keys else []
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         async def in_ours() -> None:
-            await self._post("/v1/runner/release", {"leases": list(keys)})
+            for some in _split(keys):
+                await self._post("/v1/runner/release", {"leases": some})
 
         async def in_fns_words() -> None:
             """Nothing can be given back: the reservation runs out."""
@@ -162,8 +170,11 @@ class HTTPDataAccess(DataAccess):
 
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         async def in_ours() -> list[str]:
-            body = {"finished": [_finished_on_wire(one) for one in batch]}
-            return (await self._post("/v1/runner/finish", body)).decode(_Refused).refused
+            refused = []
+            for some in _split(batch, lambda one: len(one.log)):
+                body = {"finished": [_finished_on_wire(one) for one in some]}
+                refused += (await self._post("/v1/runner/finish", body)).decode(_Refused).refused
+            return refused
 
         async def in_fns_words() -> list[str]:
             for one in batch:
@@ -218,8 +229,9 @@ class HTTPDataAccess(DataAccess):
             return True
         return await self._either(ask, no)
 
-    async def _post(self, path: str, body: object) -> Answer:
-        return _checked(await self._transport.send("POST", path, body=wire.encode(body)), ours=True)
+    async def _post(self, path: str, body: object, *, final: tuple[type[errors.FnError], ...] = ()) -> Answer:
+        answer = await self._transport.send("POST", path, body=wire.encode(body), final=final)
+        return _checked(answer, ours=True)
 
     async def _look_up(
         self, path: str, type_: type[T], missing: type[errors.NotFound], *, ours: bool = False
@@ -303,8 +315,24 @@ def _calls(found: Sequence[_LeasedOnWire]) -> list[LeasedCall]:
     return calls
 
 
+def _split(items: Sequence[T], size: Callable[[T], int] = lambda item: 0) -> Iterator[list[T]]:
+    """*items* in parts that an API node takes in one request; one large item may be a part of its own."""
+    part: list[T] = []
+    total = 0
+    for item in items:
+        if part and (len(part) >= MAX_ITEMS or total + size(item) > MAX_BYTES):
+            yield part
+            part, total = [], 0
+        part.append(item)
+        total += size(item)
+    if part:
+        yield part
+
+
 def _finished_on_wire(one: Finished) -> dict[str, object]:
-    body: dict[str, object] = {"call": one.call.wire(), **bytes_on_wire("log", one.log)}
+    # The payload has done its work: it is not kept, and would only make the request large.
+    call = msgspec.structs.replace(one.call, payload=b"")
+    body: dict[str, object] = {"call": call.wire(), **bytes_on_wire("log", one.log)}
     if one.token:
         body["lease"] = {"token": one.token}
     return body

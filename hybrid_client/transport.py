@@ -47,18 +47,22 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
         repeat: bool = True,
+        final: tuple[type[errors.FnError], ...] = (),
     ) -> Answer:
         """The answer, of a status below 500; *path* is encoded, *wait* is the length of a long poll.
 
         Raises Unauthorized for 401, and the error that the last failed attempt stands for (mostly
-        APINodeUnavailable). Without *repeat* only what was never sent is tried again.
+        APINodeUnavailable). Without *repeat* only what was never sent is tried again; an answer that
+        is one of *final* is told at once.
         """
+
+        def again(exc: BaseException) -> bool:
+            return isinstance(exc, _Failed) and (repeat or not exc.sent) and not isinstance(exc.error, final)
+
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(max(1, self._settings.max_attempts)),
             wait=self._pause,
-            retry=tenacity.retry_if_exception(
-                lambda exc: isinstance(exc, _Failed) and (repeat or not exc.sent)
-            ),
+            retry=tenacity.retry_if_exception(again),
             reraise=True,
         )
         try:

@@ -1,6 +1,7 @@
 """The hybrid client against API nodes that answer, that fail, and that are not there."""
 
 import asyncio
+import json
 import logging
 import socket
 from contextlib import asynccontextmanager
@@ -117,6 +118,14 @@ async def test_retry_after_is_honoured_up_to_the_longest_pause():
         assert 0.3 <= loop.time() - started < 5
 
 
+async def test_a_queue_that_is_down_is_told_at_once():
+    down = (503, {"error": {"message": errors.QueueUnavailable.text}}, {"Retry-After": "1"})
+    async with client_of(down) as (data, script):
+        with pytest.raises(errors.QueueUnavailable):
+            await data.enqueue(Call(id=new_id()))
+        assert len(script.requests) == 1
+
+
 async def test_the_next_address_is_tried_first(closed_port):
     async with scripted((200, APP)) as (script, url):
         down = f"http://127.0.0.1:{closed_port}"
@@ -231,12 +240,25 @@ async def test_an_unreadable_call_does_not_cost_its_neighbours(caplog):
 async def test_a_large_batch_is_handed_in_whole(tmp_path):
     async with live_api(tmp_path) as api, open_data_access(settings(api.base_url)) as data:
         fn = await api.fn()
-        batch = [
-            Finished(call=call_of(fn, type="sync", status="success"), log=b"x" * 1_000_000) for _ in range(3)
-        ]
+        logs = [b"x" * 1_000_000] * 6 + [b"\xff"] * 2000
+        batch = [Finished(call=call_of(fn, type="sync", status="success"), log=log) for log in logs]
         assert await data.finish(batch) == []
-        log = await api.stores.logstore.log(batch[2].call.id)
-        assert sum([len(piece) async for piece in log]) == 1_000_000
+        for one in (batch[0], batch[5], batch[-1]):
+            log = await api.stores.logstore.log(one.call.id)
+            assert b"".join([piece async for piece in log]) == one.log
+
+
+async def test_batches_are_split_into_what_one_request_may_hold():
+    async with client_of((200, {"refused": ["x"], "lost": ["y"]})) as (data, script):
+        keys = [LeaseKey(new_id(), "t") for _ in range(1001)]
+        assert await data.extend(keys) == ["y"] * 3
+        await data.release(keys)
+        call = Call(id=new_id(), status="success", payload=b"not sent again")
+        assert await data.finish([Finished(call=call, log=b"x" * 3_000_000)] * 2) == ["x", "x"]
+        bodies = [json.loads(body) for _, _, _, body in script.requests]
+        counts = [len(body.get("leases") or body["finished"]) for body in bodies]
+        assert counts == [500, 500, 1, 500, 500, 1, 1, 1]
+        assert "payload" not in bodies[-1]["finished"][0]["call"]
 
 
 async def test_heartbeats_bring_back_the_state():
