@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -12,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
-import requests
-from docker.errors import DockerException
 
 from tests.engine.packages import Missing, need
 
@@ -48,15 +47,17 @@ def engine() -> Iterator[str]:
 def _dockerd(program: str, folder: Path) -> Iterator[str]:
     host = f"unix://{folder}/docker.sock"
     log = folder / "log"
-    options = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+    command = [need("unshare", "util-linux"), "--net", program, "-H", host]
+    command += [
+        f"--data-root={folder / 'data'}",
+        f"--exec-root={folder / 'exec'}",
+        f"--pidfile={folder / 'pid'}",
+    ]
+    command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [
-                need("unshare", "util-linux"), "--net", program, "-H", host, *(f"--{name}={folder / value}" for name, value in options.items()),
-                "--bridge=none", "--iptables=false", "--ip6tables=false",
-            ],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         _wait_until_ready(process, host, log)
         yield host
@@ -72,12 +73,16 @@ def _dockerd(program: str, folder: Path) -> Iterator[str]:
 def _wait_until_ready(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
     deadline = time.monotonic() + START
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            client = docker.APIClient(base_url=host, version="auto", timeout=5)
-        except (DockerException, requests.RequestException):
-            time.sleep(0.1)
-        else:
+        if _listens(host):
+            # It listens when it is nearly ready, and answers when it is.
+            client = docker.APIClient(base_url=host, version="auto", timeout=30)
             client.close()
             return
+        time.sleep(0.05)
     last = log.read_text(errors="replace").strip().splitlines()[-3:]
     raise Missing("dockerd did not start: " + " | ".join(last))
+
+
+def _listens(host: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(host.removeprefix("unix://")) == 0
