@@ -47,7 +47,9 @@ def engine() -> Iterator[str]:
 def _dockerd(program: str, folder: Path) -> Iterator[str]:
     host = f"unix://{folder}/docker.sock"
     log = folder / "log"
-    command = [need("unshare", "util-linux"), "--net", program, "-H", host]
+    # It must not outlive a test run that is killed.
+    command = [need("setpriv", "util-linux"), "--pdeathsig", "TERM", need("unshare", "util-linux"), "--net"]
+    command += [program, "-H", host]
     command += [
         f"--data-root={folder / 'data'}",
         f"--exec-root={folder / 'exec'}",
