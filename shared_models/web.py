@@ -160,6 +160,13 @@ async def read_body(request: web.Request) -> bytes:
     """
     if not request.can_read_body:
         return b""
+    content, limit = request.content, request.app[_LIMIT]
+    if content.is_eof() and content.exception() is None:
+        # All of it came with the head, as most bodies do: nothing to wait for.
+        body = content.read_nowait(-1)
+        if limit and len(body) > limit:
+            raise _too_large(limit)
+        return body
     pieces = [piece async for piece in body_pieces(request)]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -178,12 +185,16 @@ async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
                 return
             size += len(piece)
             if limit and size > limit:
-                raise errors.TooLarge(f"Request body too large for this server, max {limit}")
+                raise _too_large(limit)
             yield piece
     except TimeoutError:
         raise errors.TimedOut("Timed out while the request body was read") from None
     except web.RequestPayloadError as exc:
         raise errors.Invalid("Request body cannot be read", detail=str(exc)) from None
+
+
+def _too_large(limit: int) -> errors.TooLarge:
+    return errors.TooLarge(f"Request body too large for this server, max {limit}")
 
 
 def runner_refusals() -> list[web.RouteDef]:
