@@ -216,12 +216,11 @@ class _Output(asyncio.Protocol):
         self.closed = asyncio.Event()
         self._sink = sink
         self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.BaseTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._last = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

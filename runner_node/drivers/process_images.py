@@ -107,6 +107,7 @@ class ProcessImages:
         try:
             async with asyncio.timeout(self._limit):
                 found.venv.parent.mkdir(parents=True, exist_ok=True)
+                (found.venv.parent / ".gitignore").write_text("*\n")
                 with _lock_file(found.venv.with_suffix(".lock")) as descriptor:
                     # Other nodes may share the folder; a file lock has no event to wait for.
                     while not _try_lock(descriptor):  # noqa: ASYNC110
@@ -121,7 +122,6 @@ class ProcessImages:
     async def _make(self, image: str, found: ProcessImage) -> None:
         log.info("installing the requirements of %s", image)
         await _tool(image, sys.executable, "-m", "venv", "--clear", str(found.venv))
-        (found.venv / ".gitignore").write_text("*\n")
         if found.requirements.strip():
             requirements = found.venv / "requirements.txt"
             requirements.write_bytes(found.requirements)
