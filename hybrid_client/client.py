@@ -9,34 +9,24 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-import msgspec
-
-from hybrid_client import compat
+from hybrid_client import compat, on_wire
 from hybrid_client.answers import Answer
 from hybrid_client.settings import ClientSettings
 from hybrid_client.transport import Transport, new_session
 from shared_models import errors, wire
 from shared_models.app import App
-from shared_models.call import (
-    Call,
-    CallOnWire,
-    Finished,
-    Lease,
-    LeasedCall,
-    LeaseKey,
-    bytes_on_wire,
-)
+from shared_models.call import Call, Finished, LeasedCall, LeaseKey
 from shared_models.env import InvalidSettings
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
-from shared_models.trigger import Trigger, TriggerTarget
+from shared_models.trigger import TriggerTarget
 
 __all__ = ["ClientSettings", "HTTPDataAccess", "open_data_access"]
 
@@ -46,9 +36,6 @@ T = TypeVar("T")
 
 REMEMBERED = 4096
 """Look-ups whose last value is kept for its ETag."""
-MAX_ITEMS = 500
-MAX_BYTES = 4 * 1024 * 1024
-"""Most items, and most bytes of logs, in one request."""
 COMPAT_FOR = 300.0
 """Seconds until it is tried again whether the API node knows our endpoints by now."""
 
@@ -77,17 +64,19 @@ class HTTPDataAccess(DataAccess):
     # -- look-ups ------------------------------------------------------------------------------
 
     async def app_id(self, name: str) -> str:
-        found = await self._look_up(f"/v1/apps/{_part(name)}", _AppInEnvelope, errors.AppNotFound)
+        found = await self._look_up(f"/v1/apps/{_part(name)}", on_wire.AppInEnvelope, errors.AppNotFound)
         return _whole(found.app, found.app.id).id
 
     async def app(self, app_id: str) -> App:
-        found = await self._look_up(f"/v1/runner/apps/{_part(app_id)}", _AppInEnvelope, errors.AppNotFound)
+        found = await self._look_up(
+            f"/v1/runner/apps/{_part(app_id)}", on_wire.AppInEnvelope, errors.AppNotFound
+        )
         return _whole(found.app, found.app.id)
 
     async def route(self, app_id: str, path: str) -> Route:
         below = quote(path.removeprefix("/"), safe="/")
         address = f"/v1/runner/apps/{_part(app_id)}/routes/{below}"
-        found = await self._look_up(address, _RouteInEnvelope, errors.RouteNotFound)
+        found = await self._look_up(address, on_wire.RouteInEnvelope, errors.RouteNotFound)
         return _whole(found.route, found.route.image)
 
     async def fn(self, fn_id: str) -> Fn:
@@ -110,7 +99,7 @@ class HTTPDataAccess(DataAccess):
         async def in_ours() -> TriggerTarget:
             query = urlencode({"app": app_name, "type": type_, "source": source})
             address = f"/v1/runner/triggers?{query}"
-            found = await self._look_up(address, _TriggerOnWire, errors.TriggerNotFound, ours=True)
+            found = await self._look_up(address, on_wire.TriggerOnWire, errors.TriggerNotFound, ours=True)
             target = TriggerTarget(trigger=found.trigger, fn=found.fn, app=found.app)
             return _whole(target, found.trigger.id and found.fn.id and found.app.id)
 
@@ -130,11 +119,11 @@ class HTTPDataAccess(DataAccess):
             query = urlencode({"max": limit, "wait": f"{wait:g}", "node": node})
             path = f"/v1/runner/dequeue?{query}"
             answer = _checked(await self._transport.send("GET", path, wait=wait, repeat=False), ours=True)
-            return _calls(answer.decode(_CallsOnWire).calls)
+            return on_wire.leased_calls(answer.decode(on_wire.CallsOnWire).calls)
 
         async def in_fns_words() -> list[LeasedCall]:
             answer = await compat.dequeue(self._transport)
-            return _calls(_checked(answer).decode(_CallsOnWire).calls)
+            return on_wire.leased_calls(_checked(answer).decode(on_wire.CallsOnWire).calls)
 
         return await self._either(in_ours, in_fns_words)
 
@@ -150,16 +139,16 @@ class HTTPDataAccess(DataAccess):
     async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
         async def in_ours() -> list[str]:
             lost = []
-            for some in _split(keys):
+            for some in on_wire.split(keys):
                 answer = await self._post("/v1/runner/extend", {"leases": some})
-                lost += answer.decode(_Lost).lost
+                lost += answer.decode(on_wire.Lost).lost
             return lost
 
         return await self._either(in_ours, _nothing_lost) if keys else []
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         async def in_ours() -> None:
-            for some in _split(keys):
+            for some in on_wire.split(keys):
                 await self._post("/v1/runner/release", {"leases": some})
 
         async def in_fns_words() -> None:
@@ -171,9 +160,9 @@ class HTTPDataAccess(DataAccess):
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         async def in_ours() -> list[str]:
             refused = []
-            for some in _split(batch, lambda one: len(one.log)):
-                body = {"finished": [_finished_on_wire(one) for one in some]}
-                refused += (await self._post("/v1/runner/finish", body)).decode(_Refused).refused
+            for some in on_wire.split(batch, lambda one: len(one.log)):
+                body = {"finished": [on_wire.finished_on_wire(one) for one in some]}
+                refused += (await self._post("/v1/runner/finish", body)).decode(on_wire.Refused).refused
             return refused
 
         async def in_fns_words() -> list[str]:
@@ -191,7 +180,7 @@ class HTTPDataAccess(DataAccess):
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         async def in_ours() -> RunnerState:
             answer = await self._post("/v1/runner/heartbeat", report)
-            state = answer.decode(_State).state
+            state = answer.decode(on_wire.State).state
             return RunnerState.DRAINING if state == RunnerState.DRAINING else RunnerState.ACTIVE
 
         async def in_fns_words() -> RunnerState:
@@ -258,40 +247,6 @@ class _UnknownThere(errors.APINodeUnavailable):
     """The node does not know one of our endpoints."""
 
 
-class _AppInEnvelope(msgspec.Struct, frozen=True):
-    app: App = App()
-
-
-class _RouteInEnvelope(msgspec.Struct, frozen=True):
-    route: Route = Route()
-
-
-class _TriggerOnWire(msgspec.Struct, frozen=True):
-    trigger: Trigger = Trigger()
-    fn: Fn = Fn()
-    app: App = App()
-
-
-class _LeasedOnWire(CallOnWire, frozen=True, kw_only=True):
-    lease: Lease | None = None
-
-
-class _CallsOnWire(msgspec.Struct, frozen=True):
-    calls: list[_LeasedOnWire] = []
-
-
-class _Lost(msgspec.Struct, frozen=True):
-    lost: list[str] = []
-
-
-class _Refused(msgspec.Struct, frozen=True):
-    refused: list[str] = []
-
-
-class _State(msgspec.Struct, frozen=True):
-    state: str = ""
-
-
 def _checked(answer: Answer, *, ours: bool = False) -> Answer:
     """*answer* when it is a success; raises what it stands for otherwise."""
     if answer.status < 300:
@@ -302,40 +257,6 @@ def _checked(answer: Answer, *, ours: bool = False) -> Answer:
         said = answer.message or f"status {answer.status}"
         raise errors.APINodeUnavailable(detail=f"is FN_RUNNER_API_URL that of an API node? ({said})")
     raise answer.error()
-
-
-def _calls(found: Sequence[_LeasedOnWire]) -> list[LeasedCall]:
-    calls = []
-    for one in found:
-        try:
-            calls.append(LeasedCall(call=one.call(), lease=one.lease))
-        except errors.Invalid as exc:
-            # Its lease runs out, and another runner may understand it.
-            log.error("the API node handed out a call that cannot be read: %s", exc.message)
-    return calls
-
-
-def _split(items: Sequence[T], size: Callable[[T], int] = lambda item: 0) -> Iterator[list[T]]:
-    """*items* in parts that an API node takes in one request; one large item may be a part of its own."""
-    part: list[T] = []
-    total = 0
-    for item in items:
-        if part and (len(part) >= MAX_ITEMS or total + size(item) > MAX_BYTES):
-            yield part
-            part, total = [], 0
-        part.append(item)
-        total += size(item)
-    if part:
-        yield part
-
-
-def _finished_on_wire(one: Finished) -> dict[str, object]:
-    # The payload has done its work: it is not kept, and would only make the request large.
-    call = msgspec.structs.replace(one.call, payload=b"")
-    body: dict[str, object] = {"call": call.wire(), **bytes_on_wire("log", one.log)}
-    if one.token:
-        body["lease"] = {"token": one.token}
-    return body
 
 
 def _whole(value: T, key: str) -> T:

@@ -13,7 +13,7 @@ from shared_models.call import Call, Finished, LeasedCall, LeaseKey
 from shared_models.ids import new_id
 from shared_models.runner import RunnerReport
 from shared_models.web import HTTPSettings, json_response, read_body, serving
-from tests.wire.replayer import Bindings
+from tests.wire.matching import Bindings
 
 RECORDED = Path(__file__).parents[1] / "wire" / "scenarios" / "2018-runner"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.wire.replayer import ALPHABET, Answer, Bindings, compare, match_json
+from tests.wire.matching import ALPHABET, Answer, Bindings, compare, match_json
 
 
 def answer(body=b"", status=200, headers=()):
