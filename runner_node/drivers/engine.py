@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -10,13 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import docker
 import requests
 from docker.errors import APIError, DockerException
 
+from runner_node.drivers.threads import Threads
 from shared_models import errors
 
 T = TypeVar("T")
@@ -36,9 +35,9 @@ class Engine:
         self._timeout = timeout
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
-        self._threads = ThreadPoolExecutor(THREADS, "engine")
+        self._threads = Threads(THREADS, "engine")
         # Of their own, so that slow registries do not hold up what runs.
-        self._pulls = ThreadPoolExecutor(PULLS, "pull")
+        self._pulls = Threads(PULLS, "pull")
 
     async def call(self, work: Callable[[docker.APIClient], T]) -> T:
         """The result of *work*, run in a thread; raises APIError as it is, EngineUnavailable for the rest."""
@@ -74,28 +73,24 @@ class Engine:
         return await self.call(work)
 
     def close(self) -> None:
-        """Ends the threads; calls that still run are left to their time limits."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._pulls.shutdown(wait=False, cancel_futures=True)
+        """Closes the connections; calls that still run are left to their time limits."""
         if self._client:
             self._client.close()
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[docker.APIClient], T], limit: float) -> T:
-        loop = asyncio.get_running_loop()
+    async def _run(self, threads: Threads, work: Callable[[docker.APIClient], T], limit: float) -> T:
         try:
-            async with asyncio.timeout(limit):
-                return await loop.run_in_executor(pool, lambda: self._guarded(work))
+            return await threads.run(lambda: self._guarded(work), limit)
         except TimeoutError:
             raise errors.EngineUnavailable(detail=f"no answer within {limit:g} s") from None
 
     def _guarded(self, work: Callable[[docker.APIClient], T]) -> T:
         with _mapped():
+            _probe(self._host)
             return work(self._connected())
 
     def _connected(self) -> docker.APIClient:
         with self._connecting:
             if self._client is None:
-                _probe(self._host)
                 # Asks the engine for its version first, and raises when it does not answer.
                 client = docker.APIClient(
                     base_url=self._host,

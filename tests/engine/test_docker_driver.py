@@ -202,6 +202,42 @@ async def test_a_driver_opens_without_its_engine_and_says_why(tmp_path: Path) ->
             assert "No such file" in caught.value.detail
 
 
+@needs_engine
+async def test_an_engine_that_comes_later_is_used_without_a_restart(
+    engine: str, engine_images: Images, tmp_path: Path
+) -> None:
+    image, node = engine_images.need(BUSYBOX), f"test-{new_id()}"
+    address = tmp_path / "docker.sock"
+    async with driver_for(f"unix://{address}", node) as driver:
+        with pytest.raises(errors.EngineUnavailable):
+            await driver.ping()
+        address.symlink_to(engine.removeprefix("unix://"))
+        await driver.ping()
+        container = await driver.start(spec(image, "exit 5"), bytearray().extend)
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(5)
+        address.unlink()
+        with pytest.raises(errors.EngineUnavailable):
+            await driver.ping()
+        address.symlink_to(engine.removeprefix("unix://"))
+        await driver.ping()
+
+
+@needs_engine
+async def test_the_engine_may_see_the_folder_of_sockets_elsewhere(
+    engine: str, engine_images: Images, tmp_path: Path
+) -> None:
+    """A node in a container and its engine outside know the same folder by different names."""
+    image = engine_images.need(BUSYBOX)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "seen").symlink_to(tmp_path / "real")
+    paths = {"iofs_path": str(tmp_path / "real"), "iofs_docker_path": str(tmp_path / "seen")}
+    async with driver_for(engine, **paths) as driver:
+        container = await driver.start(spec(image, "touch /tmp/iofs/here"), bytearray().extend)
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(0)
+        assert container.io_dir.startswith(str(tmp_path / "real"))
+        assert os.listdir(container.io_dir) == ["here"]
+
+
 async def test_an_engine_that_hangs_is_given_up_after_the_limit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = DriverSettings(
