@@ -21,6 +21,7 @@ from runner_node.func_logs import CallLog
 from runner_node.health import Health
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.job import Job
+from runner_node.loops import looping
 from runner_node.protocols.http_stream import Response, ResponseParser, encode_head
 from runner_node.recorder import Recorder, Result, Stored
 from runner_node.resources import Resources
@@ -249,7 +250,8 @@ async def running_agent(
         settings.max_memory or host.available_memory(), settings.max_cpus or host.available_cpus()
     )
     cached = CachedDataAccess(data, settings.cache_stale, missing)
-    spool = Spool(Path(settings.spool_path), settings.max_spool_size) if settings.spool_path else None
+    folder = Path(settings.spool_path) / node_id if settings.spool_path else None
+    spool = Spool(folder, settings.max_spool_size) if folder else None
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)
     health = Health(cached, driver, scheduler, resources, node_id, address, version)
@@ -259,7 +261,7 @@ async def running_agent(
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)
         stack.push_async_callback(scheduler.close)
-        await stack.enter_async_context(_looping(health.run(), "health"))
+        await stack.enter_async_context(looping(health.run, "health"))
         await stack.enter_async_context(dequeuer.running())
         health.agent_running = lambda: agent.running
         yield agent
@@ -269,13 +271,3 @@ async def running_agent(
 async def _joined(task: asyncio.Task[None], recorder: Recorder) -> None:
     recorder.drain()
     await task
-
-
-@asynccontextmanager
-async def _looping(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})

@@ -20,6 +20,7 @@ import msgspec
 from runner_node.calls import MIB, header_list
 from runner_node.hot_container import StartFailed
 from runner_node.job import Before, Job
+from runner_node.loops import looping
 from runner_node.recorder import Stored
 from shared_models import errors
 from shared_models.call import LeasedCall
@@ -58,23 +59,22 @@ class Dequeuer:
         self._held: dict[str, _Held] = {}
         self._unstarted = 0
         self._room = asyncio.Event()
+        self._holding = asyncio.Event()
         self._pause = PAUSE
         self._ttl = 30.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """On leaving: no new leases, unstarted calls go back, running ones get the drain time."""
-        pull = asyncio.create_task(self._pull(), name="dequeuer")
-        renew = asyncio.create_task(self._renew(), name="lease renewal")
-        try:
-            yield
-        finally:
-            self._agent.health.stopping()
-            pull.cancel()
-            await asyncio.wait({pull})
-            await self._drain()
-            renew.cancel()
-            await asyncio.wait({renew})
+        async with looping(self._renew, "lease renewal"):
+            try:
+                async with looping(self._pull, "dequeuer"):
+                    try:
+                        yield
+                    finally:
+                        self._agent.health.stopping()
+            finally:
+                await self._drain()
 
     # -- pulling -------------------------------------------------------------------------------
 
@@ -94,10 +94,6 @@ class Dequeuer:
                 continue
             except errors.FnError as exc:
                 log.error("the API node refuses to hand out calls: %s (%s)", exc, exc.detail)
-                await asyncio.sleep(LONGEST_PAUSE)
-                continue
-            except Exception:
-                log.exception("dequeue failed")
                 await asyncio.sleep(LONGEST_PAUSE)
                 continue
             self._pause = PAUSE
@@ -129,6 +125,7 @@ class Dequeuer:
             self._ttl = leased.lease.ttl
         task = asyncio.create_task(self._run(leased), name=f"call {leased.call.id}")
         self._held[leased.call.id] = _Held(leased, task)
+        self._holding.set()
         self._unstarted += 1
 
     # -- running -------------------------------------------------------------------------------
@@ -218,9 +215,11 @@ class Dequeuer:
 
     async def _renew(self) -> None:
         while True:
+            await self._holding.wait()
             await asyncio.sleep(self._ttl / RENEWALS)
             keys = [held.leased.key for held in self._held.values() if held.leased.lease]
             if not keys:
+                self._holding.clear()
                 continue
             try:
                 lost = await self._agent.data.extend(keys)

@@ -31,7 +31,7 @@ FIRST_LOOK = 0.002
 LONGEST_LOOK = 0.02
 """Seconds between two looks for a function's socket: short at first, since most are there soon."""
 CHATTY = 16
-"""Calls for which a container that wrote something is expected to write more."""
+"""Calls for which a container that is new, or wrote something, is expected to write more."""
 
 
 class State(enum.Enum):
@@ -80,7 +80,7 @@ class HotContainer:
         self._socket: FunctionSocket | None = None
         self._log = CallLog(settings.max_log_size)
         self._new = True
-        self._chatty = 0
+        self._chatty = CHATTY
         self._timer: asyncio.TimerHandle | None = None
         self._freezer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -227,6 +227,9 @@ class HotContainer:
             raise
         if not self.alive:
             raise errors.EngineUnavailable("The container ended while it was unfrozen")
+        if self._timer:  # it waits for the idle timeout; the next rest begins with the freeze again
+            self._timer.cancel()
+            self._timer = None
         self._to(State.BUSY)
 
     def _arm(self, delay: float) -> None:

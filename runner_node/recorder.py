@@ -91,6 +91,9 @@ class Recorder:
         except errors.FnError as exc:
             await self._one_by_one(batch, finished, exc)
             return True
+        except Exception:
+            log.exception("handing in %d results failed, they are kept", len(batch))
+            return False
         for result in batch:
             if result.call.id in refused:
                 log.warning("call %s: its result was refused, somebody else holds the call", result.call.id)

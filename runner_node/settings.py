@@ -58,7 +58,9 @@ class AgentSettings:
     )
     drain: float = env("FN_DRAIN_SECS", 30.0, "time that running calls get when the node stops", unit="s")
     spool_path: str = env(
-        "FN_SPOOL_PATH", "data/spool", "folder for results that no API node has taken yet; empty: memory only"
+        "FN_SPOOL_PATH",
+        "data/spool",
+        "folder for results that no API node has taken yet, one below it per node; empty: memory only",
     )
     max_spool_size: int = env(
         "FN_MAX_SPOOL_SIZE_BYTES", 1 << 30, "largest size of that folder; beyond it sync results are dropped",

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.engine.images import FDK_HELLO, Images
 from tests.system.nodes import ROOT, Cluster, Node, ask, cluster
 
 pytestmark = pytest.mark.system
@@ -106,11 +107,14 @@ async def test_no_accepted_call_is_lost_when_a_runner_is_killed(tmp_path: Path) 
 
 
 @pytest.mark.engine
-async def test_no_accepted_call_is_lost_with_real_containers(tmp_path: Path, engine, fdk_hello_image) -> None:
+async def test_no_accepted_call_is_lost_with_real_containers(
+    tmp_path: Path, engine: str, engine_images: Images
+) -> None:
+    image = engine_images.need(FDK_HELLO)
     environ = {
         "FN_DRIVER": "docker",
         "DOCKER_HOST": engine,
         "FN_MAX_TOTAL_MEMORY_BYTES": str(1 << 30),
     }
     async with cluster(tmp_path, environ) as nodes:
-        await two_hundred_calls(nodes, fdk_hello_image)
+        await two_hundred_calls(nodes, image)
