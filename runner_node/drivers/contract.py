@@ -74,8 +74,8 @@ class Container(ABC):
     async def drain_output(self) -> None:
         """Returns when what the container wrote before this call has reached its sink.
 
-        Exact where the driver owns the pipes; elsewhere as close as the engine allows, and bounded
-        (tens of milliseconds).
+        Exact where the driver owns the pipes or can see the container's processes; elsewhere as close as
+        the engine allows. Bounded.
         """
 
     @abstractmethod

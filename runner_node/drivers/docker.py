@@ -20,20 +20,17 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
-from runner_node.drivers import io_dirs
+from runner_node.drivers import io_dirs, marks
 from runner_node.drivers.contract import Capabilities, Container, ContainerDriver, ContainerSpec, Exit, Sink
 from runner_node.drivers.engine import Engine, open_engine, words
-from runner_node.drivers.frames import Frames
 from runner_node.drivers.images import Images
+from runner_node.drivers.output import Output
 from runner_node.drivers.settings import DriverSettings
 from runner_node.drivers.spec import NODE_LABEL, create_body
 from shared_models import errors
 
 log = logging.getLogger(__name__)
 
-QUIET = 0.005
-DRAIN = 0.05
-"""Seconds without output after which no more is on its way, and how long that is waited for at most."""
 SWEEP_PAUSE = 5.0
 FIRST_LOOK = 0.005
 LAST_LOOK = 1.0
@@ -134,8 +131,9 @@ class DockerContainer(Container):
         self.id = id_
         self.io_dir = io_dir
         self._engine = engine
-        self._output = _Output(sink)
+        self._output = Output(sink)
         self._on_removed = on_removed
+        self._pid: int | None = None
         self._ended: asyncio.Task[Exit] | None = None
         self._removed: asyncio.Task[None] | None = None
 
@@ -191,7 +189,18 @@ class DockerContainer(Container):
             pause = min(pause * 2, LAST_LOOK)
 
     async def drain_output(self) -> None:
-        await self._output.quiet()
+        await self._output.drain(await self._first_process())
+
+    async def _first_process(self) -> int:
+        """The container's first process when it can be seen from here, else 0; asked once."""
+        if self._pid is None:
+            try:
+                found = await self._engine.call(lambda client: client.inspect_container(self.id))
+            except (APIError, errors.EngineUnavailable):
+                return 0
+            pid = int(found["State"].get("Pid") or 0)
+            self._pid = pid if pid and marks.reachable(pid, found["Id"]) else 0
+        return self._pid
 
     async def remove(self) -> None:
         # Once begun it is finished, whatever becomes of the one who asked.
@@ -207,43 +216,6 @@ class DockerContainer(Container):
             self._ended.cancel()
         io_dirs.remove(self.io_dir)
         self._on_removed()
-
-
-class _Output(asyncio.Protocol):
-    """Reads the attached socket."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.closed = asyncio.Event()
-        self._sink = sink
-        self._frames = Frames()
-        self._transport: asyncio.BaseTransport | None = None
-        self._loop = asyncio.get_running_loop()
-        self._last = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._last = self._loop.time()
-        for piece in self._frames.feed(data):
-            self._sink(piece)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed.set()
-
-    def close(self) -> None:
-        if self._transport:
-            self._transport.close()
-        self.closed.set()
-
-    async def quiet(self) -> None:
-        """Returns when nothing came for QUIET seconds, DRAIN seconds from now at the latest."""
-        begun = self._last = self._loop.time()
-        while not self.closed.is_set() and (now := self._loop.time()) < begun + DRAIN:
-            rest = self._last + QUIET - now
-            if rest <= 0:
-                return
-            await asyncio.sleep(rest)
 
 
 def _harmless(exc: APIError) -> bool:

@@ -16,21 +16,23 @@ class Frames:
 
     def __init__(self) -> None:
         self._head = b""
+        self._stream = 0
         self._left = 0
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The output that *data* has. Must be consumed before the next piece is fed."""
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Stream and output of what *data* has. Must be consumed before the next piece is fed."""
         at = 0
         while at < len(data):
             if self._left:
                 piece = data[at : at + self._left]
                 self._left -= len(piece)
                 at += len(piece)
-                yield piece
+                yield self._stream, piece
                 continue
             wanted = HEAD - len(self._head)
             self._head += data[at : at + wanted]
             at += wanted
             if len(self._head) == HEAD:
+                self._stream = self._head[0]
                 self._left = int.from_bytes(self._head[4:], "big")
                 self._head = b""

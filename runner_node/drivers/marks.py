@@ -28,9 +28,10 @@ class Marks:
             wanted.append(mark)
 
     def forget(self, mark: bytes, stream: int) -> None:
-        """*mark* was not written to *stream* after all."""
-        if mark in self._wanted[stream]:
-            self._wanted[stream].remove(mark)
+        """*mark* was not written to *stream* after all, nor to one behind it."""
+        for later in range(stream, STDERR + 1):
+            if mark in self._wanted[later]:
+                self._wanted[later].remove(mark)
 
     def missing(self, mark: bytes) -> bool:
         """Whether *mark* has yet to come in some stream."""
@@ -38,10 +39,11 @@ class Marks:
 
     def feed(self, stream: int, piece: bytes) -> bytes:
         """*piece*, and what was held back before it, without marks; the beginning of one is held back."""
-        wanted = self._wanted.get(stream)
-        if not wanted:
+        wanted, held = self._wanted.get(stream), self._held.get(stream)
+        if not wanted and not held:
             return piece
-        data = self._held[stream] + piece
+        wanted = wanted or []
+        data = (held or b"") + piece
         for mark in list(wanted):
             at = data.find(mark)
             if at >= 0:

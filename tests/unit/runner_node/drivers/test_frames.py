@@ -19,10 +19,12 @@ OUTPUT = b"out\n" + b"err" * 100 + b"\x01\x00\x00\x00"
 def test_pieces_of_any_size_give_the_same_output(size: int) -> None:
     frames = Frames()
     pieces = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
-    assert b"".join(out for piece in pieces for out in frames.feed(piece)) == OUTPUT
+    assert b"".join(out for piece in pieces for _, out in frames.feed(piece)) == OUTPUT
 
 
 def test_a_cut_at_every_byte_gives_the_same_output() -> None:
     for cut in range(len(STREAM) + 1):
         frames = Frames()
-        assert b"".join([*frames.feed(STREAM[:cut]), *frames.feed(STREAM[cut:])]) == OUTPUT
+        out = [*frames.feed(STREAM[:cut]), *frames.feed(STREAM[cut:])]
+        assert b"".join(piece for _, piece in out) == OUTPUT
+        assert b"".join(piece for stream, piece in out if stream == 2) == b"err" * 100
