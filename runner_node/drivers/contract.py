@@ -33,6 +33,8 @@ class ContainerSpec:
     cpus: int = 0
     tmpfs_size: int = 0
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stdio: bool = False
+    """The function reads calls from stdin and answers on stdout; it gets no socket and no ``FN_LISTENER``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ async def docker_rig(engine: str, **settings: object) -> AsyncIterator[Rig]:
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
     agent_settings = AgentSettings(spool_path="", **settings)  # type: ignore[arg-type]
-    async with open_docker(DriverSettings(docker_host=engine), "agent-test") as driver:
-        async with running_agent(data, driver, agent_settings, "node") as agent:
-            yield Rig(agent, driver, data)  # type: ignore[arg-type]
+    async with (
+        open_docker(DriverSettings(docker_host=engine), "agent-test") as driver,
+        running_agent(data, driver, agent_settings, "node") as agent,
+    ):
+        yield Rig(agent, driver, data)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("callers", [1, 4])
