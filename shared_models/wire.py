@@ -48,6 +48,8 @@ def decode(body: bytes, type_: type[T]) -> T:
         return _struct(_first_document(body), type_, "")
     except (msgspec.MsgspecError, ValueError) as exc:
         raise InvalidJSON(str(exc)) from None
+    except RecursionError:
+        raise InvalidJSON("nested too deeply") from None
 
 
 def compact(raw: bytes) -> bytes:

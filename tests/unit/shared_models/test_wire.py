@@ -51,6 +51,14 @@ def test_what_does_not_fit_is_told_with_its_field(body: bytes, word: str) -> Non
     assert word in raised.value.detail
 
 
+@pytest.mark.parametrize("depth", [1000, 100_000])
+@pytest.mark.parametrize("body", [b"%s", b"%s {}", b'{"name":%s}', b'{"annotations":{"k":%s}}'])
+def test_what_is_nested_too_deeply_is_told_so(body: bytes, depth: int) -> None:
+    with pytest.raises(InvalidJSON) as raised:
+        wire.decode(body % (b"[" * depth + b"]" * depth), Fn)
+    assert raised.value.detail == "nested too deeply"
+
+
 def test_annotation_values_are_kept_as_compact_text() -> None:
     app = wire.decode(b'{"annotations":{"k": { "a b" : [ 1.50 , "\\u00e9 \\" x" ] } }}', App)
     assert texts(app.annotations) == {"k": b'{"a b":[1.50,"\\u00e9 \\" x"]}'}
