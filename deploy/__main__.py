@@ -1,7 +1,7 @@
 """The command ``fn-node``: runs a node until a signal stops it, or prints its settings.
 
 Exit codes: 0 stopped as asked, 1 could not start or broke down, 2 bad settings or command line.
-The only module that reads ``os.environ``.
+Settings are read from ``os.environ`` here and nowhere else.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
         _complain(explain(cause, settings))
-        # Stores say with a ValueError that they do not know a URL's scheme, which only they can tell.
-        return 2 if isinstance(cause, ValueError) else 1
+        return 1
     return 0
 
 
@@ -130,7 +129,7 @@ def explain(exc: BaseException, settings: Settings) -> str:
             where = f"{exc.filename}: " if exc.filename else ""
             return f"{where}{exc.strerror or exc}"
         case FnError():
-            return f"{exc.message}: {exc.detail}" if exc.detail else exc.message
+            return exc.explained
         case ValueError():
             return str(exc)
     more = "" if settings.log.level == "debug" else " (FN_LOG_LEVEL=debug shows where)"

@@ -154,7 +154,7 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
     environ = {**environ, **named}
     kind = read(NodeSettings, environ, []).type
     values: dict[str, Any] = {field: read(group, environ, problems) for field, group in groups(kind).items()}
-    problems.extend(_contradictions(kind, in_force(values)))
+    problems.extend(_contradictions(kind, in_force(values), environ))
     if environ.get("FN_PORT", "").startswith("tcp://"):
         problems.append(
             "FN_PORT comes from a Kubernetes service called fn: set enableServiceLinks: false in the pod, "
@@ -202,8 +202,11 @@ def redact(text: str) -> str:
     return _PASSWORD.sub(r"\1***@", text)
 
 
-def _contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    if node_type == "runner" and not values["FN_RUNNER_API_URL"]:
+def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    # One that is set and bad is named already.
+    if node_type == "runner" and not (
+        values["FN_RUNNER_API_URL"] or environ.get("FN_RUNNER_API_URL", "").strip()
+    ):
         return [
             "FN_RUNNER_API_URL: is not set, and a runner node needs the address of its API node "
             "(for example http://127.0.0.1:8080)"

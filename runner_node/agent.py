@@ -96,11 +96,11 @@ class Agent:
         except StartFailed as failure:
             call_log.write(failure.output)
             if job.sync:
-                self._record(job, _status(failure.error), _reason(failure.error), times.NEVER, call_log)
+                self._record(job, _status(failure.error), failure.error.explained, times.NEVER, call_log)
             raise
         except errors.FnError as exc:
             if job.sync:
-                self._record(job, Status.ERROR, _reason(exc), times.NEVER, call_log)
+                self._record(job, Status.ERROR, exc.explained, times.NEVER, call_log)
             raise
         began = self._loop.time()
         self.running += 1
@@ -224,10 +224,6 @@ def _trusted(exc: errors.FnError, parser: ResponseParser) -> bool:
 
 def _status(exc: errors.FnError) -> Status:
     return Status.TIMEOUT if isinstance(exc, errors.CallTimedOut) else Status.ERROR
-
-
-def _reason(exc: errors.FnError) -> str:
-    return f"{exc.message}: {exc.detail}" if exc.detail else exc.message
 
 
 @asynccontextmanager

@@ -93,7 +93,7 @@ class Dequeuer:
                 await self._back_off(exc)
                 continue
             except errors.FnError as exc:
-                log.error("the API node refuses to hand out calls: %s (%s)", exc, exc.detail)
+                log.error("the API node refuses to hand out calls: %s", exc.explained)
                 await asyncio.sleep(LONGEST_PAUSE)
                 continue
             self._pause = PAUSE
@@ -188,7 +188,7 @@ class Dequeuer:
 
     async def _not_started(self, leased: LeasedCall, error: errors.FnError, output: bytes) -> None:
         call, attempt = leased.call, leased.lease.attempt if leased.lease else 1
-        reason = f"{error.message}: {error.detail}" if error.detail else error.message
+        reason = error.explained
         if isinstance(error, errors.EngineUnavailable):
             await self._give_back(leased, error)
         elif leased.lease is None or attempt >= call.max_attempts():

@@ -78,7 +78,7 @@ class Health:
             self._engine = reason
             return
         if self._engine:
-            log.info("the container engine answers, ready for calls")
+            log.info("ready for calls")
         self._engine = ""
 
     async def _report(self) -> None:

@@ -174,7 +174,7 @@ class HotContainer:
             await asyncio.wait({self._watcher}, timeout=1.0)
             if self._exit is not None:
                 return f"{error.message}: {_how(self._exit)}"
-        return f"{error.message}: {error.detail}" if error.detail else error.message
+        return error.explained
 
     @property
     def chatty(self) -> bool:

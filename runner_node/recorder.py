@@ -106,7 +106,7 @@ class Recorder:
     ) -> None:
         """The API node refuses the whole batch: what is wrong with one must not cost the others."""
         if len(batch) == 1:
-            log.error("call %s: its result was refused: %s (%s)", batch[0].call.id, trouble, trouble.detail)
+            log.error("call %s: its result was refused: %s", batch[0].call.id, trouble.explained)
             self.dropped += 1
             if batch[0].stored:
                 batch[0].stored(False)

@@ -256,9 +256,7 @@ class Scheduler:
         target = queue.target
         self.resources.give(target.memory, target.cpus)
         queue.failures += 1
-        log.warning(
-            "no container for %s: %s (%s)", target.fn_id or target.path, failure.error, failure.error.detail
-        )
+        log.warning("no container for %s: %s", target.fn_id or target.path, failure.error.explained)
         # A bad image or an engine that is away will not be better for the next in line; a start that
         # failed may have been bad luck, unless it happens again.
         hopeless = not isinstance(failure.error, errors.ContainerInitFailed | errors.ContainerInitTimedOut)

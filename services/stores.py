@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from services import urls
+from services.datastore import dialects
 from services.datastore.database import open_database
 from services.datastore.sql import SQLDatastore
 from services.logstore import open_logstore
 from services.logstore.sql import SQLLogStore
-from services.queue import open_queue
+from services.queue import SCHEMES, open_queue
 from shared_models.env import env
 from shared_models.interfaces import Datastore, LogStore, MessageQueue
 
@@ -23,18 +25,21 @@ class StoreSettings:
         "FN_DB_URL",
         "sqlite:///data/fn.db",
         "Where apps, functions, triggers and routes are kept: sqlite:///PATH (//// for an absolute path)",
+        parse=urls.one_of(dialects.SCHEMES),
         secret=True,
     )
     logstore_url: str = env(
         "FN_LOGSTORE_URL",
         "",
         "Where records of calls and their logs are kept; empty: with the functions (FN_DB_URL)",
+        parse=urls.one_of(dialects.SCHEMES),
         secret=True,
     )
     queue_url: str = env(
         "FN_MQ_URL",
         "sqlite:///data/queue.db",
         "Where async calls wait: sqlite:///PATH (durable), or memory:// (lost when the node ends)",
+        parse=urls.one_of(SCHEMES),
         secret=True,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def parse(url: str, variable: str, schemes: Sequence[str]) -> tuple[str, str]:
@@ -12,18 +12,35 @@ def parse(url: str, variable: str, schemes: Sequence[str]) -> tuple[str, str]:
     is how Fn writes an absolute one. Raises a ValueError that names *variable* and the *schemes*,
     and never repeats the URL, which may have a password.
     """
+    try:
+        return _parts(url, schemes)
+    except ValueError as exc:
+        raise ValueError(f"{variable}: {exc}") from None
+
+
+def one_of(schemes: Sequence[str]) -> Callable[[str], str]:
+    """A parser of a setting: the URL as it is, once ``parse`` can read it."""
+
+    def check(url: str) -> str:
+        _parts(url, schemes)
+        return url
+
+    return check
+
+
+def _parts(url: str, schemes: Sequence[str]) -> tuple[str, str]:
     scheme, separator, rest = url.partition("://")
     known = ", ".join(f"{name}://" for name in schemes)
     if not separator:
-        raise ValueError(f"{variable} is not a URL; it begins with one of {known}")
+        raise ValueError(f"is not a URL; it begins with one of {known}")
     if scheme == "bolt":
-        raise ValueError(f"{variable}: bolt:// is not supported; the embedded store is sqlite:///PATH")
+        raise ValueError("bolt:// is not supported; the embedded store is sqlite:///PATH")
     if scheme == "sqlite3" and "sqlite" in schemes:
         scheme, rest = "sqlite", f"/{rest}" if rest.strip("/") else ""
     if scheme not in schemes:
-        raise ValueError(f"{variable}: {scheme}:// is not supported; it begins with one of {known}")
+        raise ValueError(f"{scheme}:// is not supported; it begins with one of {known}")
     if "?" in rest or "#" in rest:
-        raise ValueError(f"{variable}: a {scheme}:// URL takes no parameters")
+        raise ValueError(f"a {scheme}:// URL takes no parameters")
     if rest and not rest.startswith("/"):
-        raise ValueError(f"{variable}: a {scheme}:// URL names no host; write {scheme}:///PATH")
+        raise ValueError(f"a {scheme}:// URL names no host; write {scheme}:///PATH")
     return scheme, rest[1:]

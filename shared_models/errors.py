@@ -37,6 +37,11 @@ class FnError(Exception):
         """The status to answer with."""
         return self.status
 
+    @property
+    def explained(self) -> str:
+        """Message and detail on one line, for logs and records."""
+        return f"{self.message}: {self.detail}" if self.detail else self.message
+
 
 class Invalid(FnError):
     status = http.HTTPStatus.BAD_REQUEST

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from deploy import config
@@ -51,6 +53,29 @@ def test_every_bad_variable_is_named_at_once() -> None:
     for name in (*bad, "FN_RUNNER_API_URL"):
         assert name in text
     assert len(caught.value.problems) == len(bad) + 1
+
+
+def test_urls_of_stores_that_there_are_not_are_bad_values_too() -> None:
+    bad = {
+        "FN_DB_URL": "mysql://me:open@db/fn",
+        "FN_MQ_URL": "bolt:///q",
+        "FN_LOGSTORE_URL": "s3://me:open@s3/logs",
+    }
+    with pytest.raises(InvalidSettings) as caught:
+        read_all(bad, "api")
+    assert [problem.partition("=")[0] for problem in caught.value.problems] == [
+        "FN_DB_URL",
+        "FN_LOGSTORE_URL",
+        "FN_MQ_URL",
+    ]
+    assert "sqlite://" in str(caught.value)
+    assert "open@" not in str(caught.value)
+
+
+def test_a_bad_address_of_the_api_node_is_named_once() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read_all({"FN_RUNNER_API_URL": "ftp://api"}, "runner")
+    assert len(caught.value.problems) == 1
 
 
 def test_a_bad_node_type_is_named_with_what_else_is_bad() -> None:
@@ -142,8 +167,10 @@ def test_config_shows_every_variable_with_its_value_in_force() -> None:
 
 
 def test_config_hides_secrets_and_passwords() -> None:
-    environ = {"FN_RUNNER_TOKEN": "sesame", "FN_MQ_URL": "redis://me:open/1@2@here/queue?password=open"}
-    settings, _ = read_all(environ, "api")
+    settings, _ = read_all({"FN_RUNNER_TOKEN": "sesame"}, "api")
+    assert isinstance(settings, APINode)
+    stores = dataclasses.replace(settings.stores, queue_url="redis://me:open/1@2@here/queue?password=open")
+    settings = dataclasses.replace(settings, stores=stores)
     text = config.table(settings)
     assert "sesame" not in text
     assert "(hidden)" in text
