@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
 .PHONY: help install run test lint types imports bench lock docs clean
@@ -47,7 +47,7 @@ docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
 
 # In an environment of its own, so that what a developer tried out does not get in.
-lock: $(BIN)/python
+lock: $(BIN)/pip
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip --disable-pip-version-check -qq install -e '.[dev]' && \
 	"$$folder/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable > "$$folder/found" && \
@@ -58,7 +58,8 @@ clean:
 
 # -- the virtual environment; its stamps are older than pyproject.toml when something changed ----------
 
-$(BIN)/python:
+# pip is what venv makes last: an environment without it was never finished.
+$(BIN)/pip:
 	@found=; for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
@@ -68,14 +69,23 @@ $(BIN)/python:
 	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	  echo "$$found cannot make virtual environments; install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; \
 	fi; \
+	if ! mkdir -p $(VENV) 2>/dev/null || ! [ -w $(VENV) ]; then \
+	  echo "$(VENV) cannot be made here: make this folder writable, or choose another: make VENV=/path/to/venv" >&2; exit 1; \
+	fi; \
 	echo "Making $(VENV) with $$("$$found" -V) ..."; "$$found" -m venv --clear $(VENV)
 
-$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+# What pip says is kept; of a failure its last error is told, in CI all of it.
+installed = $(PIP) install -c constraints.txt $(1) >$(VENV)/pip.log 2>&1 || { \
+	  [ -z "$$CI" ] || cat $(VENV)/pip.log >&2; \
+	  echo "pip failed: $$(grep ERROR: $(VENV)/pip.log | tail -n 1 | sed 's/.*ERROR: //'). Can this machine reach a package index (PIP_INDEX_URL, PIP_PROXY)? $(VENV)/pip.log has all that pip said" >&2; \
+	  exit 1; }
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing fn-hybrid into $(VENV) ..."
-	@$(PIP) install -c constraints.txt -e .
+	@$(call installed,-e .)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.runtime
 	@echo "Installing the tools of developers into $(VENV) ..."
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(call installed,-e '.[dev]')
 	@touch $@

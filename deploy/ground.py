@@ -16,16 +16,26 @@ class CannotStart(Exception):
     """One line for the user: what is wrong, and what to do."""
 
 
+def check_ports(api: int, runner: int) -> None:
+    """Raises CannotStart unless both nodes can have their ports."""
+    check_port(api, "PORT")
+    check_port(runner, "RUNNER_PORT")
+    if api == runner:
+        raise CannotStart(f"PORT and RUNNER_PORT are both {api}: each node needs one of its own")
+
+
 def check_port(port: int, variable: str) -> None:
     """Raises CannotStart when *port* is taken; *variable* is what chooses another."""
+    if not 0 < port < 65536:
+        raise CannotStart(f"{variable}={port}: must be a port between 1 and 65535")
     with socket.socket() as probe:
         # As the server itself will: a port whose last connections still linger is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except (OSError, OverflowError) as exc:
+        except OSError as exc:
             raise CannotStart(
-                f"port {port} is taken or not allowed ({getattr(exc, 'strerror', None) or exc}): stop what "
+                f"port {port} is taken or not allowed ({exc.strerror}): stop what "
                 f"listens there, or choose another: make run {variable}={(port + 1000) % 65536}"
             ) from None
 

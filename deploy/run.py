@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy.example import Unreachable, deploy_hello, invoke, not_ready
-from deploy.ground import HOST, CannotStart, check_port, prepare_data, runner_token
+from deploy.ground import HOST, CannotStart, check_ports, prepare_data, runner_token
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT = 60.0
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        check_port(options.port, "PORT")
-        check_port(options.runner_port, "RUNNER_PORT")
+        check_ports(options.port, options.runner_port)
         data = prepare_data(options.data)
         return asyncio.run(_run(data, runner_token(data), options.port, options.runner_port))
     except CannotStart as exc:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -12,8 +14,21 @@ from tests.engine.images import Images
 from tests.engine.packages import Missing
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder for what is made under the system's temporary folder: the killed leave nothing behind."""
+    tmp_path_factory.getbasetemp()  # this one stays where it is, for a look at what failed
+    folder = tempfile.mkdtemp(prefix="fnt-")  # short: sockets are in it
+    os.chmod(folder, 0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[str]:
+def engine(temporary_folder: None) -> Iterator[str]:
     """The DOCKER_HOST of a container engine; without one, tests skip on a laptop and fail in CI."""
     try:
         with open_engine() as host:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ground import CannotStart, check_port, prepare_data, runner_token
+from deploy.ground import CannotStart, check_port, check_ports, prepare_data, runner_token
 from deploy.run import environs
 
 
@@ -26,6 +26,20 @@ def test_a_free_port_is_left_free() -> None:
         port = probe.getsockname()[1]
     check_port(port, "PORT")
     check_port(port, "PORT")
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_number_that_is_no_port_is_named_with_the_rule(port: int) -> None:
+    with pytest.raises(CannotStart, match=f"PORT={port}: must be a port between 1 and 65535"):
+        check_port(port, "PORT")
+
+
+def test_both_nodes_cannot_have_the_same_port() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(CannotStart, match=f"both {port}"):
+        check_ports(port, port)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
