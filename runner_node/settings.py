@@ -67,3 +67,8 @@ class AgentSettings:
         unit="bytes",
     )  # fmt: skip
     max_async: int = env("FN_MAX_ASYNC_CALLS", 0, "detached calls run at once; 0: as many as fit in memory")
+    syslog_ca: str = env(
+        "FN_SYSLOG_CA",
+        "",
+        "file of certificates to trust when function logs go to syslog over TLS; empty: those of the system",
+    )

@@ -1,0 +1,175 @@
+"""Ways to a syslog server: streams (TCP, TLS, unix) and datagrams (UDP, unixgram), dialled from a URL."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from typing import NamedTuple, cast
+from urllib.parse import unquote, urlsplit
+
+PORT = 514
+TLS_PORT = 6514
+"""The ports where a URL names none (RFC 5425 for TLS)."""
+BATCH = 32 * 1024
+"""Bytes that are written to a stream at once, and that may wait in it before it counts as full."""
+CLOSING = 1.0
+"""Seconds that a stream gets to send what it holds when it is closed."""
+
+
+class Address(NamedTuple):
+    """Where a syslog URL leads: *host* and *port*, or the *path* of a unix socket."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        # As the log may show it: user and password of a URL are not in it.
+        return f"{self.scheme}://{self.path or f'{self.host}:{self.port}'}"
+
+
+def parse(url: str) -> Address:
+    """The address in one *url*; raises ValueError with the rule that it breaks."""
+    parts = urlsplit(url.strip())
+    match parts.scheme:
+        case "tcp" | "udp" | "tls" | "tcp+tls":
+            if not parts.hostname:
+                raise ValueError("a syslog URL needs a host")
+            port = parts.port or (TLS_PORT if "tls" in parts.scheme else PORT)
+            return Address(parts.scheme, parts.hostname, port, "")
+        case "unix" | "unixgram":
+            if parts.netloc or not parts.path.startswith("/"):
+                raise ValueError("a syslog URL of a unix socket needs an absolute path (unix:///dev/log)")
+            return Address(parts.scheme, "", 0, unquote(parts.path))
+    raise ValueError("a syslog URL needs one of the schemes tcp, udp, tls, tcp+tls, unix, unixgram")
+
+
+class Link(ABC):
+    """One open connection; ``batch`` is the most bytes for one ``write`` (0: one message at a time)."""
+
+    batch: int
+    lost: str = ""
+    """Why the connection is over, or empty; ``changed`` is set when it is."""
+
+    @abstractmethod
+    async def writable(self) -> None:
+        """Returns when ``write`` has room, or when the connection is lost."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Never waits; raises BlockingIOError without room, OSError when the server refuses."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Sends what is held, for at most ``CLOSING`` seconds."""
+
+
+class StreamLink(asyncio.Protocol, Link):
+    """Messages one after the other; *changed* is set when the server closes: an idle sender sees it too."""
+
+    batch = BATCH
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self._changed = changed
+        self._room = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # not by class: uvloop has its own
+        self._transport.set_write_buffer_limits(high=BATCH)
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = str(exc or "the server closed the connection")
+        for event in (self._gone, self._room, self._changed):
+            event.set()
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    async def writable(self) -> None:
+        await self._room.wait()
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    async def close(self) -> None:
+        assert self._transport is not None
+        self._transport.close()
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self._gone.wait()
+        except TimeoutError:
+            self._transport.abort()
+
+
+class DatagramLink(Link):
+    """A message per datagram, on a connected socket of its own: the kernel then tells of a dead server."""
+
+    batch = 0
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        room = loop.create_future()
+        loop.add_writer(self._sock, _resolve, room)
+        try:
+            await room
+        finally:
+            loop.remove_writer(self._sock)
+
+    def write(self, data: bytes) -> None:
+        self._sock.send(data)
+
+    async def close(self) -> None:
+        self._sock.close()
+
+
+def _resolve(room: asyncio.Future[None]) -> None:
+    if not room.done():
+        room.set_result(None)
+
+
+async def dial(address: Address, changed: asyncio.Event, tls: ssl.SSLContext) -> Link:
+    """A link to *address*; raises OSError or ValueError (a host name that is none)."""
+    loop = asyncio.get_running_loop()
+    scheme, host, port, path = address
+    if scheme == "udp":
+        family, kind, proto, _, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+        return _connected(socket.socket(family, kind, proto), where)
+    if scheme == "unixgram":
+        return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path)
+    link = StreamLink(changed)
+    if scheme == "unix":
+        try:
+            await loop.create_unix_connection(lambda: link, path)
+        except OSError as exc:
+            if exc.errno != errno.EPROTOTYPE:
+                raise
+            # Most systems' /dev/log takes datagrams only.
+            return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path)
+    else:
+        context = tls if scheme != "tcp" else None
+        await loop.create_connection(lambda: link, host, port, ssl=context)
+    return link
+
+
+def _connected(sock: socket.socket, where: object) -> DatagramLink:
+    try:
+        sock.setblocking(False)
+        sock.connect(where)  # type: ignore[arg-type]  # what an address is depends on the family
+    except BaseException:
+        sock.close()
+        raise
+    return DatagramLink(sock)
