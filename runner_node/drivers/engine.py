@@ -119,8 +119,10 @@ def _status(message: dict[str, Any]) -> int:
 def _probe(host: str) -> None:
     """Raises OSError when nothing listens on a unix socket; the SDK would leave a socket open then."""
     if host.startswith("unix://"):
+        path = host.removeprefix("unix://")
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(host.removeprefix("unix://"))
+            if code := probe.connect_ex(path):
+                raise OSError(code, os.strerror(code), path)
 
 
 @contextlib.contextmanager
