@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,10 +10,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from api_node.apps import Apps
+from api_node.apps_v1 import AppsV1
 from api_node.auth import RunnerAuth
 from api_node.calls import Calls
+from api_node.calls_v1 import CallsV1
 from api_node.endpoints import Endpoints
 from api_node.fns import Fns
+from api_node.routes_v1 import RoutesV1
 from api_node.runner_api import RunnerAPI
 from api_node.runners import Runners
 from api_node.triggers import Triggers
@@ -58,9 +62,11 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
     endpoints = Endpoints(settings.public_lb_url)
     apps, calls = Apps(stores.datastore), Calls(stores.logstore)
     fns, triggers = Fns(stores.datastore, endpoints), Triggers(stores.datastore, endpoints)
+    v1_apps, v1_routes = AppsV1(stores.datastore), RoutesV1(stores.datastore)
+    v1_calls = CallsV1(stores.datastore, stores.logstore)
     runners, runner = Runners(stores.datastore), RunnerAPI(data)
     guard = RunnerAuth(settings.runner_tokens, everybody=settings.runner_auth == "none")
-    get = _get
+    get, app, slashes = _get, "/v1/apps/{app:[^/]*}", _with_slashes
     return [
         web.post("/v2/apps", apps.create),
         get("/v2/apps", apps.list),
@@ -81,8 +87,21 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         web.put("/v2/triggers/{trigger_id}", triggers.update),
         web.delete("/v2/triggers/{trigger_id}", triggers.remove),
         get("/v2/runners", runners.list),
-        # What Fn 0.3.484's runner nodes ask for.
-        get("/v1/apps/{app}", runner.app_by_name),
+        web.post("/v1/apps", v1_apps.create),
+        get("/v1/apps", v1_apps.list),
+        get("/v1/apps/{app}", slashes(v1_apps.get)),
+        web.patch("/v1/apps/{app}", slashes(v1_apps.update)),
+        web.delete("/v1/apps/{app}", slashes(v1_apps.remove)),
+        web.post(f"{app}/routes", v1_routes.create),
+        get(f"{app}/routes", v1_routes.list),
+        get(f"{app}/routes/{{path:.+}}", v1_routes.get),
+        web.put(f"{app}/routes/{{path:.*}}", v1_routes.put),
+        web.patch(f"{app}/routes/{{path:.*}}", v1_routes.update),
+        web.delete(f"{app}/routes/{{path:.*}}", v1_routes.remove),
+        get(f"{app}/calls", v1_calls.list),
+        get(f"{app}/calls/{{call}}", v1_calls.get),
+        get(f"{app}/calls/{{call}}/log", v1_calls.log),
+        # What Fn 0.3.484's runner nodes ask for besides an app by its name.
         get("/v1/runner/apps/{app_id}", guard(runner.app)),
         get("/v1/runner/apps/{app_id}/routes/{path:.*}", guard(runner.route)),
         web.put("/v1/runner/async", guard(runner.enqueue)),
@@ -103,3 +122,24 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
 def _get(path: str, handler: Handler) -> web.RouteDef:
     # Fn answers HEAD with 405 where it knows GET.
     return web.get(path, handler, allow_head=False)
+
+
+def _with_slashes(handler: Handler) -> Handler:
+    """*handler* of an app by name; where the name has an escaped slash, what that path stands for.
+
+    The v1 API takes an escaped slash for a slash, and no app has one in its name.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if "/" not in request.match_info["app"]:
+            return await handler(request)
+        path = re.sub("%2f", "/", request.rel_url.raw_path, flags=re.IGNORECASE)
+        meant = request.clone(rel_url=request.rel_url.with_path(path, encoded=True, keep_query=True))
+        found = await request.app.router.resolve(meant)
+        if found.http_exception is not None:
+            raise found.http_exception
+        request.match_info.clear()
+        request.match_info.update(found)
+        return await found.handler(request)
+
+    return handle

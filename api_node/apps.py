@@ -6,7 +6,7 @@ from aiohttp import web
 
 from api_node.paging import cursor, page, per_page
 from shared_models import errors, wire
-from shared_models.app import App
+from shared_models.app import App, check_syslog_url
 from shared_models.interfaces import AppFilter, Datastore
 from shared_models.web import json_response, read_body
 
@@ -18,7 +18,7 @@ class Apps:
         self._store = store
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        app = wire.decode(await read_body(request), App)
+        app = await _given(request)
         return json_response((await self._store.insert_app(app)).wire())
 
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -32,7 +32,7 @@ class Apps:
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         app_id = request.match_info["app_id"]
-        change = wire.decode(await read_body(request), App)
+        change = await _given(request)
         if change.id and change.id != app_id:
             raise errors.AppIDMismatch
         return json_response((await self._store.update_app(app_id, change)).wire())
@@ -40,3 +40,11 @@ class Apps:
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_app(request.match_info["app_id"])
         return web.Response(status=204)
+
+
+async def _given(request: web.Request) -> App:
+    app = wire.decode(await read_body(request), App)
+    # Of what an app may have, v1 can set more than v2.
+    if app.syslog_url:
+        check_syslog_url(app.syslog_url)
+    return app

@@ -45,54 +45,65 @@ class Calls:
         return json_response(page([call.record() for call in calls], limit, calls[-1].id if calls else ""))
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response((await self._call(request)).record())
+        call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]
+        return json_response((await call_of(request, self._store, call_id, fn_id=fn_id)).record())
 
     async def log(self, request: web.Request) -> web.StreamResponse:
-        pieces = await self._log(request)
-        # The first piece before the head, so that a store that fails can still be answered for.
-        first = await anext(pieces, b"")
-        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-        await response.prepare(request)
-        if first:
-            await response.write(first)
-        async for piece in pieces:
-            await response.write(piece)
-        await response.write_eof()
-        return response
+        call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]
+        return await log_as_text(request, await log_of(request, self._store, call_id, fn_id=fn_id))
 
-    async def _log(self, request: web.Request) -> AsyncIterator[bytes]:
-        fn_id, call_id = request.match_info["fn_id"], request.match_info["call_id"]
+
+async def log_as_text(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    """The answer that is a log as it is."""
+    # The first piece before the head, so that a store that fails can still be answered for.
+    first = await anext(pieces, b"")
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    await response.prepare(request)
+    if first:
+        await response.write(first)
+    async for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response
+
+
+async def log_of(
+    request: web.Request, store: LogStore, call_id: str, *, fn_id: str = "", app_id: str = ""
+) -> AsyncIterator[bytes]:
+    """The log of a call of that function or app in pieces; raises CallLogNotFound."""
+    try:
+        return await store.log(call_id, fn_id=fn_id, app_id=app_id)
+    except errors.CallLogNotFound:
         try:
-            return await self._store.log(call_id, fn_id=fn_id)
-        except errors.CallLogNotFound:
-            try:
-                call = await self._call(request)
-            except errors.CallNotFound:
-                raise errors.CallLogNotFound from None
-        if not call.final:
-            raise errors.CallLogNotFound(
-                f"Call log not found: the call is {call.status}, its log can be read when it has ended"
-            )
-        return await self._store.log(call_id, fn_id=fn_id)
+            call = await call_of(request, store, call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            raise errors.CallLogNotFound from None
+    if not call.final:
+        raise errors.CallLogNotFound(
+            f"Call log not found: the call is {call.status}, its log can be read when it has ended"
+        )
+    return await store.log(call_id, fn_id=fn_id, app_id=app_id)
 
-    async def _call(self, request: web.Request) -> Call:
-        """The record; a moment is given to one that a runner has yet to hand in.
 
-        Runners answer their clients first and store results of sync calls in batches.
-        """
-        fn_id, call_id = request.match_info["fn_id"], request.match_info["call_id"]
-        deadline = time.monotonic() + PATIENCE
-        # An id of the future is that of a runner whose clock is ahead.
-        fresh = is_id(call_id) and time.time() - time_of(call_id) < FRESH
-        for attempt in range(1000):
-            try:
-                return await self._store.call(call_id, fn_id=fn_id)
-            except errors.CallNotFound:
-                ended = stopping(request).is_set() or client_gone(request)
-                if not fresh or ended or time.monotonic() >= deadline:
-                    raise
-            await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
-        raise errors.CallNotFound
+async def call_of(
+    request: web.Request, store: LogStore, call_id: str, *, fn_id: str = "", app_id: str = ""
+) -> Call:
+    """The record of a call; a moment is given to one that a runner has yet to hand in.
+
+    Runners answer their clients first and store results of sync calls in batches.
+    """
+    deadline = time.monotonic() + PATIENCE
+    # An id of the future is that of a runner whose clock is ahead.
+    fresh = is_id(call_id) and time.time() - time_of(call_id) < FRESH
+    for attempt in range(1000):
+        try:
+            return await store.call(call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            ended = stopping(request).is_set() or client_gone(request)
+            if not fresh or ended or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+    raise errors.CallNotFound
 
 
 def _status(request: web.Request) -> str:

@@ -7,7 +7,6 @@ The contract is docs/hybrid-protocol.md; what Fn 0.3.484's own runners send is a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -26,9 +25,10 @@ from shared_models.call import (
 )
 from shared_models.ids import is_id
 from shared_models.interfaces import DataAccess
+from shared_models.route import clean_path
 from shared_models.runner import RunnerReport
 from shared_models.trigger import HTTP
-from shared_models.web import JSON, client_gone, json_response, read_body, stopping
+from shared_models.web import client_gone, json_response, read_body, stopping, tagged_response
 
 log = logging.getLogger(__name__)
 
@@ -74,28 +74,24 @@ class RunnerAPI:
 
     # -- look-ups ------------------------------------------------------------------------------
 
-    async def app_by_name(self, request: web.Request) -> web.StreamResponse:
-        app = await self._data.app(await self._data.app_id(request.match_info["app"]))
-        return _tagged(request, {"message": "Successfully loaded app", "app": app.wire()})
-
     async def app(self, request: web.Request) -> web.StreamResponse:
         app = await self._data.app(request.match_info["app_id"])
-        return _tagged(request, {"message": "Successfully loaded app", "app": app.wire()})
+        return tagged_response(request, {"message": "Successfully loaded app", "app": app.wire()})
 
     async def route(self, request: web.Request) -> web.StreamResponse:
-        path = "/" + request.match_info["path"]
+        path = clean_path(request.match_info["path"])
         route = await self._data.route(request.match_info["app_id"], path)
-        return _tagged(request, {"message": "Successfully loaded route", "route": route.wire()})
+        return tagged_response(request, {"message": "Successfully loaded route", "route": route.wire()})
 
     async def fn(self, request: web.Request) -> web.StreamResponse:
-        return _tagged(request, (await self._data.fn(request.match_info["fn_id"])).wire())
+        return tagged_response(request, (await self._data.fn(request.match_info["fn_id"])).wire())
 
     async def trigger(self, request: web.Request) -> web.StreamResponse:
         app, source = request.query.get("app", ""), request.query.get("source", "")
         if not app or not source:
             raise errors.Invalid("app and source: must both be given")
         found = await self._data.trigger(app, request.query.get("type", HTTP), source)
-        return _tagged(
+        return tagged_response(
             request, {"trigger": found.trigger.wire(), "fn": found.fn.wire(), "app": found.app.wire()}
         )
 
@@ -190,15 +186,6 @@ def _leased_on_wire(leased: LeasedCall) -> dict[str, object]:
     if leased.lease:
         body["lease"] = leased.lease
     return body
-
-
-def _tagged(request: web.Request, value: object) -> web.StreamResponse:
-    """*value* with its ETag, or 304 when the client has it already."""
-    body = wire.encode(value)
-    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
-    if tag in request.headers.get("If-None-Match", ""):
-        return web.Response(status=304, headers={"ETag": tag})
-    return web.Response(body=body, headers={"Content-Type": JSON, "ETag": tag})
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

@@ -14,6 +14,7 @@ from shared_models.config import Config
 
 SHAPES = frozenset({"", "GENERIC_X86", "GENERIC_ARM", "GENERIC_X86_ARM"})
 SYSLOG_SCHEMES = ("tcp", "udp", "unix", "unixgram", "tcp+tls")
+V1_SYSLOG_SCHEMES = ("udp", "tcp", "tls")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -39,7 +40,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         if not names.is_name(self.name):
             raise errors.AppInvalidName
         annotation_maps.check(self.annotations)
-        if self.syslog_url:
+        if self.syslog_url and not _is_v1_syslog_url(self.syslog_url):
             check_syslog_url(self.syslog_url)
         if self.shape not in SHAPES:
             raise errors.AppInvalidShape
@@ -91,6 +92,25 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         if self.shape:
             body["shape"] = self.shape
         return body
+
+
+def check_v1_syslog_url(text: str) -> None:
+    """Raises InvalidSyslogURL unless *text* is what the v1 API takes: one URL or several, by commas.
+
+    An app may have what either API takes, so that each can change what the other made.
+    """
+    for url in text.split(","):
+        scheme = _SCHEME.match(url.strip())
+        if not scheme or scheme[1].lower() not in V1_SYSLOG_SCHEMES or _BAD_ESCAPE.search(url):
+            raise errors.InvalidSyslogURL(f'invalid syslog url: "{url}"')
+
+
+def _is_v1_syslog_url(text: str) -> bool:
+    try:
+        check_v1_syslog_url(text)
+    except errors.InvalidSyslogURL:
+        return False
+    return True
 
 
 def check_syslog_url(text: str) -> None:

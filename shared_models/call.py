@@ -19,7 +19,7 @@ from shared_models import annotations as annotation_maps
 from shared_models import times
 from shared_models.annotations import Annotations
 from shared_models.config import Config, Headers
-from shared_models.errors import Invalid
+from shared_models.errors import Invalid, InvalidJSON
 from shared_models.ids import is_id
 from shared_models.wire import Int32, Uint32, Uint64
 
@@ -174,15 +174,15 @@ class CallOnWire(_Call, frozen=True, kw_only=True):
 
     def call(self) -> Call:
         """The call; raises Invalid when its id, a time or its base64 is none."""
-        if not is_id(self.id):
-            raise Invalid(f"Call id is not an id: {self.id[:64]!r}")
         fields = {name: getattr(self, name) for name in Call.__struct_fields__}
-        fields["payload"] = bytes_from_wire("payload", self.payload, self.payload_base64)
         for name in ("created_at", "started_at", "completed_at"):
             try:
                 fields[name] = times.normalise(fields[name])
             except ValueError as exc:
-                raise Invalid(f"{name}: {exc}") from None
+                raise InvalidJSON(f"{name}: {exc}") from None
+        if not is_id(self.id):
+            raise Invalid(f"Call id is not an id: {self.id[:64]!r}")
+        fields["payload"] = bytes_from_wire("payload", self.payload, self.payload_base64)
         fields["type"] = self.type or CallType.SYNC
         return Call(**fields)
 

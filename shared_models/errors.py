@@ -4,6 +4,7 @@
     +-- Invalid 400            what was asked for breaks a rule
     +-- Unauthorized 401       no valid token or certificate
     +-- NotFound 404
+    +-- LogNotAcceptable 406
     +-- Conflict 409           it exists already, or somebody else holds it
     +-- TooLarge 413
     +-- BadFunction 502        the function's fault: its author must act
@@ -126,8 +127,20 @@ class AppNameTooLong(Invalid):
     text = "App name must be 255 characters or less"
 
 
+class AppNameTooLongForV1(Invalid):
+    text = "App name must be 30 characters or less"
+
+
 class AppInvalidName(Invalid):
     text = "Invalid app name"
+
+
+class AppMissingNameInPath(Invalid):
+    text = "Missing app name"
+
+
+class AppMissing(Invalid):
+    text = "Missing new application"
 
 
 class AppIDProvided(Invalid):
@@ -305,6 +318,63 @@ class RouteExists(Conflict):
     text = "Route already exists"
 
 
+class RoutePathImmutable(Conflict):
+    text = "Could not update - path is immutable"
+
+
+class RouteMissing(Invalid):
+    text = "Missing new route"
+
+
+class RouteMissingPath(Invalid):
+    text = "Missing route Path"
+
+
+class RouteMissingImage(Invalid):
+    text = "Missing route Image"
+
+
+class RoutePathMalformed(Invalid):
+    text = "Path malformed"
+
+
+class RouteDynamicPath(Invalid):
+    text = "Dynamic URL is not allowed"
+
+
+class RouteInvalidPath(Invalid):
+    text = "Invalid route path format"
+
+
+class RoutePathTooLong(Invalid):
+    text = "Route path must be 700 characters or less"
+
+
+class RouteInvalidType(Invalid):
+    text = "Invalid route Type"
+
+
+class RouteInvalidFormat(Invalid):
+    text = "Invalid route Format"
+
+
+class RouteInvalidTimeout(Invalid):
+    text = (
+        "timeout value is out of range. Sync should be between 0 and 120, async should be between 0 and 3600"
+    )
+
+
+class RouteInvalidIdleTimeout(Invalid):
+    text = "idle_timeout value is out of range. It should be between 0 and 3600"
+
+
+class InvalidCPUs(Invalid):
+    text = (
+        "Cpus is invalid. Value should be either between [0.000 and 1024.000] or [0m and 1024000m] "
+        "milliCPU units"
+    )
+
+
 # -- calls -------------------------------------------------------------------------------------
 
 
@@ -314,6 +384,19 @@ class CallNotFound(NotFound):
 
 class CallLogNotFound(NotFound):
     text = "Call log not found"
+
+
+class LogNotAcceptable(FnError):
+    status = http.HTTPStatus.NOT_ACCEPTABLE
+    text = "unable to respond within acceptable response content types"
+
+
+class InvalidFromTime(Invalid):
+    text = "from_time is not an epoch time"
+
+
+class InvalidToTime(Invalid):
+    text = "to_time is not an epoch time"
 
 
 class LeaseLost(Conflict):
@@ -360,6 +443,27 @@ class ContainerInitFailed(BadFunction):
 
 class ContainerInitTimedOut(TimedOut):
     text = "Container initialization timed out, please ensure you are using the latest fdk and check the logs"
+
+
+class ContainerExited(BadFunction):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"container exit code {code}")
+
+
+class ContainerOutOfMemory(BadFunction):
+    text = (
+        "container out of memory, you may want to raise route.memory for this route (default: 128MB)"
+    )
+
+
+class RequestTooLarge(TooLarge):
+    """As ``/r/`` words it."""
+
+    text = "Request content too large"
+
+
+class InvalidPayload(Invalid):
+    text = "Invalid payload"
 
 
 class CallTimedOut(TimedOut):

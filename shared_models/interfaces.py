@@ -47,14 +47,24 @@ class TriggerFilter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 30
 
 
+class RouteFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of one app's routes by path: *limit* of those after *after*, of *image* where it is given."""
+
+    app_id: str
+    image: str = ""
+    after: str = ""
+    limit: int = 30
+
+
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of calls, newest first: those older than *before* (an id).
+    """A page of calls, newest first: those older than *before* (an id), of the route *path* if given.
 
     ``from_time`` and ``to_time`` (wire text, exclusive) bound ``created_at``.
     """
 
     app_id: str = ""
     fn_id: str = ""
+    path: str = ""
     status: str = ""
     from_time: str = ""
     to_time: str = ""
@@ -151,8 +161,27 @@ class Datastore(ABC):
         """Raises RouteNotFound, also for an unknown app."""
 
     @abstractmethod
+    async def routes(self, page: RouteFilter) -> list[Route]:
+        """Ordered by path; empty for an unknown app."""
+
+    @abstractmethod
     async def insert_route(self, route: Route) -> Route:
-        """The route with its times; raises AppNotFound, RouteExists."""
+        """The route with defaults and times; raises AppNotFound, RouteExists."""
+
+    @abstractmethod
+    async def update_route(self, app_id: str, path: str, change: Route) -> Route:
+        """The route after the change; raises RouteNotFound, RoutePathImmutable."""
+
+    @abstractmethod
+    async def put_route(self, route: Route) -> tuple[Route, bool]:
+        """*route* inserted or, where its app has one of this path, laid over that one.
+
+        Answers it as stored, and whether it is new; raises AppNotFound.
+        """
+
+    @abstractmethod
+    async def remove_route(self, app_id: str, path: str) -> None:
+        """Raises RouteNotFound. The calls of the route stay readable."""
 
     @abstractmethod
     async def put_runner(self, report: RunnerReport) -> RunnerState:

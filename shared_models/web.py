@@ -9,6 +9,7 @@ is decompressed, and escapes in paths are decoded once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import html
 import logging
 import math
@@ -130,6 +131,15 @@ def json_response(body: object, status: int = 200, headers: Mapping[str, str] | 
     )
 
 
+def tagged_response(request: web.Request, body: object) -> web.Response:
+    """*body* as JSON with its ETag, or 304 when the client has it already."""
+    text = wire.encode(body)
+    tag = f'"{hashlib.blake2b(text, digest_size=16).hexdigest()}"'
+    if tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers={"ETag": tag})
+    return web.Response(body=text, headers={"Content-Type": JSON, "ETag": tag})
+
+
 def error_response(exc: BaseException, *, v1: bool, headers: Mapping[str, str] | None = None) -> web.Response:
     """What a client is told of *exc*: of anything but an FnError, that it was an internal error.
 
@@ -148,8 +158,9 @@ def error_response(exc: BaseException, *, v1: bool, headers: Mapping[str, str] |
 
 
 def is_v1(path: str) -> bool:
-    """Whether errors of *path* have the shape of the v1 API."""
-    return path.startswith(("/v1/", "/r/")) or path == "/v1"
+    """Whether errors of *path*, or of what is meant by it, have the shape of the v1 API."""
+    first = path.lstrip("/").partition("/")[0]
+    return first in ("v1", "V1", "r")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -169,6 +180,11 @@ async def read_body(request: web.Request) -> bytes:
         return body
     pieces = [piece async for piece in body_pieces(request)]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def body_limit(request: web.Request) -> int:
+    """The largest body in bytes that this server takes, 0 for no limit."""
+    return request.app[_LIMIT]
 
 
 async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
@@ -261,8 +277,9 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
         telemetry.join_trace(request.headers)
     failure: BaseException | None = None
     try:
-        limit = request.app[_LIMIT]
-        if limit and (request.content_length or 0) > limit:
+        limit = body_limit(request)
+        # Routes have words, and a call id, of their own for it.
+        if limit and (request.content_length or 0) > limit and not request.path.startswith("/r/"):
             raise errors.BodyTooLarge(request.content_length or 0, limit)
         response = await handler(request)
     except web.HTTPException as exc:
@@ -297,7 +314,7 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
 async def _unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamResponse:
     """The answer to a path, or a method, that no route knows."""
     path, v1 = request.path, is_v1(request.path)
-    if exc.status == 404 and (target := await _without_slash(request)):
+    if exc.status in (404, 405) and (target := await _other_slash(request, exc.status)):
         if request.method == "GET":
             return web.Response(
                 status=301,
@@ -316,12 +333,17 @@ async def _unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamR
     return json_response({"error": {"message": exc.reason}} if v1 else {"message": exc.reason}, exc.status)
 
 
-async def _without_slash(request: web.Request) -> str:
-    """The address without the slash at its end when that one is known for this method, else ""."""
+async def _other_slash(request: web.Request, status: int) -> str:
+    """The address with the slash at its end taken off, or put on, when that is known for the method; else "".
+
+    It is put on only where other methods are known without it: what is below a path does not make the
+    path itself one.
+    """
     raw = request.rel_url.raw_path
-    if len(raw) < 2 or not raw.endswith("/") or raw.startswith("//"):
+    if len(raw) < 2 or raw.startswith("//") or (status == 404 and not raw.endswith("/")):
         return ""
-    target = request.rel_url.with_path(raw[:-1], encoded=True, keep_query=True)
+    other = raw[:-1] if raw.endswith("/") else raw + "/"
+    target = request.rel_url.with_path(other, encoded=True, keep_query=True)
     found = await request.app.router.resolve(request.clone(rel_url=target))
     return str(target) if found.http_exception is None else ""
 

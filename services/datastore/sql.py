@@ -17,7 +17,7 @@ from shared_models.app import App
 from shared_models.errors import FnError
 from shared_models.fn import Fn
 from shared_models.ids import new_id
-from shared_models.interfaces import AppFilter, Datastore, FnFilter, TriggerFilter
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, RouteFilter, TriggerFilter
 from shared_models.route import Route
 from shared_models.runner import HEARTBEAT, Runner, RunnerReport, RunnerState
 from shared_models.trigger import Trigger
@@ -197,21 +197,58 @@ class SQLDatastore(Datastore):
     # -- routes --------------------------------------------------------------------------------
 
     async def route(self, app_id: str, path: str) -> Route:
-        query = select(routes).where(routes.c.app_id == app_id, routes.c.path == path)
-        return await self._read_one(query, Route, errors.RouteNotFound)
+        return await self._read_one(
+            select(routes).where(_route_is(app_id, path)), Route, errors.RouteNotFound
+        )
+
+    async def routes(self, page: RouteFilter) -> list[Route]:
+        query = select(routes).where(routes.c.app_id == page.app_id, routes.c.path > page.after)
+        if page.image:
+            query = query.where(routes.c.image == page.image)
+        return await self._read_all(query.order_by(routes.c.path).limit(page.limit), Route)
 
     async def insert_route(self, route: Route) -> Route:
-        now = self._now()
-        new = msgspec.structs.replace(route, created_at=now, updated_at=now)
+        new = route.created(self._now())
 
         async def work(connection: AsyncConnection) -> Route:
             await _one(connection, select(apps).where(apps.c.id == new.app_id), App, errors.AppNotFound)
-            taken = and_(routes.c.app_id == new.app_id, routes.c.path == new.path)
-            await _refuse(connection, routes, taken, errors.RouteExists)
+            await _refuse(connection, routes, _route_is(new.app_id, new.path), errors.RouteExists)
             await connection.execute(insert(routes).values(_row(new)))
             return new
 
         return await self._database.transact(work)
+
+    async def update_route(self, app_id: str, path: str, change: Route) -> Route:
+        return await self._database.transact(
+            lambda connection: self._merge_route(connection, app_id, path, change)
+        )
+
+    async def _merge_route(self, connection: AsyncConnection, app_id: str, path: str, change: Route) -> Route:
+        this = _route_is(app_id, path)
+        old = await _one(connection, select(routes).where(this), Route, errors.RouteNotFound)
+        new = old.merged(change, self._now())
+        if new is not old:
+            await connection.execute(update(routes).where(this).values(_row(new)))
+        return new
+
+    async def put_route(self, route: Route) -> tuple[Route, bool]:
+        async def work(connection: AsyncConnection) -> tuple[Route, bool]:
+            await _one(connection, select(apps).where(apps.c.id == route.app_id), App, errors.AppNotFound)
+            try:
+                return await self._merge_route(connection, route.app_id, route.path, route), False
+            except errors.RouteNotFound:
+                new = route.created(self._now())
+            await connection.execute(insert(routes).values(_row(new)))
+            return new, True
+
+        return await self._database.transact(work)
+
+    async def remove_route(self, app_id: str, path: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            if not (await connection.execute(delete(routes).where(_route_is(app_id, path)))).rowcount:
+                raise errors.RouteNotFound
+
+        await self._database.transact(work)
 
     # -- runners -------------------------------------------------------------------------------
 
@@ -269,6 +306,10 @@ async def _refuse(
 
 def _source_is(app_id: str, type_: str, source: str) -> ColumnElement[bool]:
     return and_(triggers.c.app_id == app_id, triggers.c.type == type_, triggers.c.source == source)
+
+
+def _route_is(app_id: str, path: str) -> ColumnElement[bool]:
+    return and_(routes.c.app_id == app_id, routes.c.path == path)
 
 
 async def _check_trigger(connection: AsyncConnection, new: Trigger) -> None:

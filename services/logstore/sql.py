@@ -170,6 +170,8 @@ class SQLLogStore(LogStore):
 
     async def calls(self, page: CallFilter) -> list[Call]:
         query = _owned(select(*_RECORD), page.fn_id, page.app_id)
+        if page.path:
+            query = query.where(calls.c.path == page.path)
         if page.status:
             query = query.where(calls.c.status == page.status)
         if page.from_time:

@@ -12,7 +12,7 @@ from shared_models import errors, times
 from shared_models.annotations import texts
 from shared_models.app import App
 from shared_models.fn import Fn
-from shared_models.interfaces import AppFilter, Datastore, FnFilter, TriggerFilter
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, RouteFilter, TriggerFilter
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import Trigger
@@ -351,6 +351,97 @@ async def test_a_number_that_the_database_cannot_hold_is_invalid(datastore: Data
         await datastore.insert_route(Route(app_id=app.id, path="/p", image="i", memory=2**64 - 1))
     with pytest.raises(errors.RouteNotFound):
         await datastore.route(app.id, "/p")
+
+
+async def test_a_route_gets_its_defaults_and_is_checked(datastore: Datastore, clock) -> None:
+    app = await an_app(datastore)
+    stored = await datastore.insert_route(Route(app_id=app.id, path="/p", image="i", cpus="0.25"))
+    assert (stored.memory, stored.timeout, stored.idle_timeout) == (128, 30, 30)
+    assert (stored.type, stored.format, stored.cpus) == ("sync", "default", "250m")
+    assert stored.created_at == stored.updated_at == times.to_text(clock())
+    with pytest.raises(errors.RouteMissingImage):
+        await datastore.insert_route(Route(app_id=app.id, path="/none"))
+
+
+async def test_routes_are_listed_by_path_in_code_point_order(datastore: Datastore) -> None:
+    app, other = await an_app(datastore), await an_app(datastore, "other")
+    for name in reversed(NAMES):
+        await datastore.insert_route(Route(app_id=app.id, path=f"/{name}", image=f"i{len(name.encode())}"))
+    await datastore.insert_route(Route(app_id=other.id, path="/A", image="i1"))
+    paths = [f"/{name}" for name in NAMES]
+
+    async def listed(**asked: object) -> list[str]:
+        return [route.path for route in await datastore.routes(RouteFilter(app_id=app.id, **asked))]
+
+    assert await listed() == paths
+    assert await listed(limit=3) == paths[:3]
+    assert await listed(after=paths[2], limit=3) == paths[3:6]
+    assert await listed(after=paths[-1]) == []
+    assert await listed(image="i2") == ["/ß", "/é"]
+    assert await listed(image="I2") == []
+    assert await datastore.routes(RouteFilter(app_id="unknown")) == []
+
+
+async def test_an_update_of_a_route_changes_what_it_names(datastore: Datastore, clock) -> None:
+    app = await an_app(datastore)
+    old = await datastore.insert_route(
+        Route(app_id=app.id, path="/p", image="i", headers={"X-A": ["1"], "b": ["2"]}, config={"K": "v"})
+    )
+    clock.now += 1
+    same = await datastore.update_route(app.id, "/p", Route(path="/p", image="i", memory=128))
+    assert same == old, "nothing changed, not even updated_at"
+    change = Route(image="j", memory=256, headers={"x-a": [], "C": ["3"]}, config={"K": "", "L": "w"})
+    new = await datastore.update_route(app.id, "/p", change)
+    assert new == await datastore.route(app.id, "/p")
+    assert (new.image, new.memory, new.headers, new.config) == (
+        "j", 256, {"b": ["2"], "C": ["3"]}, {"L": "w"},
+    )  # fmt: skip
+    assert old.created_at == new.created_at < new.updated_at == times.to_text(clock())
+    for path, change, error in (
+        ("/p", Route(path="/q"), errors.RoutePathImmutable),
+        ("/p", Route(timeout=121), errors.RouteInvalidTimeout),
+        ("/none", Route(image="i"), errors.RouteNotFound),
+    ):
+        with pytest.raises(error):
+            await datastore.update_route(app.id, path, change)
+    assert await datastore.route(app.id, "/p") == new
+
+
+async def test_a_route_is_put_where_there_is_none_and_merged_where_there_is_one(
+    datastore: Datastore,
+) -> None:
+    app = await an_app(datastore)
+    given = Route(app_id=app.id, path="/p", image="i")
+    with pytest.raises(errors.RouteMissingImage):
+        await datastore.put_route(Route(app_id=app.id, path="/p", memory=64))
+    stored, new = await datastore.put_route(given)
+    assert new
+    assert await datastore.put_route(given) == (stored, False)
+    merged, new = await datastore.put_route(Route(app_id=app.id, path="/p", memory=64))
+    assert (merged.image, merged.memory, new) == ("i", 64, False)
+    with pytest.raises(errors.AppNotFound):
+        await datastore.put_route(Route(app_id="unknown", path="/p", image="i"))
+
+
+async def test_of_many_puts_at_once_one_is_new(datastore: Datastore) -> None:
+    app = await an_app(datastore)
+    outcomes = await asyncio.gather(
+        *(datastore.put_route(Route(app_id=app.id, path="/p", image=f"i{n}")) for n in range(5))
+    )
+    assert sorted(new for _, new in outcomes) == [False] * 4 + [True]
+
+
+async def test_a_removed_route_is_gone(datastore: Datastore) -> None:
+    app = await an_app(datastore)
+    await datastore.insert_route(Route(app_id=app.id, path="/p", image="i"))
+    await datastore.insert_route(Route(app_id=app.id, path="/q", image="i"))
+    await datastore.remove_route(app.id, "/p")
+    with pytest.raises(errors.RouteNotFound):
+        await datastore.route(app.id, "/p")
+    for app_id, path in ((app.id, "/p"), ("unknown", "/q")):
+        with pytest.raises(errors.RouteNotFound):
+            await datastore.remove_route(app_id, path)
+    assert [route.path for route in await datastore.routes(RouteFilter(app_id=app.id))] == ["/q"]
 
 
 # -- runners -----------------------------------------------------------------------------------

@@ -336,6 +336,14 @@ async def test_calls_are_filtered_by_state_and_by_exclusive_times(logstore: LogS
     assert await ids(to_time=at[1], status="success") == []
 
 
+async def test_calls_are_filtered_by_the_path_of_their_route(logstore: LogStore) -> None:
+    made = [a_call(fn_id="", path=path) for path in ("/a", "/b", "/a", "/A", "/a/")]
+    for call in made:
+        await logstore.insert_call(call)
+    found = await logstore.calls(CallFilter(app_id="app", path="/a"))
+    assert [call.id for call in found] == [made[2].id, made[0].id]
+
+
 async def test_a_call_that_has_not_ended_has_no_log_yet(logstore: LogStore) -> None:
     call = await running(logstore)
     with pytest.raises(errors.CallLogNotFound):

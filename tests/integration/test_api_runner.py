@@ -161,7 +161,7 @@ async def test_fns_runners_get_one_call_without_words_that_they_do_not_know(tmp_
         ("enqueue", '{"id":"x"}', "Call id is not an id: 'x'"),
         ("enqueue", '{"id":"ID","priority":3}', "priority: must be 0, 1 or 2"),
         ("enqueue", '{"id":"ID","delay":-1}', "delay: must not be negative"),
-        ("enqueue", '{"id":"ID","created_at":"now"}', "created_at: not an RFC 3339 time: 'now'"),
+        ("enqueue", '{"id":"ID","created_at":"now"}', "Invalid JSON"),
         ("enqueue", '{"id":"ID","payload_base64":"?"}', "payload_base64: not base64"),
         ("enqueue", '{"id":"ID","timeout":"1"}', "Invalid JSON"),
         ("start", "[]", "Invalid JSON"),

@@ -55,18 +55,7 @@ def named(scenarios):
 
 
 RECORDED = scenarios("head-full", "head-limits", "head-publiclb", "head-api")
-QUEUE = [one for one in scenarios("2018-api") if one["name"] in ("hybrid-queue", "hybrid-queue-order")]
-"""Not yet: what needs the v1 API for more than an app, and what waits for half a minute."""
-
-
-def with_app_by_v2(scenario):
-    """*scenario*, whose app is created by the v2 API."""
-    for step in scenario["steps"]:
-        asked = step.get("request", {})
-        if (asked.get("method"), asked.get("path")) == ("POST", "/v1/apps"):
-            asked.update(path="/v2/apps", json=asked["json"]["app"])
-            step["response"]["json"] = step["response"]["json"]["app"]
-    return {**scenario, "clean": "v2"}
+V1 = [one for one in scenarios("2018-full") if one["name"].startswith("v1-")] + scenarios("2018-api")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +67,10 @@ async def test_an_api_node_answers_as_recorded(scenario, api_node):
         await replay(scenario, base_url)
 
 
-@pytest.mark.parametrize("scenario", named(QUEUE))
-async def test_runners_of_fn_are_served_as_recorded(scenario, api_node):
+@pytest.mark.parametrize("scenario", named(V1))
+async def test_the_first_api_and_runners_of_fn_are_served_as_recorded(scenario, api_node):
     async with api_node() as base_url:
-        await replay(with_app_by_v2(scenario), base_url)
+        await replay(scenario, base_url)
 
 
 async def test_a_full_node_answers_unknown_paths_as_recorded(full_node):
@@ -106,7 +95,7 @@ async def test_functions_are_called_as_recorded(scenario, engine, engine_images,
 
 
 def test_every_difference_is_at_a_recorded_step_and_has_a_reason():
-    recorded = {one["name"]: len(one["steps"]) for one in [*RECORDED, *QUEUE]}
+    recorded = {one["name"]: len(one["steps"]) for one in [*RECORDED, *V1]}
     for name, steps in DIFFERENCES.items():
         for number, difference in steps.items():
             assert 0 <= int(number) < recorded[name]

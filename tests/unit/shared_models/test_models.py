@@ -213,8 +213,9 @@ def test_a_call_survives_the_wire(payload: bytes) -> None:
     [({"id": "x"}, "id"), ({"created_at": "yesterday"}, "created_at"), ({"payload_base64": "%"}, "base64")],
 )
 def test_a_call_that_is_none_is_refused_with_its_field(change: dict, word: str) -> None:
-    with pytest.raises(errors.Invalid, match=word):
+    with pytest.raises(errors.Invalid) as raised:
         msgspec.structs.replace(CallOnWire(id=ID), **change).call()
+    assert word in raised.value.message + raised.value.detail
 
 
 def test_a_record_says_what_became_of_a_call_and_not_what_was_sent() -> None:
