@@ -1,0 +1,401 @@
+"""Function logs to syslog, with real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from runner_node import syslog, syslog_links
+from runner_node.syslog import Syslog, open_syslog
+
+HEAD = re.compile(rb"<11>2 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ fn - - - - ")
+SOON = 10.0
+
+
+class Collector:
+    """A stream server: lines in ``lines``, connections counted, reading only while ``reading`` is set."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self.connections = 0
+        self.closed = asyncio.Event()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.add(writer)
+        try:
+            while True:
+                await self.reading.wait()
+                line = await reader.readline()
+                if not line:
+                    break
+                self.lines.put_nowait(line)
+        except ConnectionError:
+            pass
+        finally:
+            self.closed.set()
+            writer.close()
+            self.writers.discard(writer)
+
+    async def next(self) -> bytes:
+        async with asyncio.timeout(SOON):
+            return await self.lines.get()
+
+
+@asynccontextmanager
+async def tcp_server(
+    collector: Collector, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    server = await asyncio.start_server(collector.serve, "127.0.0.1", port, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in list(collector.writers):
+            writer.close()
+        collector.reading.set()
+        while collector.writers:
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not tmp_path: the path of a unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="syslog") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("NO OPENSSL COMMAND: syslog over TLS is not tested")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def send(to: Syslog, url: str, text: bytes = b"hello\n") -> None:
+    to.lines(url, call_id="CALL", app_id="APP", path="/a/b", text=text)
+
+
+def text_of(line: bytes) -> bytes:
+    return line.partition(b" app_id=APP ")[2]
+
+
+async def test_a_line_of_a_route_is_as_fn_writes_it():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        send(to, f"tcp://127.0.0.1:{port}")
+        line = await collector.next()
+    assert HEAD.match(line)
+    assert HEAD.sub(b"", line) == b"call_id=CALL func_name=/a/b app_id=APP hello\n"
+
+
+async def test_a_line_of_a_function_names_the_function():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        to.lines(f"tcp://127.0.0.1:{port}", call_id="C", app_id="A", fn_id="F", text=b"x")
+        assert HEAD.sub(b"", await collector.next()) == b"call_id=C fn_id=F app_id=A x\n"
+
+
+async def test_each_line_is_a_message_and_the_last_one_gets_its_newline():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        send(to, f"tcp://127.0.0.1:{port}", b"one\n\nthr\xff\x00ee")
+        assert [text_of(await collector.next()) for _ in range(3)] == [b"one\n", b"\n", b"thr\xff\x00ee\n"]
+
+
+async def test_a_path_cannot_forge_a_line():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        to.lines(f"tcp://127.0.0.1:{port}", call_id="C", app_id="A", path="/a\n<11>2 b", text=b"x")
+        assert b"func_name=/a_<11>2_b app_id=A x\n" in await collector.next()
+
+
+async def test_pieces_of_a_log_are_put_together_to_lines():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        piece = to.following(f"tcp://127.0.0.1:{port}", call_id="CALL", app_id="APP", path="/p")
+        for data in (b"on", b"e\ntw", b"o\nth", b"ree", b""):
+            piece(data)
+        assert [text_of(await collector.next()) for _ in range(3)] == [b"one\n", b"two\n", b"three\n"]
+
+
+async def test_a_long_line_is_cut_and_says_so():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        send(to, f"tcp://127.0.0.1:{port}", b"x" * 20_000 + b"\nnext\n")
+        long = await collector.next()
+        assert len(long) == syslog.MAX_MESSAGE
+        assert long.endswith(b"xxx [cut: the line has 20000 bytes]\n")
+        assert text_of(await collector.next()) == b"next\n"
+
+
+async def test_a_piece_without_end_is_sent_all_the_same():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        piece = to.following(f"tcp://127.0.0.1:{port}", call_id="CALL", app_id="APP", path="/p")
+        for _ in range(10):
+            piece(b"x" * 1000)
+        assert b" [cut: the line has 9000 bytes]\n" in await collector.next()
+
+
+async def test_several_servers_get_the_same_lines():
+    one, two = Collector(), Collector()
+    async with tcp_server(one) as first, tcp_server(two) as second, open_syslog() as to:
+        send(to, f" tcp://127.0.0.1:{first} , tcp://127.0.0.1:{second}")
+        assert await one.next() == await two.next()
+
+
+async def test_all_calls_share_one_connection_per_url():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        for call in ("C1", "C2", "C3"):
+            to.lines(f"tcp://127.0.0.1:{port}", call_id=call, app_id="A", path="/", text=call.encode())
+            assert f"call_id={call}".encode() in await collector.next()
+    assert collector.connections == 1
+
+
+def received_by(kind: socket.SocketKind, family: int, where: object) -> socket.socket:
+    sock = socket.socket(family, kind)
+    sock.bind(where)  # type: ignore[arg-type]
+    sock.setblocking(False)
+    return sock
+
+
+async def _datagrams(sock: socket.socket, url: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with open_syslog() as to, asyncio.timeout(SOON):
+        send(to, url, b"one\n" + b"x" * 20_000)
+        assert text_of(await loop.sock_recv(sock, 65536)) == b"one\n"
+        long = await loop.sock_recv(sock, 65536)
+        assert len(long) == syslog.MAX_MESSAGE
+        assert long.endswith(b"bytes]\n")
+
+
+async def test_udp_has_a_line_per_datagram():
+    with received_by(socket.SOCK_DGRAM, socket.AF_INET, ("127.0.0.1", 0)) as sock:
+        await _datagrams(sock, f"udp://127.0.0.1:{sock.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("scheme", ["unixgram", "unix"])
+async def test_a_unix_socket_that_takes_datagrams_gets_a_line_per_datagram(folder: Path, scheme: str):
+    with received_by(socket.SOCK_DGRAM, socket.AF_UNIX, str(folder / "log")) as sock:
+        await _datagrams(sock, f"{scheme}://{folder}/log")
+
+
+async def test_a_unix_socket_that_nobody_empties_gets_every_line_when_it_is_emptied(folder: Path):
+    loop = asyncio.get_running_loop()
+    with received_by(socket.SOCK_DGRAM, socket.AF_UNIX, str(folder / "log")) as sock:
+        async with open_syslog() as to, asyncio.timeout(SOON):
+            send(to, f"unixgram://{folder}/log", b"".join(b"%d\n" % number for number in range(1000)))
+            got = [int(text_of(await loop.sock_recv(sock, 65536))) for _ in range(1000)]
+    assert got == list(range(1000))
+
+
+async def test_a_unix_stream_gets_lines(folder: Path):
+    collector = Collector()
+    server = await asyncio.start_unix_server(collector.serve, folder / "log")
+    async with open_syslog() as to:
+        send(to, f"unix://{folder}/log")
+        assert text_of(await collector.next()) == b"hello\n"
+    server.close()
+    await collector.closed.wait()
+
+
+@pytest.mark.parametrize("scheme", ["tls", "tcp+tls"])
+async def test_tls_trusts_the_given_certificates(certificate: tuple[str, str], scheme: str):
+    collector = Collector()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with tcp_server(collector, tls=context) as port, open_syslog(certificate[0]) as to:
+        send(to, f"{scheme}://127.0.0.1:{port}")
+        assert text_of(await collector.next()) == b"hello\n"
+
+
+async def test_tls_sends_nothing_to_a_server_that_it_does_not_trust(
+    certificate: tuple[str, str], caplog: pytest.LogCaptureFixture
+):
+    collector = Collector()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    async with tcp_server(collector, tls=context) as port, open_syslog() as to:
+        send(to, f"tls://127.0.0.1:{port}")
+        async with asyncio.timeout(SOON):
+            while "CERTIFICATE_VERIFY_FAILED" not in caplog.text:
+                await asyncio.sleep(0.005)
+    assert collector.lines.empty()
+
+
+async def test_certificates_that_cannot_be_read_keep_the_node_from_starting(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"FN_SYSLOG_CA=.*none.pem.*No such file"):
+        async with open_syslog(str(tmp_path / "none.pem")):
+            pass
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def test_a_dead_server_costs_its_oldest_lines_and_two_lines_of_log(caplog: pytest.LogCaptureFixture):
+    port = free_port()
+    url = f"tcp://user:secret@127.0.0.1:{port}"
+    async with open_syslog() as to:
+        for _ in range(40):
+            send(to, url, b"x" * 990 + b"\n" + b"y" * 50_000)
+            await asyncio.sleep(0)
+        assert to.dropped == 0
+        for number in range(2000):
+            send(to, url, b"%d" % number + b"x" * 1000)
+        assert to.dropped > 500
+        queue = to._servers[url]._queue
+        assert sum(map(len, queue)) <= syslog.QUEUE
+        assert text_of(queue[-1]).startswith(b"1999x")
+        async with asyncio.timeout(SOON):
+            while "cannot be reached" not in caplog.text:
+                await asyncio.sleep(0.005)
+    assert caplog.text.count("oldest lines are dropped") == 1
+    assert caplog.text.count("cannot be reached") == 1
+    assert "secret" not in caplog.text
+
+
+async def test_a_node_stops_without_a_dead_server(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syslog, "FLUSH", 0.05)
+    port = free_port()
+    async with asyncio.timeout(SOON):
+        async with open_syslog() as to:
+            send(to, f"tcp://127.0.0.1:{port}")
+    assert to.dropped == 1
+
+
+async def test_a_node_that_stops_sends_what_is_queued():
+    collector = Collector()
+    async with tcp_server(collector) as port:
+        async with open_syslog() as to:
+            send(to, f"tcp://127.0.0.1:{port}", b"".join(b"%d\n" % number for number in range(5000)))
+        got = [text_of(await collector.next()) for _ in range(5000)]
+    assert got[-1] == b"4999\n"
+
+
+async def test_a_slow_server_gets_the_newest_lines_when_it_reads_again():
+    collector = Collector()
+    collector.reading.clear()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        url = f"tcp://127.0.0.1:{port}"
+        for number in range(20_000):
+            send(to, url, b"%d " % number + b"x" * 1000)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        assert to.dropped > 0
+        collector.reading.set()
+        got = 0
+        while not text_of(await collector.next()).startswith(b"19999 "):
+            got += 1
+        assert got + 1 + to.dropped == 20_000
+
+
+async def test_a_server_that_restarts_gets_the_lines_that_came_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syslog, "PAUSE", 0.01)
+    before, after = Collector(), Collector()
+    async with open_syslog() as to:
+        async with tcp_server(before) as port:
+            url = f"tcp://127.0.0.1:{port}"
+            send(to, url, b"before\n")
+            assert text_of(await before.next()) == b"before\n"
+        send(to, url, b"meanwhile\n")
+        async with tcp_server(after, port):
+            assert text_of(await after.next()) == b"meanwhile\n"
+
+
+async def test_a_connection_that_nobody_uses_is_closed_and_made_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syslog, "IDLE", 0.02)
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        for _ in range(2):
+            collector.closed.clear()
+            send(to, f"tcp://127.0.0.1:{port}")
+            assert text_of(await collector.next()) == b"hello\n"
+            async with asyncio.timeout(SOON):
+                await collector.closed.wait()
+                while to._servers:
+                    await asyncio.sleep(0.001)
+    assert collector.connections == 2
+
+
+async def test_a_server_that_stays_away_is_forgotten(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syslog, "IDLE", 0.02)
+    monkeypatch.setattr(syslog, "PAUSE", 0.005)
+    async with open_syslog() as to:
+        send(to, f"tcp://127.0.0.1:{free_port()}")
+        async with asyncio.timeout(SOON):
+            while to._servers:
+                await asyncio.sleep(0.001)
+        assert to.dropped == 1
+
+
+async def test_an_unusable_url_is_said_once_and_the_others_get_their_lines(caplog: pytest.LogCaptureFixture):
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        for _ in range(3):
+            send(to, f"udp:nohost,tcp://127.0.0.1:{port}")
+            assert text_of(await collector.next()) == b"hello\n"
+    assert caplog.text.count("a syslog URL needs a host") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("tcp://h:1", "tcp://h:1"),
+        ("TCP://h", "tcp://h:514"),
+        ("udp://h:514", "udp://h:514"),
+        ("tls://me:secret@h", "tls://h:6514"),
+        ("tcp+tls://h", "tcp+tls://h:6514"),
+        ("unixgram:///dev/log", "unixgram:///dev/log"),
+    ],
+)
+def test_an_address_is_read_from_a_url_and_shown_without_its_password(url: str, address: str):
+    assert str(syslog_links.parse(url)) == address
+
+
+@pytest.mark.parametrize(
+    "url", ["", "tcp://", "udp:nohost", "tcp://h:99999", "tcp://[h", "http://h", "unix://dev/log", "yo"]
+)
+def test_what_leads_nowhere_is_no_address(url: str):
+    with pytest.raises(ValueError, match=r"syslog URL|Port|IPv6"):
+        syslog_links.parse(url)
+
+
+def test_it_works_on_the_event_loop_of_nodes(folder: Path):
+    async def both() -> None:
+        collector = Collector()
+        with received_by(socket.SOCK_DGRAM, socket.AF_UNIX, str(folder / "log")) as sock:
+            async with tcp_server(collector) as port, open_syslog() as to:
+                send(to, f"tcp://127.0.0.1:{port},unixgram://{folder}/log")
+                assert text_of(await collector.next()) == b"hello\n"
+                async with asyncio.timeout(SOON):
+                    got = await asyncio.get_running_loop().sock_recv(sock, 65536)
+                assert text_of(got) == b"hello\n"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(both())
