@@ -15,7 +15,10 @@ SOCKET = "lsnr.sock"
 """The name under which a function makes its socket in the directory that it shares with the runner."""
 
 Sink = Callable[[bytes], None]
-"""Takes pieces of what a container writes to stdout and stderr, in order, on the event loop."""
+"""Takes pieces of what a container writes to stdout and stderr, in order, on the event loop.
+
+The one that is given as *talk* takes stdout alone, and ``b""`` once when there is no more of it.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Container(ABC):
 
     id: str
     io_dir: str
-    """Host path of the directory in which the function makes ``lsnr.sock``."""
+    """Host path of the directory in which the function makes ``lsnr.sock``; empty with ``spec.stdio``."""
 
     @abstractmethod
     async def freeze(self) -> None:
@@ -77,12 +80,48 @@ class Container(ABC):
         """Returns when what the container wrote before this call has reached its sink.
 
         Exact where the driver owns the pipes or can see the container's processes; elsewhere as close as
-        the engine allows. Bounded.
+        the engine allows. Bounded. What goes to *talk* is not waited for.
+        """
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Writes to stdin, no faster than the function reads; writers take turns.
+
+        Raises FunctionResponseError when the function has closed stdin (where the engine tells; else it
+        waits) or has ended. Given up in the middle it has written a part of *data*: the container is then
+        of no more use. For containers with ``spec.stdio``, as the next three are.
+        """
+
+    @abstractmethod
+    async def close_stdin(self) -> None:
+        """The function reads all that was written, and then the end. Idempotent; never raises."""
+
+    @abstractmethod
+    def pause_talk(self) -> None:
+        """Until ``resume_talk`` nothing is given to *talk*, its end neither.
+
+        What the function says meanwhile is held back, and beyond a bound (some 100 KiB) is not read: the
+        function waits. How it ended is told all the same.
+        """
+
+    @abstractmethod
+    def resume_talk(self) -> None:
+        """Gives what was held back to *talk* before it returns, and then what comes."""
+
+    @abstractmethod
+    async def sample(self) -> dict[str, int]:
+        """What the container has used; {} when that cannot be told. Never raises; slows no call.
+
+        net_rx, net_tx, mem_limit, mem_usage, disk_read, disk_write in bytes; cpu_user, cpu_total,
+        cpu_kernel in nanoseconds.
         """
 
     @abstractmethod
     async def remove(self) -> None:
-        """Kills and removes it with all that it left, frozen or not. Idempotent; never raises."""
+        """Kills and removes it with all that it left, frozen or not. Idempotent; never raises.
+
+        What was held back from *talk* is dropped, and *talk* is told the end if it was not yet.
+        """
 
 
 class ContainerDriver(ABC):
@@ -102,10 +141,14 @@ class ContainerDriver(ABC):
         """
 
     @abstractmethod
-    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+    async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         """Creates and starts a container whose output goes to *sink*. *spec.image* must be available.
 
-        Returns when the engine says that it runs, not when the function is ready. Raises
+        With ``spec.stdio`` stdout goes to *talk* and only stderr to *sink*, and stdin is open; without it
+        *talk* is not used, and stdin is at its end.
+
+        Returns when the engine says that it runs - with ``spec.stdio`` and an image that has a health
+        check: when it is healthy or has ended - not when the function is ready. Raises
         ContainerInitFailed (with the engine's words as detail) when this image cannot be started,
         DoesNotFit when the engine refuses the resources, EngineUnavailable; leaves nothing behind then.
         """

@@ -20,13 +20,15 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
-from runner_node.drivers import io_dirs, marks
+from runner_node.drivers import io_dirs, marks, stats
 from runner_node.drivers.contract import Capabilities, Container, ContainerDriver, ContainerSpec, Exit, Sink
 from runner_node.drivers.engine import Engine, open_engine, words
 from runner_node.drivers.images import Images
 from runner_node.drivers.output import Output
 from runner_node.drivers.settings import DriverSettings
 from runner_node.drivers.spec import NODE_LABEL, create_body
+from runner_node.drivers.stdin import Stdin
+from runner_node.drivers.talk import Talk
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ SWEEP_PAUSE = 5.0
 FIRST_LOOK = 0.005
 LAST_LOOK = 1.0
 REMOVALS = 3
+HEALTH_PAUSE = 0.1
+HEALTH_LIMIT = 120.0
+"""Seconds between two looks at a container's health, and how long it may take to become healthy."""
 
 
 class DockerDriver(ContainerDriver):
@@ -61,14 +66,14 @@ class DockerDriver(ContainerDriver):
     async def ensure_image(self, image: str) -> None:
         await self._images.ensure(image)
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+    async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         network = min(self._settings.networks, key=self._on_network.__getitem__, default="")
         self._on_network[network] += 1
         container = DockerContainer(
             self._engine,
             spec.id,
-            io_dirs.make(os.path.join(self._folder, spec.id)),
-            sink,
+            "" if spec.stdio else io_dirs.make(os.path.join(self._folder, spec.id)),
+            Output(sink, Talk(talk) if spec.stdio else None),
             on_removed=lambda: self._forget(container, network),
         )
         self._containers.add(container)
@@ -82,6 +87,8 @@ class DockerDriver(ContainerDriver):
         )
         try:
             await container.start(body)
+            if spec.stdio:
+                await container.until_healthy()
         except APIError as exc:
             await container.remove()
             raise _start_error(exc) from exc
@@ -99,7 +106,7 @@ class DockerDriver(ContainerDriver):
         await asyncio.gather(*(container.remove() for container in self._containers), self._images.close())
 
     def _seen_by_engine(self, io_dir: str) -> str:
-        if not self._settings.iofs_docker_path:
+        if not io_dir or not self._settings.iofs_docker_path:
             return io_dir
         root = os.path.abspath(self._settings.iofs_path) if self._settings.iofs_path else self._folder
         return os.path.join(self._settings.iofs_docker_path, os.path.relpath(io_dir, root))
@@ -126,12 +133,13 @@ class DockerContainer(Container):
     """A container from its creation on; ``DockerDriver.start`` calls ``start`` once."""
 
     def __init__(
-        self, engine: Engine, id_: str, io_dir: str, sink: Sink, on_removed: Callable[[], None]
+        self, engine: Engine, id_: str, io_dir: str, output: Output, on_removed: Callable[[], None]
     ) -> None:
         self.id = id_
         self.io_dir = io_dir
         self._engine = engine
-        self._output = Output(sink)
+        self._output = output
+        self._stdin: Stdin | None = None
         self._on_removed = on_removed
         self._pid: int | None = None
         self._ended: asyncio.Task[Exit] | None = None
@@ -150,8 +158,47 @@ class DockerContainer(Container):
         except BaseException:
             attached.close()
             raise
+        if body["OpenStdin"]:
+            self._stdin = Stdin((await self._engine.attach_stdin(self.id)).detach())
         await self._engine.call(lambda client: client.start(self.id))
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.id}")
+
+    async def until_healthy(self) -> None:
+        """Returns when the image's health check, if it has one, finds it healthy, or when it has ended."""
+        deadline = asyncio.get_running_loop().time() + HEALTH_LIMIT
+        while True:
+            state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]
+            health = (state.get("Health") or {}).get("Status", "none")
+            if health in ("none", "healthy") or not state.get("Running"):
+                return
+            if health == "unhealthy":
+                raise errors.ContainerInitFailed(detail="the image's health check says: unhealthy")
+            if asyncio.get_running_loop().time() >= deadline:
+                raise errors.ContainerInitTimedOut(detail=f"not healthy within {HEALTH_LIMIT:g} s")
+            await asyncio.sleep(HEALTH_PAUSE)
+
+    async def write(self, data: bytes) -> None:
+        if self._stdin is None:
+            raise errors.FunctionResponseError(detail="stdin is closed")
+        await self._stdin.write(data)
+
+    async def close_stdin(self) -> None:
+        if self._stdin:
+            await self._stdin.close()
+
+    def pause_talk(self) -> None:
+        self._output.pause_talk()
+
+    def resume_talk(self) -> None:
+        self._output.resume_talk()
+
+    async def sample(self) -> dict[str, int]:
+        if self._removed or (self._ended and self._ended.done()):
+            return {}
+        if pid := await self._first_process():
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                return stats.from_cgroups(pid)
+        return stats.from_engine(await self._engine.stats(self.id))
 
     async def freeze(self) -> None:
         await self._signal(lambda client: client.pause(self.id))
@@ -173,9 +220,16 @@ class DockerContainer(Container):
         return await asyncio.shield(self._ended)
 
     async def _end(self) -> Exit:
-        await self._output.closed.wait()
+        try:
+            return await self._until_ended()
+        finally:
+            if self._stdin:
+                self._stdin.abandon()
+
+    async def _until_ended(self) -> Exit:
         pause = FIRST_LOOK
         while True:
+            await self._output.unclear.wait()
             try:
                 state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]
                 # A function may close its outputs and run on, and an engine may restart.
@@ -211,10 +265,13 @@ class DockerContainer(Container):
     async def _remove(self) -> None:
         await _remove(self._engine, self.id)
         self._output.close()
+        if self._stdin:
+            self._stdin.abandon()
         if self._ended:
             await asyncio.wait({self._ended}, timeout=LAST_LOOK)
             self._ended.cancel()
-        io_dirs.remove(self.io_dir)
+        if self.io_dir:
+            io_dirs.remove(self.io_dir)
         self._on_removed()
 
 

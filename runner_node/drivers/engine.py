@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 THREADS = 16
 PULLS = 4
+SAMPLES = 4
+STATS_LIMIT = 3.0
+"""Seconds for a sample: an engine may wait for its own next look, a second apart."""
 GRACE = 2.0
 """Seconds that a call may take beyond its limit for the socket, before it is given up for lost."""
 
@@ -38,6 +41,7 @@ class Engine:
         self._threads = Threads(THREADS, "engine")
         # Of their own, so that slow registries do not hold up what runs.
         self._pulls = Threads(PULLS, "pull")
+        self._samples = Threads(SAMPLES, "sample")
 
     async def call(self, work: Callable[[docker.APIClient], T]) -> T:
         """The result of *work*, run in a thread; raises APIError as it is, EngineUnavailable for the rest."""
@@ -58,9 +62,29 @@ class Engine:
 
     async def attach(self, container: str) -> socket.socket:
         """A socket on which the engine sends what *container* writes from now on, in frames."""
+        return await self._attach(container, {"stdout": 1, "stderr": 1, "stream": 1})
 
+    async def attach_stdin(self, container: str) -> socket.socket:
+        """A socket that leads to stdin of *container*; the engine closes stdin when this is closed.
+
+        Apart from the output's: an engine that closes a connection on which it has something to read may
+        take with it the end of what it sent.
+        """
+        return await self._attach(container, {"stdin": 1, "stream": 1})
+
+    async def stats(self, container: str) -> dict[str, Any]:
+        """One answer of ``/containers/{id}/stats``; {} when there is none. Holds up no other call."""
+
+        def work(client: docker.APIClient) -> dict[str, Any]:
+            return dict(client.stats(container, stream=False, one_shot=True))
+
+        try:
+            return await self._run(self._samples, work, STATS_LIMIT)
+        except (DockerException, errors.EngineUnavailable):
+            return {}
+
+    async def _attach(self, container: str, params: dict[str, int]) -> socket.socket:
         def work(client: docker.APIClient) -> socket.socket:
-            params = {"stdout": 1, "stderr": 1, "stream": 1}
             held: Any = client.attach_socket(container, params)
             # The SDK's socket lives and dies with its response; ours is a copy that the loop may own.
             copy = socket.socket(fileno=os.dup(held.fileno()))

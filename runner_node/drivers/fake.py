@@ -1,7 +1,8 @@
 """Scripted containers inside this process, for tests: real unix sockets, no engine.
 
 A ``Behaviour`` says what happens to containers of an image. What a container serves is the http-stream
-contract: ``POST /call``, one call after another on a connection.
+contract: ``POST /call``, one call after another on a connection; or, with ``ContainerSpec.stdio``, its
+stdin, where each piece that is written counts as one call.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from runner_node.drivers.contract import (
     Exit,
     Sink,
 )
+from runner_node.drivers.fake_stdio import FakeStdin
+from runner_node.drivers.talk import Talk
 from shared_models import errors
 
 FAILED = Exit(1)
@@ -80,6 +83,9 @@ class Behaviour:
     """The call after whose answer it exits."""
     exit: Exit = FAILED
     """How it exits in or after a call."""
+    stdio: Callable[[bytes], bytes] = bytes
+    """What it says on stdout to each piece of stdin; to ``b""``, the end, before it exits with 0."""
+    sample: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class FakeDriver(ContainerDriver):
@@ -116,15 +122,15 @@ class FakeDriver(ContainerDriver):
         if behaviour.pull_error:
             raise behaviour.pull_error
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+    async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         await self.ping()
         behaviour = self.behaviours.get(spec.image)
         if behaviour is None:
             raise errors.ContainerInitFailed(detail=f"no such image: {spec.image}")
         if behaviour.start_error:
             raise behaviour.start_error
-        io_dir = io_dirs.make(os.path.join(self._folder, spec.id))
-        container = FakeContainer(self, spec, behaviour, io_dir, sink)
+        io_dir = "" if spec.stdio else io_dirs.make(os.path.join(self._folder, spec.id))
+        container = FakeContainer(self, spec, behaviour, io_dir, sink, talk)
         self.containers.append(container)
         self.started += 1
         return container
@@ -139,8 +145,9 @@ class FakeContainer(Container):
     """Runs from its making on; ``spec`` is what it was asked for, ``calls`` how many it took."""
 
     def __init__(
-        self, driver: FakeDriver, spec: ContainerSpec, behaviour: Behaviour, io_dir: str, sink: Sink
-    ) -> None:
+        self, driver: FakeDriver, spec: ContainerSpec, behaviour: Behaviour, io_dir: str, sink: Sink,
+        talk: Sink | None,
+    ) -> None:  # fmt: skip
         self.id = spec.id
         self.io_dir = io_dir
         self.spec = spec
@@ -152,6 +159,10 @@ class FakeContainer(Container):
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._stdin = FakeStdin(self._exit)
+        self._talk = Talk(talk)
+        self._heard = asyncio.Event()
+        self._heard.set()
         self._removed = False
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -163,9 +174,13 @@ class FakeContainer(Container):
         """Whether it has not ended."""
         return not self._exit.done()
 
-    def write(self, data: bytes) -> None:
-        """Writes to its output, as the function would."""
+    def log(self, data: bytes) -> None:
+        """Writes to its output (with stdio: to stderr), as the function would."""
         self._sink(data)
+
+    def say(self, data: bytes) -> None:
+        """Writes to stdout, as a function with stdio would."""
+        self._talk.feed(data)
 
     def end(self, how: Exit) -> None:
         """Ends it now, as if by itself."""
@@ -181,6 +196,8 @@ class FakeContainer(Container):
             if connection is not current:
                 connection.cancel()
         self._exit.set_result(how)
+        if self.spec.stdio:
+            self._talk.end()
 
     async def freeze(self) -> None:
         await self._driver.ping()
@@ -202,13 +219,36 @@ class FakeContainer(Container):
     async def drain_output(self) -> None:
         """Output reaches the sink at once."""
 
+    async def write(self, data: bytes) -> None:
+        if not self.spec.stdio:
+            raise errors.FunctionResponseError(detail="stdin is closed")
+        await self._stdin.write(data)
+
+    async def close_stdin(self) -> None:
+        await self._stdin.close()
+
+    def pause_talk(self) -> None:
+        self._talk.pause()
+        self._heard.clear()
+
+    def resume_talk(self) -> None:
+        self._talk.resume()
+        if not self._talk.paused:
+            self._heard.set()
+
+    async def sample(self) -> dict[str, int]:
+        return dict(self._behaviour.sample) if self.running else {}
+
     async def remove(self) -> None:
         if self._removed:
             return
         self._removed = True
         self.end(KILLED)
         await asyncio.gather(self._main, *self._connections, return_exceptions=True)
-        io_dirs.remove(self.io_dir)
+        if self.spec.stdio:
+            self._talk.close()
+        else:
+            io_dirs.remove(self.io_dir)
         self._driver.removed += 1
 
     async def _run(self) -> None:
@@ -219,6 +259,9 @@ class FakeContainer(Container):
             self.end(behaviour.exits_at_start)
             return
         await asyncio.sleep(behaviour.start_delay)
+        if self.spec.stdio:
+            await self._serve_stdin()
+            return
         path = os.path.join(self.io_dir, SOCKET)
         if behaviour.socket == "file":
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
@@ -227,6 +270,29 @@ class FakeContainer(Container):
             os.symlink(f"phony{SOCKET}", path)
         elif behaviour.socket == "listens":
             self._server = await asyncio.start_unix_server(self._connected, path)
+
+    async def _serve_stdin(self) -> None:
+        """Piece after piece, until it ends itself."""
+        behaviour = self._behaviour
+        while True:
+            piece = await self._stdin.read()
+            await self._thawed.wait()
+            if not piece:
+                self._talk.feed(behaviour.stdio(b""))
+                self.end(Exit(0))
+                return
+            self.calls += 1
+            if behaviour.hangs:
+                await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(behaviour.call_delay)
+            answer = behaviour.garbage or behaviour.stdio(piece)
+            exits = self.calls == behaviour.exits_in_call
+            self._talk.feed(answer[: len(answer) // 2] if exits else answer)
+            if exits or self.calls == behaviour.exits_after:
+                self.end(behaviour.exit)
+                return
+            # What nobody hears fills the pipe, and the function waits.
+            await self._heard.wait()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

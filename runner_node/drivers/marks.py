@@ -22,10 +22,10 @@ class Marks:
         self._wanted: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
         self._held = {STDOUT: b"", STDERR: b""}
 
-    def expect(self, mark: bytes) -> None:
-        """*mark* will come once in each stream."""
-        for wanted in self._wanted.values():
-            wanted.append(mark)
+    def expect(self, mark: bytes, streams: tuple[int, ...] = (STDOUT, STDERR)) -> None:
+        """*mark* will come once in each of *streams*."""
+        for stream in streams:
+            self._wanted[stream].append(mark)
 
     def forget(self, mark: bytes, stream: int) -> None:
         """*mark* was not written to *stream* after all, nor to one behind it."""

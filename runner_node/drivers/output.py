@@ -7,40 +7,59 @@ import asyncio
 from runner_node.drivers import marks
 from runner_node.drivers.contract import Sink
 from runner_node.drivers.frames import Frames
+from runner_node.drivers.talk import Talk
 
 QUIET = 0.005
 DRAIN = 0.05
 """Seconds without output after which no more is on its way, and how long that is waited for at most."""
 MARK_LIMIT = 1.0
 """Seconds that a mark is waited for: it comes unless the engine is stuck."""
+HELD, HELD_IN_DRAIN = 65536, 1 << 20
+"""Bytes of a paused *talk* beyond which the socket is not read, and while stderr behind them is wanted."""
 
 
 class Output(asyncio.Protocol):
-    """Reads the attached socket of one container and passes its output on to *sink*."""
+    """Reads the attached socket of one container and passes its output on to *sink*.
 
-    def __init__(self, sink: Sink) -> None:
+    With *talk* stdout goes there. The two share a socket: when one is not read, neither is the other.
+    """
+
+    def __init__(self, sink: Sink, talk: Talk | None = None) -> None:
         self.closed = asyncio.Event()
+        self.unclear = asyncio.Event()
+        """It is closed, or would not be seen to be closed because it is not read."""
         self._sink = sink
+        self._talk = talk
+        self._marked_streams = (marks.STDERR,) if talk else (marks.STDOUT, marks.STDERR)
+        self._drains = 0
+        self._stopped = False
         self._frames = Frames()
         self._marks = marks.Marks()
         self._awaited: dict[bytes, asyncio.Future[None]] = {}
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.ReadTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._last = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         self._last = self._loop.time()
         for stream, piece in self._frames.feed(data):
-            if plain := self._marks.feed(stream, piece):
+            if self._talk and stream == marks.STDOUT:
+                self._talk.feed(piece)
+            elif plain := self._marks.feed(stream, piece):
                 self._sink(plain)
         for mark in [mark for mark in self._awaited if not self._marks.missing(mark)]:
             self._found(mark)
+        self._stop_or_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
+        self.unclear.set()
+        if self._talk:
+            self._talk.end()
         for mark in list(self._awaited):
             self._found(mark)
 
@@ -53,6 +72,31 @@ class Output(asyncio.Protocol):
         if self._transport:
             self._transport.close()
         self.closed.set()
+        self.unclear.set()
+        if self._talk:
+            self._talk.close()
+
+    def pause_talk(self) -> None:
+        if self._talk:
+            self._talk.pause()
+
+    def resume_talk(self) -> None:
+        if self._talk:
+            self._talk.resume()
+            self._stop_or_go()
+
+    def _stop_or_go(self) -> None:
+        """Stops reading when too much is held back, and goes on when it is not."""
+        if self._talk is None or self._transport is None or self._transport.is_closing():
+            return
+        stop = self._talk.held > (HELD_IN_DRAIN if self._drains else HELD)
+        if stop and not self._stopped:
+            self._transport.pause_reading()
+            self.unclear.set()
+        elif self._stopped and not stop:
+            self._transport.resume_reading()
+            self.unclear.clear()
+        self._stopped = stop
 
     async def drain(self, pid: int) -> None:
         """Returns when all that was written before now has been passed on.
@@ -62,13 +106,19 @@ class Output(asyncio.Protocol):
         """
         if self.closed.is_set():
             return
-        if not pid or not await self._marked(pid):
-            await self._quiet()
+        self._drains += 1
+        self._stop_or_go()
+        try:
+            if not pid or not await self._marked(pid):
+                await self._quiet()
+        finally:
+            self._drains -= 1
+            self._stop_or_go()
 
     async def _marked(self, pid: int) -> bool:
         mark = marks.new_mark()
-        self._marks.expect(mark)
-        for stream in (marks.STDOUT, marks.STDERR):
+        self._marks.expect(mark, self._marked_streams)
+        for stream in self._marked_streams:
             if not marks.write(pid, stream, mark):
                 self._marks.forget(mark, stream)
                 return False

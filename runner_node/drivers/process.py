@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from runner_node.drivers import io_dirs
+from runner_node.drivers import io_dirs, stats
 from runner_node.drivers.contract import (
     SOCKET,
     Capabilities,
@@ -28,7 +25,10 @@ from runner_node.drivers.contract import (
     Sink,
 )
 from runner_node.drivers.process_images import LAUNCHER, ProcessImage, ProcessImages
+from runner_node.drivers.process_pipes import OutputPipe
 from runner_node.drivers.settings import DriverSettings
+from runner_node.drivers.stdin import Stdin
+from runner_node.drivers.talk import Talk
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 LONGEST_ADDRESS = 107
 """Bytes that the address of a unix socket may have."""
 LONGEST_NAME = "0" * 26 + "/io/phony" + SOCKET
-PIECE = 65536
 
 
 class ProcessDriver(ContainerDriver):
@@ -59,16 +58,16 @@ class ProcessDriver(ContainerDriver):
     async def ensure_image(self, image: str) -> None:
         await self._images.ensure(image)
 
-    async def start(self, spec: ContainerSpec, sink: Sink) -> Container:
+    async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         try:
             image = self._images.find(spec.image)
         except errors.ImagePullFailed as exc:
             raise errors.ContainerInitFailed(detail=exc.message) from exc
         home = os.path.join(self._folder, spec.id)
         try:
-            io_dir = io_dirs.make(os.path.join(home, "io"))
+            io_dir = io_dirs.make(os.path.join(home, "io"))  # its home, too, is made thereby
             environ = _environment(spec, image, home, io_dir, self._node_id)
-            container = ProcessContainer(spec.id, io_dir, home, image, environ, sink)
+            container = ProcessContainer(spec, io_dir, home, image, environ, sink, talk)
         except OSError as exc:
             io_dirs.remove(home)
             raise errors.ContainerInitFailed(detail=str(exc)) from exc
@@ -82,35 +81,60 @@ class ProcessDriver(ContainerDriver):
 
 
 class ProcessContainer(Container):
-    """A running process with a session, a process group and an output pipe of its own."""
+    """A running process with a session, a process group and pipes of its own."""
 
     def __init__(
-        self, id_: str, io_dir: str, home: str, image: ProcessImage, environ: Mapping[str, str], sink: Sink
-    ) -> None:
-        self.id = id_
-        self.io_dir = io_dir
+        self, spec: ContainerSpec, io_dir: str, home: str, image: ProcessImage, environ: Mapping[str, str],
+        sink: Sink, talk: Sink | None,
+    ) -> None:  # fmt: skip
+        self.id = spec.id
+        self.io_dir = "" if spec.stdio else io_dir
         self.on_removed: Callable[[], object] = lambda: None
         self._home = home
-        self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
-        self._pipe, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
-        try:
-            os.set_blocking(self._pipe, False)
-            os.set_blocking(write_end, True)
+        self._talk = Talk(talk)
+        self._stdin: Stdin | None = None
+        self._stdout: OutputPipe | None = None
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            reads, err = _pipe(ours, theirs)
+            says, out = _pipe(ours, theirs) if spec.stdio else (-1, err)
+            inlet, writes = _pipe(theirs, ours) if spec.stdio else (subprocess.DEVNULL, -1)
             # In the loop's thread: the launcher asks to die with the thread that started it.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", LAUNCHER, "function", str(os.getpid()), *image.argv],
-                cwd=image.folder, env=environ, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
-                start_new_session=True,
+                cwd=image.folder, env=environ, stdin=inlet, stdout=out, stderr=err, start_new_session=True,
             )  # fmt: skip
-        except BaseException:
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(write_end)
-        self._loop.add_reader(self._pipe, self._read)
+            ours.pop_all()
+        self._output = OutputPipe(reads, sink)
+        if spec.stdio:
+            self._stdin = Stdin(writes)
+            self._stdout = OutputPipe(says, self._talk.feed, self._talk.end)
         self._watch()
+
+    async def write(self, data: bytes) -> None:
+        if self._stdin is None:
+            raise errors.FunctionResponseError(detail="stdin is closed")
+        await self._stdin.write(data)
+
+    async def close_stdin(self) -> None:
+        if self._stdin:
+            await self._stdin.close()
+
+    def pause_talk(self) -> None:
+        self._talk.pause()
+        if self._stdout:
+            self._stdout.pause()
+
+    def resume_talk(self) -> None:
+        self._talk.resume()
+        if self._stdout and not self._talk.paused:
+            self._stdout.resume()
+            if self._exit.done():
+                self._end_talk()
+
+    async def sample(self) -> dict[str, int]:
+        return {} if self._exit.done() else stats.of_process(self._process.pid)
 
     async def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -122,12 +146,15 @@ class ProcessContainer(Container):
         return await asyncio.shield(self._exit)
 
     async def drain_output(self) -> None:
-        self._drain()
+        self._output.drain()
 
     async def remove(self) -> None:
         self._signal(signal.SIGKILL)
         await self.wait()
-        self._close_pipe()
+        self._output.close()
+        if self._stdout:
+            self._stdout.close()
+        self._talk.close()
         io_dirs.remove(self._home)
         self.on_removed()
 
@@ -159,42 +186,34 @@ class ProcessContainer(Container):
         # What it started must not outlive it.
         self._signal(signal.SIGKILL)
         code = self._process.wait()
-        self._drain()
+        self._output.drain()
+        if self._stdin:
+            self._stdin.abandon()
+        if self._stdout and not self._talk.paused:
+            self._end_talk()
         self._exit.set_result(Exit(code if code >= 0 else 128 - code))
 
-    def _read(self) -> None:
-        """The loop's call when the pipe has something to read."""
-        try:
-            data = os.read(self._pipe, PIECE)
-        except BlockingIOError:
-            return
-        if data:
-            self._sink(data)
-        else:
-            self._close_pipe()
+    def _end_talk(self) -> None:
+        """The function has ended: what is in the pipe is all that it said."""
+        assert self._stdout is not None
+        self._stdout.drain()
+        self._stdout.close()
+        self._talk.end()
 
-    def _drain(self) -> None:
-        """Reads what is in the pipe now, and no more than that."""
-        if self._pipe < 0:
-            return
-        waiting = array.array("i", [0])
-        fcntl.ioctl(self._pipe, termios.FIONREAD, waiting)
-        left = waiting[0]
-        while left > 0 and (data := os.read(self._pipe, left)):
-            left -= len(data)
-            self._sink(data)
 
-    def _close_pipe(self) -> None:
-        if self._pipe >= 0:
-            self._loop.remove_reader(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
+def _pipe(of_reader: contextlib.ExitStack, of_writer: contextlib.ExitStack) -> tuple[int, int]:
+    """The reading and the writing end of a new pipe, each closed by the stack of its owner."""
+    reader, writer = os.pipe()
+    of_reader.callback(os.close, reader)
+    of_writer.callback(os.close, writer)
+    return reader, writer
 
 
 def _environment(
     spec: ContainerSpec, image: ProcessImage, home: str, io_dir: str, node_id: str
 ) -> dict[str, str]:
     """All that the function sees: nothing of the node's own environment."""
+    listener = {} if spec.stdio else {"FN_LISTENER": f"unix:{io_dir}/{SOCKET}"}
     return {
         "PATH": f"{image.venv / 'bin'}:{PATH}",
         "HOME": home,
@@ -203,7 +222,7 @@ def _environment(
         # So that what a function prints is in the log of the call that printed it.
         "PYTHONUNBUFFERED": "1",
         **spec.env,
-        "FN_LISTENER": f"unix:{io_dir}/{SOCKET}",
+        **listener,
         MARK: node_id,
     }
 

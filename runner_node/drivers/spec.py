@@ -32,18 +32,21 @@ def create_body(
 ) -> dict[str, Any]:
     """The JSON object of ``POST /containers/create``.
 
-    *io_dir* is the socket directory as the engine sees it. *hostname* is used without a *network* only:
-    the name servers of a network know a container by its own name.
+    *io_dir* is the socket directory as the engine sees it; with ``spec.stdio`` it is not used. Those
+    functions are locked up like the others, where Fn 0.3.484 ran them as the image's user. *hostname* is
+    used without a *network* only: the name servers of a network know a container by its own name.
     """
     body: dict[str, Any] = {
         "Image": spec.image,
         "User": USER,
         "Env": [f"{name}={value}" for name, value in environment(spec).items()],
         "Labels": labels(spec, settings, node_id),
-        "AttachStdin": False,
+        "AttachStdin": spec.stdio,
         "AttachStdout": True,
         "AttachStderr": True,
-        "OpenStdin": False,
+        "OpenStdin": spec.stdio,
+        # The function sees the end of stdin when the node closes its connection.
+        "StdinOnce": spec.stdio,
         "Tty": False,
         "HostConfig": host_config(spec, settings, io_dir, network),
     }
@@ -54,7 +57,7 @@ def create_body(
 
 def environment(spec: ContainerSpec) -> dict[str, str]:
     """What is added to, and wins over, the image's own environment."""
-    return {**spec.env, "FN_LISTENER": f"unix:{IO_DIR}/{SOCKET}"}
+    return dict(spec.env) if spec.stdio else {**spec.env, "FN_LISTENER": f"unix:{IO_DIR}/{SOCKET}"}
 
 
 def labels(spec: ContainerSpec, settings: DriverSettings, node_id: str) -> dict[str, str]:
@@ -76,9 +79,10 @@ def host_config(spec: ContainerSpec, settings: DriverSettings, io_dir: str, netw
         "Ulimits": [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in ULIMITS.items()],
         "ReadonlyRootfs": not settings.writable_rootfs,
         "Tmpfs": {"/tmp": _tmpfs_options(spec.tmpfs_size, settings.max_tmpfs_inodes)},
-        "Binds": [f"{io_dir}:{IO_DIR}"],
         "LogConfig": {"Type": "none"},
     }
+    if not spec.stdio:
+        config["Binds"] = [f"{io_dir}:{IO_DIR}"]
     if spec.memory:
         # Equal values mean that there is no swap on top.
         config |= {"Memory": spec.memory, "MemorySwap": spec.memory}
