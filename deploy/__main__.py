@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from deploy import config, logs
+from deploy.extensions import ExtensionFailed
 from deploy.settings import NODE_TYPES, Settings, read_all, redact
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
@@ -128,6 +129,8 @@ def explain(exc: BaseException, settings: Settings) -> str:
         case OSError():
             where = f"{exc.filename}: " if exc.filename else ""
             return f"{where}{exc.strerror or exc}"
+        case ExtensionFailed():
+            return str(exc)
         case FnError():
             return exc.explained
         case ValueError():

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
+from deploy.extensions import open_extensions
 from deploy.settings import (
     APINode,
     FullNode,
@@ -20,6 +21,8 @@ from deploy.settings import (
     address,
     node_id,
 )
+from shared_models.extensions import Node
+from shared_models.listeners import Listeners
 from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
 
 
@@ -29,14 +32,20 @@ async def api(settings: APINode) -> AsyncIterator[int]:
     from api_node.app import api_routes
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
+    from services.listening import listening
     from services.stores import open_stores
 
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stores = await enter(open_stores(settings.stores))
+        listeners = Listeners()
+        stores = listening(await enter(open_stores(settings.stores)), listeners)
+        here = Node(type="api", datastore=stores.datastore)
+        extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores))
         routes = [*api_routes(stores, DirectDataAccess(stores), settings.api), *api_refusals()]
-        yield await enter(serving(routes, settings.http, node_type="api"))
+        routes += extensions.endpoints(routes)
+        around = extensions.middlewares()
+        yield await enter(serving(routes, settings.http, node_type="api", middlewares=around))
 
 
 @asynccontextmanager
@@ -50,11 +59,17 @@ async def runner(settings: RunnerNode) -> AsyncIterator[int]:
     name = node_id(settings.node, settings.http.port, os.getpid())
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        listeners = Listeners()
+        extensions = await enter(open_extensions(settings.node.extensions, Node(type="runner"), listeners))
         data = await enter(open_data_access(settings.client))
         driver = await enter(open_driver(settings.driver, name))
         agent = await enter(running_agent(data, driver, settings.agent, name, **_described(settings.http)))
         routes = [*invoke_routes(agent), *runner_refusals()]
-        yield await enter(serving(routes, settings.http, node_type="runner", ready=agent.ready))
+        routes += extensions.endpoints(routes)
+        around = extensions.middlewares()
+        yield await enter(
+            serving(routes, settings.http, node_type="runner", ready=agent.ready, middlewares=around)
+        )
 
 
 @asynccontextmanager
@@ -66,12 +81,16 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
     from runner_node.invoke import invoke_routes
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
+    from services.listening import listening
     from services.stores import open_stores
 
     name = node_id(settings.node, settings.http.port, os.getpid())
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        stores = await enter(open_stores(settings.stores))
+        listeners = Listeners()
+        stores = listening(await enter(open_stores(settings.stores)), listeners)
+        here = Node(type="full", datastore=stores.datastore)
+        extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores))
         data = DirectDataAccess(stores)
         driver = await enter(open_driver(settings.driver, name))
@@ -79,7 +98,11 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         described = _described(settings.http)
         agent = await enter(running_agent(data, driver, settings.agent, name, **described, missing=0.0))
         routes = [*api_routes(stores, data, settings.api), *invoke_routes(agent)]
-        yield await enter(serving(routes, settings.http, node_type="full", ready=agent.ready))
+        routes += extensions.endpoints(routes)
+        around = extensions.middlewares()
+        yield await enter(
+            serving(routes, settings.http, node_type="full", ready=agent.ready, middlewares=around)
+        )
 
 
 class _Described(TypedDict):

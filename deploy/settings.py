@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from deploy import unknown
-from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables
+from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, words
 
 if TYPE_CHECKING:
     from api_node.app import APISettings
@@ -57,6 +57,12 @@ class NodeSettings:
         "",
         "name of this node, the same after a restart; empty: host name and port",
         parse=_node_id,
+    )
+    extensions: tuple[str, ...] = env(
+        "FN_EXTENSIONS",
+        (),
+        "extensions to load, by name, separated by commas; empty: all that are installed; none: none",
+        parse=words,
     )
 
 

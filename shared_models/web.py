@@ -14,13 +14,13 @@ import html
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from shared_models import env, errors, telemetry, wire
 
@@ -38,6 +38,9 @@ _protocol_log.addFilter(_worth_a_line)
 FN_VERSION = "0.3.753"
 """The version of Fn whose API this is; the ``fn`` command asks for it."""
 JSON = "application/json; charset=utf-8"
+
+COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
+"""What every node answers to GET."""
 
 _LIMIT = web.AppKey("limit", int)
 _READ_TIMEOUT = web.AppKey("read_timeout", float)
@@ -79,14 +82,16 @@ async def serving(
     *,
     node_type: str,
     ready: Callable[[], str] = lambda: "",
+    middlewares: Sequence[Middleware] = (),
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
-    *ready* gives the reason why the node is not ready, or "". When the block ends the node is no
+    *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
+    it, the first one outermost: they see every answer, errors included. When the block ends the node is no
     longer ready, takes no new connections, gives requests in flight ``settings.drain`` seconds, and
     closes. Raises OSError when the address cannot be bound.
     """
-    app = _application(routes, settings, node_type, ready)
+    app = _application(routes, settings, node_type, ready, middlewares)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -207,6 +212,9 @@ async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
         raise errors.TimedOut("Timed out while the request body was read") from None
     except web.RequestPayloadError as exc:
         raise errors.Invalid("Request body cannot be read", detail=str(exc)) from None
+    except ConnectionError:
+        # Nobody reads the answer; but the call that the body was for has a record.
+        raise errors.Invalid("Request body cannot be read", detail="the client hung up") from None
 
 
 def _too_large(limit: int) -> errors.TooLarge:
@@ -240,7 +248,11 @@ def _one_line(text: str, limit: int = 300) -> str:
 
 
 def _application(
-    routes: Iterable[web.RouteDef], settings: HTTPSettings, node_type: str, ready: Callable[[], str]
+    routes: Iterable[web.RouteDef],
+    settings: HTTPSettings,
+    node_type: str,
+    ready: Callable[[], str],
+    middlewares: Sequence[Middleware],
 ) -> web.Application:
     async def ping(request: web.Request) -> web.StreamResponse:
         return json_response({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
@@ -259,12 +271,13 @@ def _application(
             return json_response({"message": reason}, 503)
         return json_response({"status": "ready", "node_type": node_type})
 
-    app = web.Application(middlewares=[_answering], client_max_size=0)
+    layers = [_guarding, *middlewares, _answering] if middlewares else [_answering]
+    app = web.Application(middlewares=layers, client_max_size=0)
     app[_LIMIT] = settings.max_request_size
     app[_READ_TIMEOUT] = settings.read_timeout
     app[_STOPPING] = asyncio.Event()
-    common = {"/": ping, "/version": version, "/metrics": metrics, "/healthz": live, "/readyz": readiness}
-    app.add_routes([web.get(path, handler, allow_head=False) for path, handler in common.items()])
+    common = zip(COMMON_PATHS, (ping, version, metrics, live, readiness), strict=True)
+    app.add_routes([web.get(path, handler, allow_head=False) for path, handler in common])
     app.add_routes(routes)
     return app
 
@@ -275,7 +288,7 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
     started = time.perf_counter()
     if "traceparent" in request.headers:
         telemetry.join_trace(request.headers)
-    failure: BaseException | None = None
+    failure: Exception | None = None
     try:
         limit = body_limit(request)
         # Routes have words, and a call id, of their own for it.
@@ -284,31 +297,62 @@ async def _answering(request: web.Request, handler: Handler) -> web.StreamRespon
         response = await handler(request)
     except web.HTTPException as exc:
         failure, response = exc, await _unrouted(request, exc)
-    except errors.FnError as exc:
-        failure, response = exc, error_response(exc, v1=is_v1(request.path))
-        if exc.code >= 500 and exc.detail:
-            log.warning("%s %s: %s (%s)", request.method, _pattern(request), exc.message, exc.detail)
     except Exception as exc:
-        if isinstance(exc, ConnectionError) and client_gone(request):
-            raise
-        log.exception("%s %s failed", request.method, _pattern(request))
-        failure, response = exc, error_response(exc, v1=is_v1(request.path))
-    if failure is not None and request.writer.output_size:
+        failure, response = exc, _told(request, exc)
+    if failure is not None:
+        _cut_if_begun(request, failure)
+    _observe(request, response, failure, started)
+    return response
+
+
+@web.middleware
+async def _guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Around the middlewares of extensions, for what they raise: the rest has been answered inside."""
+    started = time.perf_counter()
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as exc:
+        failure, response = exc, _told(request, exc)
+    _cut_if_begun(request, failure)
+    _observe(request, response, failure, started)
+    return response
+
+
+def _told(request: web.Request, exc: Exception) -> web.Response:
+    """The answer that tells of *exc*, logged when it is our fault; raises *exc* when the client is gone."""
+    if isinstance(exc, ConnectionError) and client_gone(request):
+        raise exc
+    if not isinstance(exc, errors.FnError):
+        log.error("%s %s failed", request.method, _pattern(request), exc_info=exc)
+    elif exc.code >= 500 and exc.detail:
+        log.warning("%s %s: %s (%s)", request.method, _pattern(request), exc.message, exc.detail)
+    return error_response(exc, v1=is_v1(request.path))
+
+
+def _cut_if_begun(request: web.Request, failure: Exception) -> None:
+    if request.writer.output_size:
         # The head of another answer is out: all that is left is to cut it.
         if request.transport is not None:
             request.transport.close()
         raise ConnectionResetError("the answer was cut") from failure
+
+
+def _observe(
+    request: web.Request, response: web.StreamResponse, failure: Exception | None, started: float
+) -> None:
     pattern = _pattern(request)
-    if pattern not in _NO_METRICS:
-        telemetry.observe_request(
-            request.method,
-            pattern,
-            response.status,
-            _blame(response.status, failure) if response.status >= 400 else "",
-            response.headers.get("Fn-Fdk-Version", ""),
-            time.perf_counter() - started,
-        )
-    return response
+    if pattern in _NO_METRICS:
+        return
+    telemetry.observe_request(
+        request.method,
+        pattern,
+        response.status,
+        _blame(response.status, failure) if response.status >= 400 else "",
+        response.headers.get("Fn-Fdk-Version", ""),
+        time.perf_counter() - started,
+    )
 
 
 async def _unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamResponse:
@@ -353,6 +397,6 @@ def _pattern(request: web.Request) -> str:
     return resource.canonical if resource is not None else "unknown"
 
 
-def _blame(status: int, failure: BaseException | None) -> str:
+def _blame(status: int, failure: Exception | None) -> str:
     at_fault = status < 500 or isinstance(failure, errors.BadFunction | errors.TimedOut)
     return "user" if at_fault or (failure is None and status != 503) else "service"
