@@ -51,7 +51,7 @@ class Transport:
     ) -> Answer:
         """The answer, of a status below 500; *path* is encoded, *wait* is the length of a long poll.
 
-        Raises Unauthorized for 401, and the error that the last failed attempt stands for (mostly
+        Raises RunnerRefused for 401, and the error that the last failed attempt stands for (mostly
         APINodeUnavailable). Without *repeat* only what was never sent is tried again; an answer that
         is one of *final* is told at once.
         """
@@ -130,7 +130,7 @@ class Transport:
                 "is not one of its tokens" if self._settings.token else "is not set here",
                 answer.message,
             )
-        raise errors.Unauthorized(answer.message)
+        raise errors.RunnerRefused
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         failed = state.outcome.exception() if state.outcome else None

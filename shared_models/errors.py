@@ -501,6 +501,12 @@ class EngineUnavailable(Unavailable):
 # -- between nodes -----------------------------------------------------------------------------
 
 
+class RunnerRefused(FnError):
+    """What a 401 of the API node is to a caller of functions, who has shown no token and needs none."""
+
+    text = "The API node refuses this runner node: FN_RUNNER_TOKEN must be the same on both"
+
+
 class APINodeUnavailable(Unavailable):
     text = "The API node does not answer; try again"
 

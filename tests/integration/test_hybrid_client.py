@@ -174,8 +174,9 @@ async def test_a_refused_token_is_logged_by_name_once(caplog):
     caplog.set_level(logging.ERROR)
     async with client_of((401, {"error": {"message": "no"}}), token="s3cret") as (data, script):
         for _ in range(2):
-            with pytest.raises(errors.Unauthorized):
+            with pytest.raises(errors.RunnerRefused) as raised:
                 await data.app_id("a")
+            assert raised.value.code == 500  # not the fault of whoever calls a function here
         assert script.requests[0][2]["Authorization"] == "Bearer s3cret"
     assert caplog.text.count("FN_RUNNER_TOKEN is not one of its tokens") == 1
     assert "s3cret" not in caplog.text
