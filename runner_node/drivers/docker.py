@@ -164,7 +164,10 @@ class DockerContainer(Container):
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.id}")
 
     async def until_healthy(self) -> None:
-        """Returns when the image's health check, if it has one, finds it healthy, or when it has ended."""
+        """Returns when the image's health check, if it has one, finds it healthy, or when it has ended.
+
+        Raises ContainerInitFailed when the engine, after as many looks as the image says, gives it up.
+        """
         deadline = asyncio.get_running_loop().time() + HEALTH_LIMIT
         while True:
             state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]

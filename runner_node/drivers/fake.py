@@ -26,7 +26,7 @@ from runner_node.drivers.contract import (
     Sink,
 )
 from runner_node.drivers.fake_stdio import FakeStdin
-from runner_node.drivers.talk import Talk
+from runner_node.drivers.talk import HELD, Talk
 from shared_models import errors
 
 FAILED = Exit(1)
@@ -291,8 +291,8 @@ class FakeContainer(Container):
             if exits or self.calls == behaviour.exits_after:
                 self.end(behaviour.exit)
                 return
-            # What nobody hears fills the pipe, and the function waits.
-            await self._heard.wait()
+            if self._talk.held > HELD:
+                await self._heard.wait()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

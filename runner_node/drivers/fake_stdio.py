@@ -19,9 +19,7 @@ class FakeStdin:
 
     async def write(self, data: bytes) -> None:
         """Raises FunctionResponseError when it is closed or the container has ended."""
-        if data and not self._closed:
-            await self._put(data)
-        if self._closed or self._exit.done():
+        if self._closed or self._exit.done() or (data and not await self._put(data)):
             raise errors.FunctionResponseError(detail="stdin is closed")
 
     async def close(self) -> None:
@@ -33,10 +31,12 @@ class FakeStdin:
         """The next piece; ``b""`` at the end."""
         return await self._pieces.get()
 
-    async def _put(self, piece: bytes) -> None:
+    async def _put(self, piece: bytes) -> bool:
+        """Whether there was room for *piece* before the exit."""
         put = asyncio.ensure_future(self._pieces.put(piece))
         try:
             waited: set[asyncio.Future[Any]] = {put, self._exit}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            return put.done()
         finally:
             put.cancel()

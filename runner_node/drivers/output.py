@@ -7,15 +7,15 @@ import asyncio
 from runner_node.drivers import marks
 from runner_node.drivers.contract import Sink
 from runner_node.drivers.frames import Frames
-from runner_node.drivers.talk import Talk
+from runner_node.drivers.talk import HELD, Talk
 
 QUIET = 0.005
 DRAIN = 0.05
 """Seconds without output after which no more is on its way, and how long that is waited for at most."""
 MARK_LIMIT = 1.0
 """Seconds that a mark is waited for: it comes unless the engine is stuck."""
-HELD, HELD_IN_DRAIN = 65536, 1 << 20
-"""Bytes of a paused *talk* beyond which the socket is not read, and while stderr behind them is wanted."""
+HELD_IN_DRAIN = 1 << 20
+"""Bytes of a paused *talk* that are read for what is in stderr behind them."""
 
 
 class Output(asyncio.Protocol):
@@ -93,6 +93,8 @@ class Output(asyncio.Protocol):
         if stop and not self._stopped:
             self._transport.pause_reading()
             self.unclear.set()
+            for mark in list(self._awaited):
+                self._found(mark)  # it comes, but later than anybody would wait
         elif self._stopped and not stop:
             self._transport.resume_reading()
             self.unclear.clear()
@@ -109,7 +111,7 @@ class Output(asyncio.Protocol):
         self._drains += 1
         self._stop_or_go()
         try:
-            if not pid or not await self._marked(pid):
+            if not self._stopped and not (pid and await self._marked(pid)):
                 await self._quiet()
         finally:
             self._drains -= 1

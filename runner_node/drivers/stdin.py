@@ -22,10 +22,12 @@ class Stdin:
         """Returns when *data* is on its way; raises FunctionResponseError when nobody reads it any more."""
         async with self._turn:
             rest = memoryview(data)
-            while rest:
+            while True:
+                if self._fd < 0:
+                    raise errors.FunctionResponseError(detail="stdin is closed")
+                if not rest:
+                    return
                 rest = rest[await self._some(rest) :]
-            if self._fd < 0:
-                raise errors.FunctionResponseError(detail="stdin is closed")
 
     async def close(self) -> None:
         """Ends stdin behind all that was written before. Idempotent."""
@@ -44,8 +46,6 @@ class Stdin:
 
     async def _some(self, data: memoryview) -> int:
         """How many bytes of *data* were taken, at least one unless it had to wait."""
-        if self._fd < 0:
-            raise errors.FunctionResponseError(detail="stdin is closed")
         try:
             return os.write(self._fd, data)
         except BlockingIOError:

@@ -6,6 +6,9 @@ from collections import deque
 
 from runner_node.drivers.contract import Sink
 
+HELD = 65536
+"""Bytes held back beyond which no more is to be read."""
+
 
 class Talk:
     """Passes pieces on to *sink*, or holds them back while ``paused``; then ``b""`` once, at the end.

@@ -30,25 +30,48 @@ SCRIPTS = {
         cd "$(dirname "${FN_LISTENER#unix:}")"; echo up
         while [ ! -e say ]; do sleep 0.01; done
         echo said; touch done; sleep 600""",
+    "cats": "echo up >&2; exec cat",
+    "logs": "while read line; do echo $line; echo log-$line >&2; done",
+    "answers once": "read line; echo $line; exit 3",
+    "hears nothing": "exec <&-; echo up; exec sleep 600",
+    "floods": "cat /dev/zero",
 }
 """What the containers of the tests do, for drivers whose image is a shell."""
+
+SAMPLED = {"net_rx", "net_tx", "mem_limit", "mem_usage", "disk_read", "disk_write"} | {
+    "cpu_user", "cpu_total", "cpu_kernel",
+}  # fmt: skip
 
 
 class Output:
     """A sink whose content can be waited for."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
+        self.ends = 0
+        """How often it was told that there is no more."""
         self._more = asyncio.Event()
 
     def __call__(self, piece: bytes) -> None:
         self.data += piece
+        self.ends += not piece
         self._more.set()
 
     async def has(self, wanted: bytes) -> None:
         """Returns when *wanted* has been written."""
+        await self._until(lambda: wanted in self.data)
+
+    async def is_long(self, size: int) -> None:
+        """Returns when *size* bytes have been written."""
+        await self._until(lambda: len(self.data) >= size)
+
+    async def has_ended(self) -> None:
+        """Returns when it was told that there is no more."""
+        await self._until(lambda: self.ends > 0)
+
+    async def _until(self, so: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT):
-            while wanted not in self.data:
+            while not so():
                 self._more.clear()
                 await self._more.wait()
 
@@ -71,8 +94,8 @@ def _spec(image: str, **changes: object) -> ContainerSpec:
 
 
 def _shell_spec(image: str) -> Callable[..., ContainerSpec]:
-    def spec(script: str, env: dict[str, str] | None = None) -> ContainerSpec:
-        return _spec(image, env={"RUN": SCRIPTS[script], **(env or {})})
+    def spec(script: str, env: dict[str, str] | None = None, *, stdio: bool = False) -> ContainerSpec:
+        return _spec(image, env={"RUN": SCRIPTS[script], **(env or {})}, stdio=stdio)
 
     return spec
 
@@ -90,11 +113,13 @@ async def _fake(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         "sleeps": Behaviour(socket="never"),
         "exits": Behaviour(output=b"to-stdout\nto-stderr\n", exits_at_start=Exit(3)),
         "hello": Behaviour(function=greet, socket="links"),
+        "cats": Behaviour(output=b"up\n", sample=dict.fromkeys(SAMPLED, 7)),
+        "answers once": Behaviour(exits_after=1, exit=Exit(3)),
     }
     async with open_fake(behaviours) as driver:
         yield Rig(
             driver,
-            lambda script, env=None: _spec(script, env=env or {}),
+            lambda script, env=None, stdio=False: _spec(script, env=env or {}, stdio=stdio),
             "hello",
             "missing",
             lambda: open_fake(behaviours),
@@ -163,6 +188,19 @@ async def started(
         yield container, output
     finally:
         await container.remove()
+
+
+@asynccontextmanager
+async def talking(rig: Rig, script: str) -> AsyncIterator[tuple[Container, Output, Output]]:
+    """A container of *script* with stdin and stdout: itself, what it logs, and what it says."""
+    spec, logged, said = rig.spec(script, stdio=True), Output(), Output()
+    await rig.driver.ensure_image(spec.image)
+    container = await rig.driver.start(spec, logged, said)
+    try:
+        yield container, logged, said
+    finally:
+        await container.remove()
+        assert said.ends == 1
 
 
 async def test_an_engine_that_is_there_answers_a_ping(rig: Rig) -> None:
@@ -316,3 +354,160 @@ async def test_drained_output_is_in_the_sink(real_rig: Rig) -> None:
                 await asyncio.sleep(0.005)
         await container.drain_output()
         assert output.data == b"up\nsaid\n"
+
+
+async def test_what_is_written_to_stdin_is_heard_and_answered_on_stdout_alone(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, logged, said):
+        for call in (b"first\n", b"second\n"):
+            await container.write(call)
+            await said.has(call)
+        await logged.has(b"up\n")
+        assert (logged.data, said.data) == (b"up\n", b"first\nsecond\n")
+        assert container.io_dir == ""
+
+
+async def test_bytes_go_through_as_they_are(rig: Rig) -> None:
+    every = bytes(range(256)) * 5
+    async with talking(rig, "cats") as (container, _, said):
+        await container.write(every)
+        await said.is_long(len(every))
+        assert said.data == every
+
+
+async def test_ten_megabytes_go_both_ways_at_once(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, _, said):
+        piece = os.urandom(10 << 20)
+        await asyncio.wait_for(container.write(piece), LIMIT)
+        await said.is_long(len(piece))
+        assert said.data == piece
+
+
+async def test_stdin_ends_behind_what_was_written(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, _, said):
+        piece = os.urandom(1 << 20)
+        writing = asyncio.create_task(container.write(piece))
+        await asyncio.sleep(0)
+        await container.close_stdin()
+        await container.close_stdin()
+        await writing
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(0)
+        await said.has_ended()
+        assert (said.data, said.ends) == (piece, 1)
+        with pytest.raises(errors.FunctionResponseError):
+            await container.write(b"more")
+
+
+async def test_an_answer_that_was_given_before_the_end_is_heard(rig: Rig) -> None:
+    async with talking(rig, "answers once") as (container, _, said):
+        await container.write(b"one\n")
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(3)
+        await said.has_ended()
+        assert said.data == b"one\n"
+        with pytest.raises(errors.FunctionResponseError):
+            await container.write(b"two\n")
+        await container.close_stdin()
+
+
+async def test_a_function_that_ends_while_it_is_written_to_is_told(rig: Rig) -> None:
+    """And what it said is heard, although it read a part only."""
+    async with talking(rig, "answers once") as (container, _, said):
+        with pytest.raises(errors.FunctionResponseError):
+            await asyncio.wait_for(_write_on(container, b"one\n"), LIMIT)
+        await said.has_ended()
+        assert said.data.startswith(b"one\n")
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(3)
+
+
+async def test_a_removal_ends_a_write_that_waits(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, _, _):
+        await container.freeze()
+        writing = asyncio.create_task(_write_on(container))
+        done, _ = await asyncio.wait({writing}, timeout=0.1)
+        assert not done
+        await container.remove()
+        with pytest.raises(errors.FunctionResponseError):
+            await asyncio.wait_for(writing, LIMIT)
+
+
+async def _write_on(container: Container, first: bytes = b"") -> None:
+    await container.write(first)
+    while True:
+        await container.write(bytes(1 << 20))
+
+
+async def test_a_pause_holds_back_what_is_said_and_nothing_is_lost(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, logged, said):
+        await logged.has(b"up\n")
+        container.pause_talk()
+        piece = os.urandom(10 << 20)
+        writing = asyncio.create_task(container.write(piece))
+        await asyncio.wait({writing}, timeout=0.2)
+        assert (said.data, logged.data) == (b"", b"up\n")
+        await container.drain_output()
+        container.resume_talk()
+        await asyncio.wait_for(writing, LIMIT)
+        await said.is_long(len(piece))
+        assert said.data == piece
+
+
+async def test_an_end_is_told_while_what_was_said_is_held_back(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, _, said):
+        container.pause_talk()
+        await container.write(b"last words")
+        await container.close_stdin()
+        assert await asyncio.wait_for(container.wait(), LIMIT) == Exit(0)
+        assert (said.data, said.ends) == (b"", 0)
+        container.resume_talk()
+        await said.has_ended()
+        assert said.data == b"last words"
+
+
+async def test_the_verbs_of_stdin_may_be_called_without_one(rig: Rig) -> None:
+    async with started(rig, "sleeps") as (container, _):
+        with pytest.raises(errors.FunctionResponseError):
+            await container.write(b"x")
+        await container.close_stdin()
+        container.pause_talk()
+        container.resume_talk()
+
+
+async def test_a_container_says_what_it_has_used(rig: Rig) -> None:
+    async with talking(rig, "cats") as (container, logged, _):
+        await logged.has(b"up\n")
+        used = await asyncio.wait_for(container.sample(), LIMIT)
+        assert used.keys() == SAMPLED
+        assert 0 < used["mem_usage"] <= used["mem_limit"] or used["mem_limit"] == 7
+        await container.remove()
+        assert await container.sample() == {}
+
+
+async def test_a_flood_is_not_read_while_nobody_listens(real_rig: Rig) -> None:
+    async with talking(real_rig, "floods") as (container, _, said):
+        await said.is_long(1 << 20)
+        container.pause_talk()
+        before = len(said.data)
+        for _ in range(3):
+            await container.drain_output()
+        await asyncio.sleep(0.2)  # nothing can tell that nothing happens
+        assert len(said.data) == before
+        container.resume_talk()
+        held = len(said.data) - before
+        assert held <= 2 << 20
+        await said.is_long(before + held + (1 << 20))
+
+
+async def test_each_call_has_its_log_when_output_is_drained(real_rig: Rig) -> None:
+    async with talking(real_rig, "logs") as (container, logged, said):
+        for number in range(20):
+            await container.write(b"%d\n" % number)
+            await said.has(b"%d\n" % number)
+            del said.data[:]
+        await container.write(b"last\n")
+        await logged.has(b"log-last\n")
+        assert logged.data == b"".join(b"log-%d\n" % number for number in range(20)) + b"log-last\n"
+
+
+async def test_a_function_with_stdio_has_no_listener(real_rig: Rig) -> None:
+    async with talking(real_rig, "echoes") as (_, _, said):
+        await said.has(b"\n")
+        assert said.data.strip() == b""

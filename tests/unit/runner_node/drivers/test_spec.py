@@ -49,6 +49,22 @@ def test_a_function_is_locked_up() -> None:
     }
 
 
+def test_a_function_with_stdio_is_locked_up_alike_and_has_no_socket() -> None:
+    made, plain = body(dataclasses.replace(SPEC, stdio=True)), body()
+    assert [made[name] for name in ("AttachStdin", "OpenStdin", "StdinOnce", "Tty")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert sorted(made["Env"]) == ["A=b", "FN_LISTENER=mine"]  # its own, as configured
+    assert "Binds" not in made["HostConfig"]
+    assert made["HostConfig"] == {
+        name: value for name, value in plain["HostConfig"].items() if name != "Binds"
+    }
+    assert made["User"] == plain["User"]
+
+
 def test_nothing_is_asked_for_that_newer_engines_refuse() -> None:
     assert not {"KernelMemory", "MemorySwappiness", "Privileged"} & host().keys()
 
