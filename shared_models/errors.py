@@ -445,6 +445,29 @@ class ContainerInitTimedOut(TimedOut):
     text = "Container initialization timed out, please ensure you are using the latest fdk and check the logs"
 
 
+class FunctionAnswerInvalid(BadFunction):
+    """What a function wrote to stdout is no answer; *kind* is ``http`` or ``json`` (cloudevents too)."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"invalid {kind} response from function err: {reason}")
+
+
+class FunctionAnswerTooLarge(BadFunction):
+    """As the formats over stdin and stdout word it."""
+
+    text = "function response too large"
+
+
+class EventUnusable(FnError):
+    """A body, or an answer, that the cloudevent format cannot carry; *detail* says why.
+
+    Fn blames itself for it (500), and the container stays in use.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail=detail)
+
+
 class ContainerExited(BadFunction):
     def __init__(self, code: int) -> None:
         super().__init__(f"container exit code {code}")

@@ -40,6 +40,14 @@ def passes(name: str, value: str) -> bool:
     return lower not in _HOP_BY_HOP and (lower != "te" or value == "trailers")
 
 
+def header_text(value: bytes) -> str:
+    """A header's value as text that can be written again: UTF-8, or Latin-1 where it is not UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def encode_head(headers: Iterable[Header], call_id: str, deadline: str) -> tuple[bytes, bool]:
     """The request's head, and whether gzip was asked for in the function's name (not the client's).
 
@@ -70,14 +78,20 @@ def encode_chunk(data: bytes) -> bytes:
 
 
 class Response:
-    """A function's answer: *status*, *headers* without hop-by-hop and framing ones, *body*."""
+    """A function's answer: *status*, *headers* without hop-by-hop and framing ones, *body*.
 
-    __slots__ = ("body", "headers", "status")
+    *content_type_wins*: the Content-Type in it replaces what a route says; else both are sent.
+    """
 
-    def __init__(self, status: int, headers: list[Header], body: bytes) -> None:
+    __slots__ = ("body", "content_type_wins", "headers", "status")
+
+    def __init__(
+        self, status: int, headers: list[Header], body: bytes, *, content_type_wins: bool = False
+    ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.content_type_wins = content_type_wins
 
 
 class ResponseParser:
@@ -152,14 +166,21 @@ class ResponseParser:
         return Response(status, headers, body)
 
     def _inflate(self, body: bytes) -> bytes:
-        inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        try:
-            plain = inflater.decompress(body, self._max_body + 1 if self._max_body else 0)
-        except zlib.error as exc:
-            raise errors.FunctionResponseError(detail=f"not gzip: {exc}") from None
-        if self._max_body and len(plain) > self._max_body:
-            raise errors.FunctionResponseTooLarge
-        return plain
+        """Of all members that *body* has; nothing at all is nothing, as an answer to HEAD may be."""
+        plain, left = [], self._max_body + 1 if self._max_body else 0
+        while body:
+            inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            try:
+                plain.append(inflater.decompress(body, left))
+            except zlib.error as exc:
+                raise errors.FunctionResponseError(detail=f"not gzip: {exc}") from None
+            left -= len(plain[-1])
+            if self._max_body and left <= 0:
+                raise errors.FunctionResponseTooLarge
+            if not inflater.eof:
+                raise errors.FunctionResponseError(detail="not gzip: it ends too early")
+            body = inflater.unused_data
+        return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def _headers_done(self) -> bool:
         return self._head_size < 0
@@ -176,17 +197,15 @@ class ResponseParser:
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.done:
+        if self.done or self._head_size < 0:  # trailers are nobody's: they could say what the head did not
             return
         self._count_head(len(name) + len(value) + 4)
-        self._headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+        self._headers.append((name.decode("latin-1"), header_text(value)))
 
     def on_status(self, status: bytes) -> None:
         self._count_head(len(status) + 15)
 
     def _count_head(self, size: int) -> None:
-        if self._head_size < 0:  # trailers
-            return
         self._head_size += size
         if self._max_head and self._head_size > self._max_head:
             self._trouble = errors.FunctionHeadersTooLarge()
