@@ -11,7 +11,7 @@ import httptools
 
 from runner_node.protocols.contract import AnswerParser, Format, StdioCall
 from runner_node.protocols.headers import TOKEN, answered, given, one_line
-from runner_node.protocols.http_stream import Header, Response
+from runner_node.protocols.http_stream import Header, Response, header_text
 from shared_models import errors
 
 MAX_HEAD = 1 << 20
@@ -77,9 +77,7 @@ class _Answer(AnswerParser):
 
     def __init__(self, max_body: int, *, without_body: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(
-            lenient_optional_cr_before_lf=True, lenient_data_after_close=True
-        )
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self._max_body = max_body
         self._without_body = without_body
         self._headers: list[Header] = []
@@ -144,7 +142,7 @@ class _Answer(AnswerParser):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.done and not self._in_body:
-            self._headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+            self._headers.append((name.decode("latin-1"), header_text(value)))
 
     def on_headers_complete(self) -> None:
         if self.done:
