@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if command == "config":
         print(config.table(settings))
+        print(config.extensions(settings.node.extensions))
         for warning in warnings:
             print(f"\nwarning: {warning}", file=sys.stderr)
         return 0

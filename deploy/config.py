@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deploy.extensions import ExtensionFailed, chosen
 from deploy.settings import NODE_TYPES, Settings, declared, groups, in_force, redact
 from shared_models.env import Variable, millis, variables
 
@@ -38,6 +39,19 @@ def table(settings: Settings, width: int = 110) -> str:
                 _sentence(variable.meaning), width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     return "\n".join(lines)
+
+
+def extensions(names: Sequence[str]) -> str:
+    """The extensions that a node with *names* in FN_EXTENSIONS loads, and their packages."""
+    lines = ["", "Extensions"]
+    try:
+        points = chosen(names)
+    except ExtensionFailed as exc:
+        return "\n".join([*lines, f"! {exc}"])
+    for point in points:
+        package = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
+        lines.append(f"  {point.name:<32} {point.value}{package}")
+    return "\n".join(lines if points else [*lines, "  (none)"])
 
 
 def markdown() -> str:

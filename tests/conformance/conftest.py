@@ -16,10 +16,12 @@ from hybrid_client.client import ClientSettings, open_data_access
 from services.data_access import DirectDataAccess
 from services.datastore.database import open_database
 from services.datastore.sql import SQLDatastore
+from services.listening import ListeningDatastore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
 from services.stores import Stores
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
+from shared_models.listeners import Listener, Listeners
 from shared_models.web import HTTPSettings, serving
 
 
@@ -50,6 +52,16 @@ async def sqlite_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastor
 async def memory_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastore]:
     async with open_database("sqlite://") as database:
         yield SQLDatastore(database, clock)
+
+
+@asynccontextmanager
+async def listening_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastore]:
+    """With a listener of each kind that changes nothing."""
+    listeners = Listeners()
+    for kind in (listeners.apps, listeners.fns, listeners.routes, listeners.triggers):
+        kind.add("test", Listener())
+    async with memory_datastore(folder, clock) as inner:
+        yield ListeningDatastore(inner, listeners)
 
 
 @asynccontextmanager
@@ -85,7 +97,11 @@ async def over_http(stores: Stores, clock: Clock) -> AsyncIterator[DataAccess]:
         yield client
 
 
-DATASTORES: dict[str, Opener] = {"sqlite": sqlite_datastore, "memory": memory_datastore}
+DATASTORES: dict[str, Opener] = {
+    "sqlite": sqlite_datastore,
+    "memory": memory_datastore,
+    "listening": listening_datastore,
+}
 LOGSTORES: dict[str, Opener] = {"sqlite": sqlite_logstore}
 QUEUES: dict[str, Opener] = {"memory": memory_queue, "sqlite": sqlite_queue}
 DATA_ACCESS: dict[str, Opener] = {"direct": direct, "over_http": over_http}
