@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from runner_node.calls import Target
 from runner_node.function_socket import Body
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job
-from runner_node.protocols.http_stream import Header, Response, passes
+from runner_node.protocols.http_stream import Header, Response, header_text, passes
 from shared_models import errors, times
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
@@ -26,6 +27,7 @@ Shape = Callable[[Response], tuple[int, list[Header]]]
 
 CALL_ID = "Fn-Call-Id"
 _PREFIX = "fn-http-h-"
+_STATUS = re.compile(r"[2-9][0-9]{2}")
 _NOT_FROM_FUNCTIONS = frozenset({"content-length", "fn-call-id"})
 
 
@@ -69,7 +71,7 @@ async def _body(request: web.Request) -> Body:
 
 
 def _plain(response: Response) -> tuple[int, list[Header]]:
-    return 200, [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+    return 200, [(name, value) for name, value in response.headers if name.lower() not in _NOT_FROM_FUNCTIONS]
 
 
 def _unwrapped(response: Response) -> tuple[int, list[Header]]:
@@ -81,7 +83,7 @@ def _unwrapped(response: Response) -> tuple[int, list[Header]]:
         if lower == "content-type":
             given = value
         elif lower == "fn-http-status":
-            status = int(value) if value.isdecimal() and 200 <= int(value) <= 999 else status
+            status = int(value) if _STATUS.fullmatch(value) else status
         elif lower.startswith(_PREFIX) and len(lower) > len(_PREFIX):
             bare = name[len(_PREFIX) :]
             if bare.lower() not in _NOT_FROM_FUNCTIONS and passes(bare, value):
@@ -134,6 +136,11 @@ def _answer(call_id: str, status: int, headers: list[Header], body: bytes) -> we
     return web.Response(status=status, headers=out, body=body)
 
 
+def _as_text(value: str) -> str:
+    """What aiohttp read, bytes that are not UTF-8 included, as text that can be stored and sent as JSON."""
+    return value if value.isascii() else header_text(value.encode("utf-8", "surrogateescape"))
+
+
 async def _detached(
     agent: Agent, request: web.Request, target: Target, headers: list[Header]
 ) -> web.StreamResponse:
@@ -142,13 +149,13 @@ async def _detached(
     kept: Headers = {}
     for name, value in headers:
         if name.lower() not in ("host", "content-length"):
-            kept.setdefault(canonical_header(name), []).append(value)
+            kept.setdefault(canonical_header(name), []).append(_as_text(value))
     call = Call(
         id=new_id(), app_id=target.app_id, fn_id=target.fn_id, type=CallType.DETACHED, image=target.image,
         format="http-stream", payload=payload, method=request.method, timeout=int(target.timeout),
         idle_timeout=int(target.idle_timeout), memory=target.memory >> 20, headers=kept,
         annotations=target.annotations, created_at=times.now(),
-        url=f"{request.scheme}://{request.host}{request.raw_path}",
+        url=_as_text(f"{request.scheme}://{request.host}{request.raw_path}"),
     )  # fmt: skip
     try:
         await agent.data.enqueue(call)

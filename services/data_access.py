@@ -86,7 +86,7 @@ class DirectDataAccess(DataAccess):
             return
         try:
             await self._queue.push(call)
-        except QueueUnavailable:
+        except FnError:
             # Only what this very request recorded: an earlier one may have been answered with 202.
             if fresh:
                 with contextlib.suppress(FnError):

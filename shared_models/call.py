@@ -35,6 +35,8 @@ class Status(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+_LARGE = 64 * 1024
+_CONTROLS = bytes(range(0x20)).translate(None, b"\t\n\r")  # JSON has two bytes for each of these three
 FINAL = frozenset({Status.SUCCESS, Status.ERROR, Status.TIMEOUT, Status.CANCELLED})
 
 
@@ -228,11 +230,14 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bytes_on_wire(name: str, value: bytes) -> dict[str, str]:
-    """``{name: text}``, or ``{name_base64: ...}`` when *value* is not UTF-8."""
+    """``{name: text}``, or ``{name_base64: ...}`` when *value* is not UTF-8 or JSON would swell it."""
     try:
-        return {name: value.decode()}
+        # A control character takes six bytes: a large value of those would not fit into a request.
+        if len(value) < _LARGE or len(value) - len(value.translate(None, _CONTROLS)) < len(value) // 16:
+            return {name: value.decode()}
     except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(value).decode()}
+        pass
+    return {f"{name}_base64": base64.b64encode(value).decode()}
 
 
 def bytes_from_wire(name: str, text: str, encoded: str) -> bytes:

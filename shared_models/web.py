@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
@@ -45,6 +45,7 @@ COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 _LIMIT = web.AppKey("limit", int)
 _READ_TIMEOUT = web.AppKey("read_timeout", float)
 _STOPPING = web.AppKey("stopping", asyncio.Event)
+_MIB = 1 << 20
 _NO_METRICS = frozenset({"/metrics", "/healthz", "/readyz"})
 
 
@@ -176,7 +177,7 @@ async def read_body(request: web.Request) -> bytes:
     """
     if not request.can_read_body:
         return b""
-    content, limit = request.content, request.app[_LIMIT]
+    content, limit = request.content, body_limit(request)
     if content.is_eof() and content.exception() is None:
         # All of it came with the head, as most bodies do: nothing to wait for.
         body = content.read_nowait(-1)
@@ -188,13 +189,17 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def body_limit(request: web.Request) -> int:
-    """The largest body in bytes that this server takes, 0 for no limit."""
-    return request.app[_LIMIT]
+    """The largest body in bytes that this server takes, 0 for no limit.
+
+    Runner nodes may send more: what a runner took from a client comes here as text inside of JSON.
+    """
+    limit = request.app[_LIMIT]
+    return 2 * limit + _MIB if limit and request.path.startswith("/v1/runner/") else limit
 
 
 async def body_pieces(request: web.Request) -> AsyncIterator[bytes]:
     """The body as it arrives; raises what ``read_body`` raises."""
-    limit = request.app[_LIMIT]
+    limit = body_limit(request)
     if limit and (request.content_length or 0) > limit:
         raise errors.BodyTooLarge(request.content_length or 0, limit)
     size, silence = 0, request.app[_READ_TIMEOUT]
@@ -278,8 +283,26 @@ def _application(
     app[_STOPPING] = asyncio.Event()
     common = zip(COMMON_PATHS, (ping, version, metrics, live, readiness), strict=True)
     app.add_routes([web.get(path, handler, allow_head=False) for path, handler in common])
-    app.add_routes(routes)
+    app.add_routes(
+        web.RouteDef(route.method, route.path, route.handler, {"expect_handler": _expected, **route.kwargs})
+        for route in routes
+    )
     return app
+
+
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Answers a client that waits before it sends a body: to go on (None), or what it would be told then."""
+    v1, expected = is_v1(request.path), request.headers.get("Expect", "")
+    if expected.lower() != "100-continue":
+        said = {"message": f"Unknown expectation: {_one_line(expected, 80)}"}
+        return json_response({"error": said} if v1 else said, 417)
+    limit, announced = body_limit(request), request.content_length or 0
+    if limit and announced > limit:
+        return error_response(errors.BodyTooLarge(announced, limit), v1=v1)
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
+    return None
 
 
 @web.middleware

@@ -140,16 +140,17 @@ async def test_a_call_is_checked_before_anything_is_stored(data: DataAccess, sto
     assert await data.dequeue(NODE, 10, 0) == []
 
 
+@pytest.mark.parametrize("trouble", [errors.QueueUnavailable, errors.Invalid])
 async def test_a_call_whose_push_fails_is_not_accepted(
-    data: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch
+    data: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch, trouble: type[errors.FnError]
 ) -> None:
-    async def down(_queue: MessageQueue, _call: Call) -> bool:
-        raise errors.QueueUnavailable
+    async def failing(_queue: MessageQueue, _call: Call) -> bool:
+        raise trouble
 
     call = a_call(fn)
     with monkeypatch.context() as patch:
-        patch.setattr(type(stores.queue), "push", down)
-        with pytest.raises(errors.Unavailable):
+        patch.setattr(type(stores.queue), "push", failing)
+        with pytest.raises(trouble):
             await data.enqueue(call)
     with pytest.raises(errors.CallNotFound):
         await stores.logstore.call(call.id)

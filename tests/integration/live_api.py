@@ -41,14 +41,14 @@ def call_of(fn, **changes):
 
 
 @asynccontextmanager
-async def live_api(folder, *, data=None, drain=5.0, **settings):
+async def live_api(folder, *, data=None, drain=5.0, max_request_size=32 << 20, **settings):
     """*data* makes what the runner API calls from the direct data access."""
     stores_at = StoreSettings(datastore_url=f"sqlite:///{folder}/fn.db", queue_url="memory://")
     api = APISettings(**{"runner_auth": "none", **settings})
     async with open_stores(stores_at) as stores:
         direct = DirectDataAccess(stores)
         routes = [*api_routes(stores, data(direct) if data else direct, api), *api_refusals()]
-        bound = HTTPSettings(port=0, host="127.0.0.1", drain=drain)
+        bound = HTTPSettings(port=0, host="127.0.0.1", drain=drain, max_request_size=max_request_size)
         async with serving(routes, bound, node_type="api") as port:
             base_url = f"http://127.0.0.1:{port}"
             async with aiohttp.ClientSession(base_url) as client:

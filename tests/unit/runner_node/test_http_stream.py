@@ -164,3 +164,37 @@ def test_a_client_cannot_forge_the_call_id_or_the_framing():
 
 def test_trailers_may_be_asked_for():
     assert b"Te: trailers\r\n" in encode_head([("TE", "trailers")], "C", "D")[0]
+
+
+def test_trailers_are_nobodys_headers():
+    raw = CHUNKED.replace(b"X-Trailer: t", b"Fn-Http-Status: 500\r\nX-Trailer: t")
+    _, response = parse(raw)
+    assert response.headers == []
+
+
+def test_a_header_that_is_not_utf_8_is_read_as_latin_1():
+    raw = PLAIN.replace(b"X-One: 1", b"X-One: caf\xe9").replace(b"X-One: 2", "X-One: café €".encode())
+    _, response = parse(raw)
+    assert [value for name, value in response.headers if name == "X-One"] == ["café", "café €"]
+
+
+def gzipped(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+def test_all_members_of_a_gzip_body_are_read():
+    raw = gzipped(gzip.compress(b"one ") + gzip.compress(b"two"))
+    assert parse(raw, gunzip=True, max_body=100)[1].body == b"one two"
+    with pytest.raises(errors.FunctionResponseTooLarge):
+        parse(gzipped(gzip.compress(b"x" * 60) * 2), gunzip=True, max_body=100)
+    assert parse(gzipped(gzip.compress(b"x" * 50) * 2), gunzip=True, max_body=100)[1].body == b"x" * 100
+
+
+def test_a_gzip_body_that_ends_too_early_is_an_error():
+    whole = gzip.compress(bytes(range(256)))
+    for cut in (1, 8, len(whole) - 20):
+        with pytest.raises(errors.FunctionResponseError) as raised:
+            parse(gzipped(whole[:-cut]), gunzip=True)
+        assert "ends too early" in raised.value.detail
+    assert parse(gzipped(b""), gunzip=True)[1].body == b""

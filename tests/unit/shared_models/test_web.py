@@ -354,3 +354,50 @@ async def test_a_client_that_hangs_up_leaves_no_traceback(caplog):
         go.set()
         await asyncio.wait_for(ended.wait(), 5)
     assert "Traceback" not in caplog.text
+
+
+def waiting(length, path="/echo", expect="100-continue"):
+    lines = ("Host: x", "Connection: close", f"Expect: {expect}", f"Content-Length: {length}", "", "")
+    return "\r\n".join((f"POST {path} HTTP/1.1", *lines)).encode()
+
+
+async def test_a_client_that_waits_is_told_to_go_on():
+    async with node(web.post("/echo", echo)) as (_, port):
+        answer = await raw(port, waiting(5) + b"hello")
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nhello")
+
+
+async def test_a_client_that_waits_to_send_too_much_is_refused_at_once():
+    async with node(web.post("/echo", echo), max_request_size=10) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(waiting(11))
+        # The connection stays open for a while, for clients that send the body all the same.
+        answer = await asyncio.wait_for(reader.readuntil(b"}\n"), 5)
+        writer.close()
+        await writer.wait_closed()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'{"message":"Content-Length too large for this server, 11 > max 10"}' in answer
+
+
+async def test_an_expectation_that_nobody_knows_is_refused_as_json():
+    async with node(web.post("/v1/echo", echo)) as (_, port):
+        answer = await raw(port, waiting(0, path="/v1/echo", expect="miracle"))
+        assert answer.startswith(b"HTTP/1.1 417 ")
+        assert answer.endswith(b'{"error":{"message":"Unknown expectation: miracle"}}\n')
+
+
+async def in_pieces(body):
+    while piece := body.read(65536):
+        yield piece
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_runner_nodes_may_send_what_a_client_s_body_becomes_in_json(chunked):
+    most = 2 * 1000 + (1 << 20)
+    async with node(web.post("/v1/runner/echo", echo), max_request_size=1000) as (client, _):
+        for size, status in ((most, 200), (most + 1, 413)):
+            body = io.BytesIO(b"x" * size)
+            data = in_pieces(body) if chunked else body
+            async with client.post("/v1/runner/echo", data=data) as answer:
+                assert answer.status == status
