@@ -19,9 +19,13 @@ from api_node.fns import Fns
 from api_node.routes_v1 import RoutesV1
 from api_node.runner_api import RunnerAPI
 from api_node.runners import Runners
+from api_node.swagger import swagger_routes
 from api_node.triggers import Triggers
 from shared_models.env import env, one_of, words
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
+
+ANY, SOME = "(?s:.*)", "(?s:.+)"
+"""What is left of a path, with line feeds that it may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +98,17 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         web.delete("/v1/apps/{app}", slashes(v1_apps.remove)),
         web.post(f"{app}/routes", v1_routes.create),
         get(f"{app}/routes", v1_routes.list),
-        get(f"{app}/routes/{{path:.+}}", v1_routes.get),
-        web.put(f"{app}/routes/{{path:.*}}", v1_routes.put),
-        web.patch(f"{app}/routes/{{path:.*}}", v1_routes.update),
-        web.delete(f"{app}/routes/{{path:.*}}", v1_routes.remove),
+        get(f"{app}/routes/{{path:{SOME}}}", v1_routes.get),
+        web.put(f"{app}/routes/{{path:{ANY}}}", v1_routes.put),
+        web.patch(f"{app}/routes/{{path:{ANY}}}", v1_routes.update),
+        web.delete(f"{app}/routes/{{path:{ANY}}}", v1_routes.remove),
         get(f"{app}/calls", v1_calls.list),
         get(f"{app}/calls/{{call}}", v1_calls.get),
         get(f"{app}/calls/{{call}}/log", v1_calls.log),
+        *swagger_routes(),
         # What Fn 0.3.484's runner nodes ask for besides an app by its name.
         get("/v1/runner/apps/{app_id}", guard(runner.app)),
-        get("/v1/runner/apps/{app_id}/routes/{path:.*}", guard(runner.route)),
+        get(f"/v1/runner/apps/{{app_id}}/routes/{{path:{ANY}}}", guard(runner.route)),
         web.put("/v1/runner/async", guard(runner.enqueue)),
         get("/v1/runner/async", guard(runner.dequeue_one)),
         web.post("/v1/runner/start", guard(runner.start)),
