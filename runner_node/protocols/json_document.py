@@ -12,9 +12,19 @@ from runner_node.protocols.headers import text_of
 from shared_models import errors
 
 SPACE = b" \t\r\n"
-_SPACES = re.compile(rb"[ \t\r\n]*")
-_TEXT = re.compile(rb'[^"\\\x00-\x1f]*')
+_S = rb"[ \t\r\n]*+"
+_T = rb'(?:[^"\\\x00-\x1f]++|\\[^\x00-\x1f])*+'
+_SPACES = re.compile(_S)
+_TEXT = re.compile(_T)
 _NUMBER = re.compile(rb"[-+.0-9eE]*")
+_SIMPLE = rb'(?:-?[0-9][-+.0-9eE]*+|"' + _T + rb'"|true|false|null)'
+# More simple values of a list, and more members of an object that have them: passed over in one go.
+_RUNS = {
+    b"[": re.compile(b"(?:" + _S + b"," + _S + _SIMPLE + b"(?=" + _S + rb"[,\]]))*+"),
+    b"{": re.compile(
+        b"(?:" + _S + b"," + _S + b'"' + _T + b'"' + _S + b":" + _S + _SIMPLE + b"(?=" + _S + b"[,}]))*+"
+    ),
+}
 _WORDS = (b"true", b"false", b"null")
 _QUOTE, _BACKSLASH = b'"\\'
 # An escape; group 1 is a surrogate without its other half.
@@ -59,6 +69,8 @@ class ObjectScanner:
                 self._letter(data[at : at + 1])
                 at += 1
             else:
+                if self._expect == _COMMA:
+                    at = _end_of(_RUNS[bytes(self._open[-1:])], data, at)
                 at = _end_of(_SPACES, data, at)
                 if at < end:
                     self._structure(data[at : at + 1])

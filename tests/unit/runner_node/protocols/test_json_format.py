@@ -124,11 +124,14 @@ def test_any_text_comes_out_as_it_went_in(body, headers):
         assert len(parser.response().headers) == sum(len(values) for values in headers.values())
 
 
-@given(st.dictionaries(st.text(), JSON, max_size=3), st.integers(0, 200))
-@settings(deadline=None, max_examples=60)
-def test_the_end_of_any_object_is_found(unknown, at):
-    raw = json.dumps({"x": unknown, "body": "b"}, indent=1).encode()
-    parser = fed("json", raw[:at], raw[at:] + b"tail")
+@given(st.dictionaries(st.text(), JSON, max_size=3), st.integers(1, 60), st.sampled_from([None, 1]))
+@settings(deadline=None, max_examples=100)
+def test_the_end_of_any_object_is_found(unknown, size, indent):
+    raw = json.dumps(
+        {"x": [unknown, 1, "two", [None, True]], "body": "b", "y": -1.5e3}, indent=indent
+    ).encode()
+    raw += b"tail"
+    parser = fed("json", *(raw[at : at + size] for at in range(0, len(raw), size)))
     assert parser.done
     assert not parser.clean
     assert parser.response().body == b"b"
