@@ -1,6 +1,8 @@
 """The v1 API where the recordings do not reach."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from shared_models.route import Route
 from tests.integration.live_api import call_of, live_api
 
 LONG = "a" * 255
+VECTORS = Path(__file__).parents[1] / "wire" / "scenarios" / "vectors"
 
 
 async def a_route(api, path="/p", app="app"):
@@ -171,3 +174,23 @@ async def test_deleting_an_app_takes_functions_and_routes_of_both_apis(tmp_path)
         app = await api.stores.datastore.insert_app(App(name="app-of-f"))
         await api.stores.datastore.insert_fn(Fn(app_id=app.id, name="f", image="i"))
         await api.stores.datastore.insert_route(Route(app_id=app.id, path="/p", image="i"))
+
+
+def recorded(name):
+    return json.loads((VECTORS / f"{name}.json").read_text())["cases"]
+
+
+async def test_names_are_taken_and_refused_as_recorded(tmp_path):
+    async with live_api(tmp_path) as api:
+        for case in recorded("appnames"):
+            given = {"app": {"name": case["name"]}}
+            answer = await api.json("POST", "/v1/apps", json=given, status=400 if case["error"] else 200)
+            assert answer.get("error", {}).get("message", "") == case["error"], case
+
+
+async def test_times_are_taken_and_refused_as_recorded(tmp_path):
+    async with live_api(tmp_path) as api:
+        for number, case in enumerate(recorded("times")):
+            given = {"app": {"name": f"app{number}", "created_at": case["in"]}}
+            answer = await api.json("POST", "/v1/apps", json=given, status=400 if case.get("error") else 200)
+            assert answer.get("error", {}).get("message", "") == ("Invalid JSON" if case.get("error") else "")
