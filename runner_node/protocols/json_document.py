@@ -43,7 +43,7 @@ class ObjectScanner:
     """Takes JSON in any pieces and tells where its object (or ``null``) ends.
 
     Tokens are checked for their place, not to the last letter: a bad escape or number is left to the
-    decoder. Every byte is looked at once.
+    decoder. Every byte is looked at a fixed number of times, however small the pieces are.
     """
 
     __slots__ = ("_expect", "_open", "_token", "_word")
