@@ -36,6 +36,8 @@ class ScriptedData(DataAccess):
         self.refused: set[str] = set()
         self.bad: set[str] = set()
         """Calls for which the API node says 400, to a whole batch."""
+        self.unauthorized = False
+        self.largest_log = 1 << 30
         self.batches: list[int] = []
         self.took = asyncio.Event()
 
@@ -95,6 +97,10 @@ class ScriptedData(DataAccess):
 
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         await self._ask("finish")
+        if self.unauthorized:
+            raise errors.Unauthorized("No valid runner token")
+        if max(len(one.log) for one in batch) > self.largest_log:
+            raise errors.TooLarge
         if self.bad & {one.call.id for one in batch}:
             raise errors.Invalid("call.status: must be one of ...")
         self.batches.append(len(batch))

@@ -144,3 +144,89 @@ async def test_a_broken_batch_is_set_aside(tmp_path, spool, caplog):
     assert found is not None
     assert found[1][0].call.id == "good"
     assert len(files(spool, "*.broken")) == 1
+
+
+async def test_a_spooled_result_that_is_refused_does_not_cost_the_others(data, spool):
+    good, bad = Call(id=new_id(), status=Status.SUCCESS), Call(id=new_id(), status=Status.SUCCESS)
+    data.bad.add(bad.id)
+    await spool.put([Finished(call=bad, log=b"b"), Finished(call=good, log=b"g")])
+    async with running(data, spool) as recorder:
+        await until(lambda: recorder.dropped)
+    assert [(one.call.id, one.log) for one in data.finished] == [(good.id, b"g")]
+    assert files(spool) == []
+
+
+async def test_while_the_api_node_hangs_what_comes_behind_is_spooled(data, spool, monkeypatch):
+    monkeypatch.setattr(module, "BUFFER", 10)
+    monkeypatch.setattr(module, "BATCH", 10)
+    data.gate.clear()
+    async with running(data, spool) as recorder:
+        first = result()
+        recorder.add(first)
+        await until(lambda: data.asked["finish"])
+        for _ in range(100):
+            recorder.add(result())
+        await until(lambda: recorder.waiting <= 10 and len(files(spool, "*.results")) >= 9)
+        data.gate.set()
+        await until(lambda: len(data.finished) == 101)
+    assert recorder.dropped == 0
+    assert files(spool) == []
+
+
+async def test_a_node_that_stops_while_the_api_node_hangs_spools_and_ends(data, spool):
+    data.gate.clear()
+    async with running(data, spool) as recorder:
+        recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        recorder.add(result())
+    assert len(files(spool, "*.results")) == 2
+    assert recorder.dropped == 0
+
+
+async def test_spooled_results_are_handed_in_under_steady_load(data, spool):
+    await spool.put([Finished(call=Call(id="spooled", status=Status.SUCCESS))])
+    async with running(data, spool) as recorder:
+        recorder.add(result())
+
+        def more() -> bool:
+            recorder.add(result())  # so that there is always a newer one
+            return any(one.call.id == "spooled" for one in data.finished)
+
+        await until(more)
+    assert files(spool) == []
+
+
+async def test_results_are_kept_while_the_token_is_wrong(data, spool):
+    data.unauthorized = True
+    async with running(data, spool) as recorder:
+        recorder.add(result())
+        await until(lambda: files(spool, "*.results"))
+        data.unauthorized = False
+        await asyncio.wait_for(data.took.wait(), 5)
+    assert recorder.dropped == 0
+
+
+async def test_a_result_whose_log_is_too_large_is_handed_in_with_less_of_it(data):
+    data.largest_log = module.LONGEST_LOG + 100
+    told: list[bool] = []
+    async with running(data, None) as recorder:
+        large = result(b"x" * (module.LONGEST_LOG + 1000), stored=told.append)
+        recorder.add(large)
+        recorder.add(result(b"small"))
+    assert {len(one.log) > module.LONGEST_LOG for one in data.finished} == {True, False}
+    [cut] = [one for one in data.finished if one.call.id == large.call.id]
+    assert b"takes no log of %d bytes" % (module.LONGEST_LOG + 1000) in cut.log
+    assert told == [True]
+
+
+async def test_an_api_node_that_is_away_is_named_once(data, spool, caplog):
+    caplog.set_level("INFO")
+    data.away = True
+    async with running(data, spool) as recorder:
+        for number in range(5):
+            recorder.add(result())
+            await until(lambda number=number: len(files(spool, "*.results")) > number)
+        data.away = False
+        await until(lambda: len(data.finished) == 5)
+    assert caplog.text.count("no API node takes results") == 1
+    assert caplog.text.count("takes results again") == 1
