@@ -234,8 +234,9 @@ def lines_to_try(api: str, runner: str, fn_id: str) -> str:
     """Three commands that work as they are, in any POSIX shell."""
     calls = f"{api}/v2/fns/{fn_id}/calls"
     detached = f"curl -s -d '{{\"name\":\"Ada\"}}' -H 'Fn-Invoke-Type: detached' {runner}/invoke/{fn_id}"
+    needs = "" if shutil.which("curl") else " (curl is needed, and missing here)"
     return f"""
-Ready. Try in another terminal: invoke the function, call it through its trigger, and run it
+Ready. Try in another terminal{needs}: invoke the function, call it through its trigger, and run it
 detached, then read its record and its log.
 
   curl -d '{{"name":"Ada"}}' {runner}/invoke/{fn_id}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.dockerd import engine as open_engine
 from tests.engine.images import Images
-from tests.engine.packages import Missing
+from tests.engine.packages import Missing, missing
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,16 +34,10 @@ def engine(temporary_folder: None) -> Iterator[str]:
         with open_engine() as host:
             yield host
     except Missing as exc:
-        _missing(f"NO CONTAINER ENGINE: {exc}")
+        missing(f"NO CONTAINER ENGINE: {exc}")
 
 
 @pytest.fixture(scope="session")
 def engine_images(engine: str) -> Images:
     """``need(name)`` makes a function image available in ``engine``."""
     return Images(engine)
-
-
-def _missing(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -27,7 +27,7 @@ def engine() -> Iterator[str]:
 
     ``FN_TEST_DOCKER_HOST`` names one that runs. Functions need no network, so that a private engine gets
     an empty network namespace: there it can take nothing from other engines (a dockerd without a bridge
-    removes the machine's docker0) and touches no firewall.
+    removes the machine's docker0) and touches no firewall. Its mounts are its own, too, and end with it.
     """
     if given := os.environ.get("FN_TEST_DOCKER_HOST"):
         yield given
@@ -48,7 +48,14 @@ def _dockerd(program: str, folder: Path) -> Iterator[str]:
     host = f"unix://{folder}/docker.sock"
     log = folder / "log"
     # It must not outlive a test run that is killed.
-    command = [need("setpriv", "util-linux"), "--pdeathsig", "TERM", need("unshare", "util-linux"), "--net"]
+    command = [
+        need("setpriv", "util-linux"),
+        "--pdeathsig",
+        "TERM",
+        need("unshare", "util-linux"),
+        "--net",
+        "--mount",
+    ]
     command += [program, "-H", host]
     command += [
         f"--data-root={folder / 'data'}",

@@ -6,6 +6,9 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 
 class Missing(Exception):
@@ -29,6 +32,13 @@ def need(program: str, package: str) -> str:
     if done.returncode or not found:
         raise Missing(f"apt-get install {package} failed: {done.stderr.decode()[-300:]}")
     return found
+
+
+def missing(reason: str) -> NoReturn:
+    """Skips a test on a laptop, and fails it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def debian() -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.packages import Missing, missing, need
+
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for left processes in /proc"),
@@ -134,6 +136,10 @@ async def shell(command: str) -> str:
 
 
 async def test_the_three_printed_commands_work_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    try:
+        need("curl", "curl")
+    except Missing as exc:
+        missing(str(exc))
     async with running(tmp_path / "data") as run:
         await run.until("Ctrl-C", START)
         invoke, trigger, detached = run.commands()
