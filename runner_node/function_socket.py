@@ -30,7 +30,7 @@ async def connect(io_dir: str, name: str) -> FunctionSocket:
         loop = asyncio.get_running_loop()
         _, protocol = await loop.create_unix_connection(FunctionSocket, f"/proc/self/fd/{descriptor}")
     except OSError as exc:
-        raise SocketNotReady(str(exc)) from exc
+        raise SocketNotReady(exc.strerror or str(exc)) from exc
     finally:
         os.close(descriptor)
     return protocol
@@ -46,7 +46,7 @@ def _open_socket(io_dir: str, name: str) -> int:
             path = os.path.join(io_dir, target)
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as exc:
-        raise SocketNotReady(str(exc)) from exc
+        raise SocketNotReady(exc.strerror or str(exc)) from exc
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise errors.ContainerInitFailed(detail=f"{name} is not a socket")

@@ -39,6 +39,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.AppNameTooLong
         if not names.is_name(self.name):
             raise errors.AppInvalidName
+        config.check(self.config)
         annotation_maps.check(self.annotations)
         if self.syslog_url and not _is_v1_syslog_url(self.syslog_url):
             check_syslog_url(self.syslog_url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from shared_models.errors import InvalidCPUs
+from shared_models.errors import Invalid, InvalidCPUs
 
 Config = dict[str, str]
 Headers = dict[str, list[str]]
@@ -15,6 +15,14 @@ _MILLIS = re.compile(r"[0-9]{1,20}m")
 _CPUS = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def check(config: Config) -> None:
+    """Raises Invalid for what no environment variable can be: names and values are without NUL."""
+    for key, value in config.items():
+        if "\0" in key or "\0" in value:
+            shown = key.replace("\0", "\\0")
+            raise Invalid(f"config: key and value must not contain NUL: {shown[:64]!r}")
 
 
 def merge(old: Config, change: Config) -> Config:

@@ -62,6 +62,7 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.InvalidIdleTimeout
         if not 0 < self.memory <= MAX_MEMORY:
             raise errors.InvalidMemory
+        config.check(self.config)
         annotation_maps.check(self.annotations)
 
     def created(self, fn_id: str, now: str) -> Fn:

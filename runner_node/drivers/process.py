@@ -70,7 +70,10 @@ class ProcessDriver(ContainerDriver):
             container = ProcessContainer(spec, io_dir, home, image, environ, sink, talk)
         except OSError as exc:
             io_dirs.remove(home)
-            raise errors.ContainerInitFailed(detail=str(exc)) from exc
+            raise errors.ContainerInitFailed(detail=exc.strerror or str(exc)) from exc
+        except ValueError as exc:  # of its environment, which no program can have
+            io_dirs.remove(home)
+            raise errors.ContainerInitFailed(detail=f"config: {exc}") from exc
         self._containers.add(container)
         container.on_removed = lambda: self._containers.discard(container)
         return container

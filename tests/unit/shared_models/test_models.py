@@ -61,6 +61,8 @@ def test_a_decomposed_letter_is_no_letter() -> None:
         (App(), errors.AppMissingName),
         (App(name="a/b"), errors.AppInvalidName),
         (App(name="a", shape="ROUND"), errors.AppInvalidShape),
+        (App(name="a", config={"a\0b": "c"}), errors.Invalid),
+        (App(name="a", config={"a": "b\0c"}), errors.Invalid),
         (App(name="a", syslog_url="https://h"), errors.InvalidSyslogURL),
         (App(name="a", syslog_url=":514"), errors.InvalidSyslogURL),
         (App(name="a", syslog_url="tcp://h/%zz"), errors.InvalidSyslogURL),
@@ -93,6 +95,7 @@ def test_an_app_at_the_limits_is_good() -> None:
         ({"image": ""}, errors.FnMissingImage), ({"timeout": 301}, errors.InvalidTimeout),
         ({"timeout": -1}, errors.InvalidTimeout), ({"idle_timeout": 3601}, errors.InvalidIdleTimeout),
         ({"memory": 8193}, errors.InvalidMemory), ({"id": ID}, errors.FnIDProvided),
+        ({"config": {"a": "\0"}}, errors.Invalid),
     ],
 )  # fmt: skip
 def test_a_function_that_breaks_a_rule_is_told_which(change: dict, error: type[errors.FnError]) -> None:

@@ -161,3 +161,15 @@ async def test_a_function_dies_with_its_node_and_the_next_one_sweeps_the_rest(
 def _ended(process: int) -> bool:
     """Whether the process has ended, which may take a moment."""
     return bool(select.select([process], [], [], LIMIT)[0])
+
+
+@linux
+@pytest.mark.parametrize("name", ["a=b", "a\0b"])
+async def test_an_environment_that_no_program_can_have_is_told(tmp_path: Path, name: str) -> None:
+    image(tmp_path / "images", "shell", SHELL)
+    settings = DriverSettings(driver="process", process_images=str(tmp_path / "images"))
+    async with open_driver(settings, "node") as driver:
+        spec = ContainerSpec(id=new_id(), image="shell", env={name: "x", "RUN": "true"})
+        with pytest.raises(errors.ContainerInitFailed) as raised:
+            await driver.start(spec, lambda data: None)
+    assert raised.value.detail.startswith("config: ")
