@@ -474,9 +474,7 @@ class ContainerExited(BadFunction):
 
 
 class ContainerOutOfMemory(BadFunction):
-    text = (
-        "container out of memory, you may want to raise route.memory for this route (default: 128MB)"
-    )
+    text = "container out of memory, you may want to raise route.memory for this route (default: 128MB)"
 
 
 class RequestTooLarge(TooLarge):
