@@ -15,7 +15,7 @@ from api_node import v1
 from api_node.calls import call_of, log_as_text, log_of
 from api_node.paging import per_page
 from shared_models import errors, times
-from shared_models.call import Call
+from shared_models.call import Call, Status
 from shared_models.errors import Invalid
 from shared_models.interfaces import CallFilter, Datastore, LogStore
 from shared_models.web import json_response
@@ -71,7 +71,7 @@ def _record(call: Call) -> dict[str, Any]:
     body: dict[str, Any] = {"id": call.id, "status": call.status, "path": call.path}
     for name in ("completed_at", "created_at", "started_at"):
         body[name] = getattr(call, name)
-    if call.error:
+    if call.error and call.status != Status.TIMEOUT:  # v1 has never said more of those
         body["error"] = call.error
     if call.stats:
         body["stats"] = call.stats

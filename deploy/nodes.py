@@ -63,7 +63,10 @@ async def runner(settings: RunnerNode) -> AsyncIterator[int]:
         extensions = await enter(open_extensions(settings.node.extensions, Node(type="runner"), listeners))
         data = await enter(open_data_access(settings.client))
         driver = await enter(open_driver(settings.driver, name))
-        agent = await enter(running_agent(data, driver, settings.agent, name, **_described(settings.http)))
+        described = _described(settings.http)
+        agent = await enter(
+            running_agent(data, driver, settings.agent, name, **described, listeners=listeners.calls)
+        )
         routes = [*invoke_routes(agent), *runner_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
@@ -96,7 +99,11 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         driver = await enter(open_driver(settings.driver, name))
         # What was made a moment ago is found at once, as on Fn's full nodes: a look-up costs little here.
         described = _described(settings.http)
-        agent = await enter(running_agent(data, driver, settings.agent, name, **described, missing=0.0))
+        agent = await enter(
+            running_agent(
+                data, driver, settings.agent, name, **described, missing=0.0, listeners=listeners.calls
+            )
+        )
         routes = [*api_routes(stores, data, settings.api), *invoke_routes(agent)]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()

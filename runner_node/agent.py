@@ -14,6 +14,7 @@ import msgspec
 
 from runner_node import calls, host
 from runner_node.calls import Target
+from runner_node.conversation import Conversation, conversation_for
 from runner_node.data_cache import MISSING, CachedDataAccess
 from runner_node.dequeuer import Dequeuer
 from runner_node.drivers.contract import ContainerDriver
@@ -22,19 +23,25 @@ from runner_node.health import Health
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.job import Job
 from runner_node.loops import looping
-from runner_node.protocols.http_stream import Response, ResponseParser, encode_head
+from runner_node.protocols.http_stream import Response
 from runner_node.recorder import Recorder, Result, Stored
 from runner_node.resources import Resources
 from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
 from runner_node.spool import Spool
+from runner_node.stats import sample_for_ever
+from runner_node.syslog import Syslog, open_syslog
 from shared_models import errors, times
 from shared_models.app import App
-from shared_models.call import Call, Status
+from shared_models.call import Call, Stat, Status
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
+from shared_models.listeners import CallListeners
+from shared_models.route import Route
 
 log = logging.getLogger(__name__)
+
+NO_STATS: list[Stat] = []
 
 
 class Agent:
@@ -48,7 +55,11 @@ class Agent:
         health: Health,
         settings: AgentSettings,
         node_id: str,
+        syslog: Syslog,
+        listeners: CallListeners,
     ) -> None:
+        self._syslog = syslog
+        self._listeners = listeners
         self.data = data
         self.scheduler = scheduler
         self.recorder = recorder
@@ -57,6 +68,7 @@ class Agent:
         self.node_id = node_id
         self.running = 0
         self._targets: dict[str, tuple[Fn, App, Target]] = {}
+        self._route_targets: dict[str, tuple[Route, App, Target]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -77,6 +89,20 @@ class Agent:
         self._targets[fn.id] = (fn, app, target)
         return target
 
+    def route_target(self, route: Route, app: App, format_: str) -> Target:
+        """As ``target``, for a route in a format; an event's format leaves the route's own alone."""
+        slot = f"{app.id}{route.path} {format_}"
+        known = self._route_targets.get(slot)
+        if known and known[0] is route and known[1] is app:
+            return known[2]
+        target = calls.of_route(route, app, route.type, format_)
+        if known and known[2].key == target.key:
+            target = known[2]
+        elif known:
+            self.scheduler.supersede(known[2].key)
+        self._route_targets[slot] = (route, app, target)
+        return target
+
     async def target_of(self, call: Call) -> Target:
         """The target of a call out of the queue, from the function as it is now; raises its errors."""
         if not call.fn_id:
@@ -90,7 +116,13 @@ class Agent:
         However it ends, the end is recorded, with two exceptions: an async call that never got a
         container goes back to the queue (the caller sees to that), and one that is cancelled.
         """
-        call_log = CallLog(self.settings.max_log_size)
+        call_log = self._log_of(job.call, job.target)
+        try:
+            conversation = conversation_for(job, self.settings)
+        except errors.FnError as exc:
+            job.started = time.time()
+            self._record(job, Status.ERROR, exc.explained, times.to_text(job.started), call_log)
+            raise
         try:
             container = await self.scheduler.acquire(job.target, sync=job.sync, patience=job.patience)
         except StartFailed as failure:
@@ -104,59 +136,73 @@ class Agent:
             raise
         began = self._loop.time()
         self.running += 1
-        keep = False
         try:
-            if job.before:
-                await self._before(job, container, began)
-            return await self._dispatch(job, container, call_log, began)
+            if job.before or self._listeners:
+                await self._before(job, container, call_log, began)
+            return await self._dispatch(job, conversation, container, call_log, began)
         except BaseException as exc:
             if not isinstance(exc, errors.FnError):
-                self.scheduler.release(container, self._loop.time() - began, keep=keep)
+                self.scheduler.release(container, self._loop.time() - began, keep=False)
             raise
         finally:
             self.running -= 1
 
-    async def _before(self, job: Job, container: HotContainer, began: float) -> None:
-        assert job.before is not None
+    async def _before(self, job: Job, container: HotContainer, call_log: CallLog, began: float) -> None:
+        """What must happen first; when it is refused, nothing has reached the function."""
         try:
-            await job.before()
+            if job.before:
+                await job.before()
         except errors.FnError:
-            # Nothing reached the function: the container is as good as before.
-            self.scheduler.release(container, self._loop.time() - began, keep=True)
+            self.scheduler.release(container, self._loop.time() - began, keep=not job.target.cold)
+            raise
+        try:
+            await self._listeners.before(job.call)
+        except errors.FnError as exc:
+            self._record(job, _status(exc), exc.explained, times.NEVER, call_log)
+            self.scheduler.release(container, self._loop.time() - began, keep=not job.target.cold)
             raise
 
-    async def _dispatch(self, job: Job, container: HotContainer, call_log: CallLog, began: float) -> Response:
-        timeout = job.target.timeout
+    async def _dispatch(
+        self, job: Job, conversation: Conversation, container: HotContainer, call_log: CallLog, began: float
+    ) -> Response:
         container.begin(call_log)
-        started_at = times.now()
-        head, gunzip = encode_head(job.headers, job.call.id, times.deadline_text(time.time() + timeout))
-        parser = ResponseParser(
-            max_head=self.settings.max_header_size, max_body=self.settings.max_response_size, gunzip=gunzip
-        )
+        job.started = time.time()
+        started_at = times.to_text(job.started)
         try:
-            await container.call(head, job.body, parser, timeout)
-            response = parser.response()
+            response = await conversation.hold(container)
         except errors.FnError as exc:
-            keep = _trusted(exc, parser)
+            keep = conversation.trusts(exc)
             self._spawn(self._after_failure(job, container, call_log, began, started_at, exc, keep))
             raise
+        keep = conversation.trusts(None)
         if container.chatty:
-            self._spawn(self._after_talk(job, container, call_log, began, started_at))
+            self._spawn(self._after_talk(job, conversation, container, call_log, began, started_at))
         else:
-            self._record(job, Status.SUCCESS, "", started_at, call_log)
-            self.scheduler.release(container, self._loop.time() - began, keep=True)
+            if not job.sync:
+                call_log.write(conversation.log_text())
+            self._record(job, Status.SUCCESS, "", started_at, call_log, stats=container.stats())
+            self.scheduler.release(container, self._loop.time() - began, keep=keep)
         return response
 
     async def _after_talk(
-        self, job: Job, container: HotContainer, call_log: CallLog, began: float, started_at: str
+        self,
+        job: Job,
+        conversation: Conversation,
+        container: HotContainer,
+        call_log: CallLog,
+        began: float,
+        started_at: str,
     ) -> None:
         """The last lines may still be on their way: no other call gets the container before they are in."""
         seconds, completed_at = self._loop.time() - began, times.now()
         try:
             await container.drain_output()
         finally:
-            self._record(job, Status.SUCCESS, "", started_at, call_log, completed_at)
-            self.scheduler.release(container, seconds, keep=True)
+            if not job.sync:
+                call_log.write(conversation.log_text())
+            stats = container.stats()
+            self._record(job, Status.SUCCESS, "", started_at, call_log, completed_at, stats)
+            self.scheduler.release(container, seconds, keep=conversation.trusts(None))
 
     async def _after_failure(
         self,
@@ -173,7 +219,8 @@ class Agent:
             reason = await container.why(exc)
             await container.drain_output()
         finally:
-            self._record(job, _status(exc), reason, started_at, call_log, completed_at)
+            stats = container.stats()
+            self._record(job, _status(exc), reason, started_at, call_log, completed_at, stats)
             self.scheduler.release(container, seconds, keep=keep)
 
     def _record(
@@ -184,15 +231,32 @@ class Agent:
         started_at: str,
         call_log: CallLog,
         completed_at: str = "",
+        stats: list[Stat] = NO_STATS,
     ) -> None:
-        call = job.call
-        record = Call(
-            id=call.id, status=status, app_id=call.app_id, fn_id=call.fn_id, trigger_id=call.trigger_id,
-            path=call.path, type=call.type, created_at=call.created_at, started_at=started_at,
-            completed_at=completed_at or times.now(), error=reason, attempt=max(call.attempt, 1),
-            node=self.node_id,
-        )  # fmt: skip
+        call, completed_at, attempt = job.call, completed_at or times.now(), max(job.call.attempt, 1)
+        if call.path:
+            # Fn's API nodes keep all of a route's call.
+            record = msgspec.structs.replace(
+                call, status=status, started_at=started_at, completed_at=completed_at, error=reason,
+                attempt=attempt, node=self.node_id, stats=stats,
+            )  # fmt: skip
+        else:
+            record = Call(
+                id=call.id, status=status, app_id=call.app_id, fn_id=call.fn_id, trigger_id=call.trigger_id,
+                type=call.type, created_at=call.created_at, started_at=started_at, completed_at=completed_at,
+                error=reason, attempt=attempt, node=self.node_id, stats=stats,
+            )  # fmt: skip
         self.recorder.add(Result(record, call_log, job.token, job.stored))
+        if self._listeners:
+            self._spawn(self._listeners.after(record))
+
+    def _log_of(self, call: Call, target: Target) -> CallLog:
+        if not target.syslog_url:
+            return CallLog(self.settings.max_log_size)
+        follower = self._syslog.following(
+            target.syslog_url, call_id=call.id, app_id=call.app_id, fn_id=call.fn_id, path=call.path
+        )
+        return CallLog(self.settings.max_log_size, follower)
 
     def refuse(self, call: Call, reason: str, token: str, output: bytes, stored: Stored | None) -> None:
         """Records that an async call ends as an error without having run."""
@@ -215,13 +279,6 @@ class Agent:
             await asyncio.wait(set(self._tasks))
 
 
-def _trusted(exc: errors.FnError, parser: ResponseParser) -> bool:
-    """Whether a container may go on after this error: its function spoke the protocol to the end."""
-    if isinstance(exc, errors.FunctionFailed | errors.FunctionResponseTooLarge):
-        return True
-    return isinstance(exc, errors.CallTimedOut) and parser.done
-
-
 def _status(exc: errors.FnError) -> Status:
     return Status.TIMEOUT if isinstance(exc, errors.CallTimedOut) else Status.ERROR
 
@@ -236,6 +293,7 @@ async def running_agent(
     address: str = "",
     version: str = "",
     missing: float = MISSING,
+    listeners: CallListeners | None = None,
 ) -> AsyncIterator[Agent]:
     """An agent at work; *missing*: seconds for which "not found" is remembered.
 
@@ -251,13 +309,17 @@ async def running_agent(
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)
     health = Health(cached, driver, scheduler, resources, node_id, address, version)
-    agent = Agent(cached, scheduler, recorder, health, settings, node_id)
-    dequeuer = Dequeuer(agent)
     async with AsyncExitStack() as stack:  # read up for the order of the end
+        syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca))
+        agent = Agent(
+            cached, scheduler, recorder, health, settings, node_id, syslog, listeners or CallListeners()
+        )
+        dequeuer = Dequeuer(agent)
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)
         stack.push_async_callback(scheduler.close)
         await stack.enter_async_context(looping(health.run, "health"))
+        await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
         await stack.enter_async_context(dequeuer.running())
         health.agent_running = lambda: agent.running
         yield agent

@@ -6,6 +6,9 @@ import hashlib
 import struct
 from collections.abc import Iterable
 
+from runner_node.protocols.contract import Format, StdioCall
+from runner_node.protocols.default import environment
+from runner_node.protocols.formats import format_of
 from runner_node.protocols.http_stream import Header
 from shared_models import annotations as annotation_maps
 from shared_models import errors
@@ -14,6 +17,7 @@ from shared_models.app import App
 from shared_models.call import Call
 from shared_models.config import Config
 from shared_models.fn import Fn
+from shared_models.route import Route
 
 MIB = 1 << 20
 HTTP_STREAM = "http-stream"
@@ -27,8 +31,8 @@ class Target:
     """
 
     __slots__ = (
-        "annotations", "app_id", "cpus", "env", "fn_id", "idle_timeout", "image", "key", "memory", "path",
-        "timeout", "tmpfs_size",
+        "annotations", "app_id", "cpus", "env", "fn_id", "format", "idle_timeout", "image", "key", "memory",
+        "path", "syslog_url", "timeout", "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +49,9 @@ class Target:
         idle_timeout: float,
         env: Config,
         annotations: Annotations,
+        format_: Format | None = None,
+        syslog_url: str = "",
+        key: bytes = b"",
     ) -> None:
         self.app_id = app_id
         self.fn_id = fn_id
@@ -57,7 +64,24 @@ class Target:
         self.idle_timeout = idle_timeout
         self.env = env
         self.annotations = annotations
-        self.key = _slot_key(self, annotations)
+        self.syslog_url = syslog_url
+        self.format = format_
+        """None is http-stream."""
+        self.key = key or _slot_key(self, annotations)
+
+    @property
+    def cold(self) -> bool:
+        """Whether each call has a container of its own."""
+        return self.format is not None and not self.format.hot
+
+    def alone(self, call: StdioCall) -> Target:
+        """This target for one call alone, which also finds itself in the environment."""
+        return Target(
+            app_id=self.app_id, fn_id=self.fn_id, path=self.path, image=self.image, memory=self.memory // MIB,
+            cpus=self.cpus, tmpfs_size=self.tmpfs_size, timeout=self.timeout, idle_timeout=self.idle_timeout,
+            env={**self.env, **environment(call)}, annotations=self.annotations, format_=self.format,
+            syslog_url=self.syslog_url, key=call.id.encode(),
+        )  # fmt: skip
 
 
 def of_fn(fn: Fn, app: App) -> Target:
@@ -83,19 +107,42 @@ def of_fn(fn: Fn, app: App) -> Target:
         idle_timeout=fn.idle_timeout,
         env=env,
         annotations=annotation_maps.merge(app.annotations, fn.annotations),
+        syslog_url=app.syslog_url or "",
+    )
+
+
+def of_route(route: Route, app: App, type_: str, format_: str) -> Target:
+    """The target of a route in *format_*, which a request may choose against the route's own."""
+    env = {
+        **app.config,
+        **route.config,
+        "FN_FORMAT": format_,
+        "FN_APP_NAME": app.name,
+        "FN_PATH": route.path,
+        "FN_MEMORY": str(route.memory),
+        "FN_TYPE": type_,
+    }
+    if route.cpus:
+        env["FN_CPUS"] = route.cpus
+    return Target(
+        app_id=app.id,
+        fn_id="",
+        path=route.path,
+        image=route.image,
+        memory=route.memory,
+        cpus=_milli_cpus(route.cpus),
+        tmpfs_size=route.tmpfs_size,
+        timeout=route.timeout,
+        idle_timeout=route.idle_timeout,
+        env=env,
+        annotations=annotation_maps.merge(app.annotations, route.annotations),
+        format_=_format(format_),
+        syslog_url=app.syslog_url or "",
     )
 
 
 def of_call(call: Call) -> Target:
-    """The target of a call that brings all that is needed along (from an unmodified Fn node).
-
-    Raises Invalid for a function format that this runner does not speak.
-    """
-    if call.format != HTTP_STREAM:
-        raise errors.Invalid(
-            f"Function format {call.format or 'default'!r} is not supported by this runner, "
-            f"use {HTTP_STREAM!r}"
-        )
+    """The target of a route's call out of the queue, which brings all that is needed along."""
     return Target(
         app_id=call.app_id,
         fn_id=call.fn_id,
@@ -108,7 +155,13 @@ def of_call(call: Call) -> Target:
         idle_timeout=call.idle_timeout or 30,
         env=dict(call.config),
         annotations=call.annotations,
+        format_=_format(call.format or "default"),
+        syslog_url=call.syslog_url,
     )
+
+
+def _format(name: str) -> Format | None:
+    return None if name == HTTP_STREAM else format_of(name)
 
 
 def header_list(call: Call) -> list[Header]:
@@ -139,7 +192,8 @@ def _slot_key(target: Target, annotations: Annotations) -> bytes:
     def text(*parts: str) -> None:
         digest.update("".join(f"{part}\0" for part in parts).encode("utf-8", "surrogatepass"))
 
-    text(target.app_id, target.path, target.fn_id, target.image)
+    format_ = target.format.name if target.format else HTTP_STREAM
+    text(target.app_id, target.syslog_url, target.path, target.fn_id, target.image, format_)
     digest.update(
         struct.pack(
             "<iiIqq",

@@ -67,7 +67,8 @@ class CachedDataAccess(DataAccess):
         return entry.value
 
     async def app_id(self, name: str) -> str:
-        return await self._look_up(("app_id", name), lambda: self._inner.app_id(name))
+        # Asked for every time, as Fn's runners do: an app that is deleted, or made anew, is another app.
+        return await self._look_up(("app_id", name), lambda: self._inner.app_id(name), fresh=0.0)
 
     async def app(self, app_id: str) -> App:
         return await self._look_up(("app", app_id), lambda: self._inner.app(app_id))
@@ -82,7 +83,7 @@ class CachedDataAccess(DataAccess):
         key = ("trigger", app_name, type_, source)
         return await self._look_up(key, lambda: self._inner.trigger(app_name, type_, source))
 
-    async def _look_up(self, key: Key, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _look_up(self, key: Key, ask: Callable[[], Awaitable[T]], fresh: float = FRESH) -> T:
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry()
@@ -92,7 +93,7 @@ class CachedDataAccess(DataAccess):
         if entry.error:
             if age < self._missing:
                 raise entry.error
-        elif age <= FRESH:
+        elif age < fresh:
             if age > AHEAD:
                 self._refresh(key, entry, ask)
             return entry.value  # type: ignore[no-any-return]

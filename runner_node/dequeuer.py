@@ -19,7 +19,7 @@ import msgspec
 
 from runner_node.calls import MIB, header_list
 from runner_node.hot_container import StartFailed
-from runner_node.job import Before, Job
+from runner_node.job import Before, Job, route_job
 from runner_node.loops import looping
 from runner_node.recorder import Stored
 from shared_models import errors
@@ -176,11 +176,14 @@ class Dequeuer:
     async def _submit(self, leased: LeasedCall, before: Before) -> None:
         call, agent = leased.call, self._agent
         target = await agent.target_of(call)
-        job = Job(
-            call=call, target=target, headers=header_list(call), body=call.payload, sync=False,
-            patience=target.timeout, token=leased.key.token, before=before,
-            stored=self._stored(leased),
-        )  # fmt: skip
+        if call.path:
+            job = route_job(call, target, header_list(call), call.payload)
+        else:
+            job = Job(
+                call=call, target=target, headers=header_list(call), body=call.payload, sync=False,
+                patience=target.timeout,
+            )  # fmt: skip
+        job.token, job.before, job.stored = leased.key.token, before, self._stored(leased)
         await agent.run(job)
 
     def _stored(self, leased: LeasedCall) -> Stored:

@@ -20,9 +20,13 @@ from runner_node.calls import Target
 from runner_node.drivers.contract import SOCKET, Container, ContainerDriver, ContainerSpec, Exit
 from runner_node.func_logs import CallLog
 from runner_node.function_socket import Body, FunctionSocket, SocketNotReady
+from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
 from runner_node.settings import AgentSettings
-from shared_models import errors
+from runner_node.stats import decimated
+from runner_node.stdio_line import StdioLine
+from shared_models import errors, times
+from shared_models.call import Stat
 from shared_models.ids import new_id
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,10 @@ log = logging.getLogger(__name__)
 FIRST_LOOK = 0.002
 LONGEST_LOOK = 0.02
 """Seconds between two looks for a function's socket: short at first, since most are there soon."""
+LAST_WORDS = 0.5
+"""Seconds that a container gets to end after it has cut its answer short."""
+KILLED = 137
+"""Exit code of a killed process, which Fn takes for out of memory."""
 CHATTY = 16
 """Calls for which a container that is new, or wrote something, is expected to write more."""
 
@@ -81,6 +89,8 @@ class HotContainer:
         self._log = CallLog(settings.max_log_size)
         self._new = True
         self._chatty = CHATTY
+        self._samples: list[Stat] = []
+        self._line = StdioLine(self._noise)
         self._timer: asyncio.TimerHandle | None = None
         self._freezer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -100,12 +110,16 @@ class HotContainer:
             id=new_id(), image=target.image, env=target.env, memory=target.memory, cpus=target.cpus,
             tmpfs_size=target.tmpfs_size,
             labels={"fn.hybrid.app": target.app_id, "fn.hybrid.fn": target.fn_id},
+            stdio=target.format is not None,
         )  # fmt: skip
         try:
             await driver.ensure_image(target.image)
-            self._container = await driver.start(spec, self._output)
+            self._container = await driver.start(spec, self._output, self._line.output)
             self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
-            await self._until_ready(self._container)
+            if spec.stdio:
+                self._to(State.IDLE)
+            else:
+                await self._until_ready(self._container)
         except errors.FnError as exc:
             if self._container:
                 await self._container.drain_output()
@@ -149,6 +163,7 @@ class HotContainer:
         """What the function writes from now on belongs to *call_log*."""
         early = self._log
         self._log = call_log
+        self._samples = []
         if self._new:
             # What the function said while it started is most useful with its first call.
             call_log.write(early.close())
@@ -186,12 +201,50 @@ class HotContainer:
         if self._container:
             await self._container.drain_output()
 
+    def _noise(self) -> None:
+        if self.state not in (State.STARTING, State.GONE):
+            log.warning("container of %s wrote to stdout unasked and is retired", self._name())
+            self.retire()
+
     def _output(self, data: bytes) -> None:
         self._chatty = CHATTY
         if not self._log.closed:
             self._log.write(data)
         elif log.isEnabledFor(logging.DEBUG):
             log.debug("container of %s wrote between calls: %r", self._name(), data[:200])
+
+    async def converse(self, data: bytes, parser: AnswerParser, timeout: float, *, last: bool) -> None:
+        """A call over stdin and stdout; returns when *parser* is done, with *last* when it has ended well.
+
+        Raises CallTimedOut after *timeout* seconds, ContainerExited, or a BadFunction.
+        """
+        assert self._container is not None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._line.call(self._container, data, parser, last=last)
+                if last:
+                    _must_be_zero(await self._container.wait())
+        except TimeoutError:
+            raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
+        except errors.BadFunction:
+            # A cut answer is best explained by how the container ended, if it has.
+            if self._watcher:
+                await asyncio.wait({self._watcher}, timeout=LAST_WORDS)
+            if self._exit is not None:
+                _must_be_zero(self._exit)
+            raise
+
+    def stats(self) -> list[Stat]:
+        """What was sampled of the container since ``begin``, thinned out; for the record of the call."""
+        return decimated(self._samples) if self._samples else []
+
+    async def sample(self) -> None:
+        """Takes one sample for the call that runs."""
+        samples = self._samples
+        if self._container and self.state is State.BUSY:
+            metrics = await self._container.sample()
+            if metrics and samples is self._samples:
+                samples.append(Stat(timestamp=times.now(), metrics=metrics))
 
     # -- idle, frozen, gone ----------------------------------------------------------------
 
@@ -298,6 +351,13 @@ class HotContainer:
 
     def _name(self) -> str:
         return self.target.fn_id or f"{self.target.app_id}{self.target.path}"
+
+
+def _must_be_zero(end: Exit) -> None:
+    if end.oom or end.code == KILLED:
+        raise errors.ContainerOutOfMemory
+    if end.code:
+        raise errors.ContainerExited(end.code)
 
 
 def _how(end: Exit) -> str:

@@ -1,4 +1,4 @@
-"""Where clients call functions: ``POST /invoke/{fn_id}``, and any method on ``/t/{app}/{source}``."""
+"""Where clients call functions: ``POST /invoke/{fn_id}``, any method on ``/t/{app}/{source}``, and routes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from runner_node.function_socket import Body
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job
 from runner_node.protocols.http_stream import Header, Response, header_text, passes
+from runner_node.routes import route_routes
 from shared_models import errors, times
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
@@ -53,6 +54,7 @@ def invoke_routes(agent: Agent) -> list[web.RouteDef]:
     return [
         web.post("/invoke/{fn_id}", invoke),
         web.route("*", "/t/{app}{source:(?:/.*)?}", trigger),
+        *route_routes(agent),
     ]
 
 

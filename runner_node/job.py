@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from runner_node.calls import Target
 from runner_node.function_socket import Body
+from runner_node.protocols.contract import StdioCall
 from runner_node.protocols.http_stream import Header
 from runner_node.recorder import Stored
-from shared_models.call import Call
+from shared_models import times
+from shared_models.call import Call, CallType
 
 Before = Callable[[], Awaitable[None]]
 
@@ -19,7 +22,7 @@ class Job(msgspec.Struct, kw_only=True):
     """One call to run. *before* is awaited once a container is there, before the function sees anything.
 
     *patience* in seconds: how long to wait for a container. *token* is that of the call's lease, *stored*
-    is told whether its result was taken.
+    is told whether its result was taken. *started* (unix seconds) is set when the function gets the call.
     """
 
     call: Call
@@ -28,6 +31,20 @@ class Job(msgspec.Struct, kw_only=True):
     body: Body
     sync: bool
     patience: float
+    started: float = 0.0
     token: str = ""
     before: Before | None = None
     stored: Stored | None = None
+
+
+def route_job(call: Call, target: Target, headers: list[Header], body: bytes) -> Job:
+    """A job that runs a route's call; a cold one gets a container, and an environment, of its own."""
+    sync = call.type == CallType.SYNC
+    if target.cold:
+        said = StdioCall(
+            id=call.id, deadline=times.to_text(time.time() + target.timeout), method=call.method,
+            url=call.url, headers=headers, content_type="", body=body,
+        )  # fmt: skip
+        target = target.alone(said)
+        call = msgspec.structs.replace(call, config=target.env)
+    return Job(call=call, target=target, headers=headers, body=body, sync=sync, patience=target.timeout)

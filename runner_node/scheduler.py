@@ -108,6 +108,11 @@ class Scheduler:
         """Bytes that idle containers hold."""
         return sum(queue.target.memory * len(queue.idle) for queue in self._queues.values())
 
+    def busy(self) -> list[HotContainer]:
+        """Containers that serve a call."""
+        idle = {container for queue in self._queues.values() for container in queue.idle}
+        return [container for container in self._owners if container not in idle]
+
     def oldest_wait(self) -> float:
         """Seconds that the call which has waited longest for a container has waited."""
         heads = [head.since for queue in self._queues.values() if (head := queue.head())]

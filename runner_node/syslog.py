@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from runner_node.syslog_links import Address, Link, dial, parse
+from runner_node.syslog_links import Address, Dialler, Link, parse
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ MAX_MESSAGE = 8 * 1024
 """Bytes of one message at most: what common servers take in one line, and any datagram holds."""
 QUEUE = 1 << 20
 """Bytes that wait for one server at most; beyond it the oldest lines are dropped."""
-DIAL = 10.0
-"""Seconds that connecting may take."""
 STALL = 30.0
 """Seconds after which a server that takes nothing is left, and dialled again."""
 PAUSE = 0.25
@@ -48,8 +46,8 @@ _NOT_IN_A_NAME = re.compile(r"[\x00-\x20\x7f]")
 class Syslog:
     """All servers that this node sends to, one connection per URL. Made by ``open_syslog``."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        self._tls = tls
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
         self._servers: dict[str, Server] = {}
         self._unusable: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +103,7 @@ class Syslog:
             log.warning("function logs for a syslog server are not sent: %s", exc)
             return None
         server = self._servers[url] = Server(self, address, lambda: self._servers.pop(url, None))
-        task = asyncio.get_running_loop().create_task(server.run(self._tls), name=f"syslog {address}")
+        task = asyncio.get_running_loop().create_task(server.run(self._dialler), name=f"syslog {address}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return server
@@ -117,6 +115,7 @@ class Syslog:
 
     async def close(self) -> None:
         """Sends what is queued, for ``FLUSH`` seconds at most."""
+        before = self.dropped
         for server in self._servers.values():
             server.end()
         if tasks := set(self._tasks):
@@ -125,6 +124,8 @@ class Syslog:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        if lost := self.dropped - before:
+            log.warning("%d lines of function logs were not sent to syslog before the end", lost)
 
 
 class Server:
@@ -159,22 +160,24 @@ class Server:
         self._ending = True
         self._changed.set()
 
-    async def run(self, tls: ssl.SSLContext) -> None:
+    async def run(self, dialler: Dialler) -> None:
         """Connects and sends, again and again; returns when nothing has come for ``IDLE`` seconds."""
         try:
-            await self._run(tls)
+            await self._run(dialler)
         finally:
-            self._drop(len(self._queue))
+            if self._ending:
+                self._owner.dropped += len(self._queue)
+            else:
+                self._drop(len(self._queue))
             # Whatever is queued for this URL from now on gets a new server.
             self._forget()
 
-    async def _run(self, tls: ssl.SSLContext) -> None:
+    async def _run(self, dialler: Dialler) -> None:
         pause = PAUSE
         while True:
             began = self._clock()
             try:
-                async with asyncio.timeout(DIAL):
-                    link = await dial(self._address, self._changed, tls)
+                link = await dialler.dial(self._address, self._changed)
                 try:
                     await self._send(link, began)
                 finally:
@@ -281,7 +284,7 @@ async def open_syslog(ca: str = "") -> AsyncIterator[Syslog]:
         tls = ssl.create_default_context(cafile=ca or None)
     except OSError as exc:
         raise ValueError(f"FN_SYSLOG_CA={ca!r}: {exc.strerror or exc}") from exc
-    syslog = Syslog(tls)
+    syslog = Syslog(Dialler(tls))
     try:
         yield syslog
     finally:

@@ -7,14 +7,20 @@ import errno
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
+
+from runner_node.drivers.threads import Threads
 
 PORT = 514
 TLS_PORT = 6514
 """The ports where a URL names none (RFC 5425 for TLS)."""
 BATCH = 32 * 1024
 """Bytes that are written to a stream at once, and that may wait in it before it counts as full."""
+DIAL = 10.0
+"""Seconds that connecting may take."""
+LOOKUPS = 4
+"""Names that are looked up at a time."""
 CLOSING = 1.0
 """Seconds that a stream gets to send what it holds when it is closed."""
 
@@ -141,34 +147,74 @@ def _resolve(room: asyncio.Future[None]) -> None:
         room.set_result(None)
 
 
-async def dial(address: Address, changed: asyncio.Event, tls: ssl.SSLContext) -> Link:
-    """A link to *address*; raises OSError or ValueError (a host name that is none)."""
-    loop = asyncio.get_running_loop()
-    scheme, host, port, path = address
-    if scheme == "udp":
-        family, kind, proto, _, where = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
-        return _connected(socket.socket(family, kind, proto), where)
-    if scheme == "unixgram":
-        return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path)
-    link = StreamLink(changed)
-    if scheme == "unix":
+class Dialler:
+    """Makes links; *tls* says whom to trust. Names are looked up in few threads of its own.
+
+    Not in those of the event loop: whoever waits for a name server that is away would wait there with all
+    else that the node looks up, and with its end.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        self._threads = Threads(LOOKUPS, "syslog names")
+
+    async def dial(self, address: Address, changed: asyncio.Event) -> Link:
+        """A link to *address*; raises OSError (within ``DIAL`` seconds), or ValueError for an odd name."""
+        async with asyncio.timeout(DIAL):
+            match address.scheme:
+                case "udp":
+                    family, where = (await self._look_up(address, socket.SOCK_DGRAM))[0]
+                    return _connected(family, where)
+                case "unixgram":
+                    return _connected(socket.AF_UNIX, address.path)
+                case "unix":
+                    return await self._unix(address, changed)
+            return await self._tcp(address, changed)
+
+    async def _unix(self, address: Address, changed: asyncio.Event) -> Link:
+        loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: link, path)
+            _, link = await loop.create_unix_connection(lambda: StreamLink(changed), address.path)
         except OSError as exc:
             if exc.errno != errno.EPROTOTYPE:
                 raise
             # Most systems' /dev/log takes datagrams only.
-            return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), path)
-    else:
-        context = tls if scheme != "tcp" else None
-        await loop.create_connection(lambda: link, host, port, ssl=context)
-    return link
+            return _connected(socket.AF_UNIX, address.path)
+        return link
+
+    async def _tcp(self, address: Address, changed: asyncio.Event) -> Link:
+        loop = asyncio.get_running_loop()
+        secure: dict[str, Any] = {}
+        if address.scheme != "tcp":
+            secure = {"ssl": self._tls, "server_hostname": address.host}
+        failure: OSError | None = None
+        for _, where in await self._look_up(address, socket.SOCK_STREAM):
+            try:
+                _, link = await loop.create_connection(lambda: StreamLink(changed), *where[:2], **secure)
+            except OSError as exc:
+                failure = exc
+            else:
+                return link
+        raise failure or OSError(f"{address.host} has no address")
+
+    async def _look_up(self, address: Address, kind: socket.SocketKind) -> list[tuple[int, Any]]:
+        """Family and socket address of each address of the host, at least one."""
+
+        def ask(flags: int = 0) -> list[tuple[int, Any]]:
+            found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
+            return [(family, where) for family, _, _, _, where in found]
+
+        try:
+            return ask(socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return await self._threads.run(ask, DIAL)
 
 
-def _connected(sock: socket.socket, where: object) -> DatagramLink:
+def _connected(family: int, where: Any) -> DatagramLink:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        sock.connect(where)  # type: ignore[arg-type]  # what an address is depends on the family
+        sock.connect(where)
     except BaseException:
         sock.close()
         raise

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from runner_node import calls, content_type, host
+from runner_node.durations import go_duration
 from runner_node.func_logs import CallLog
 from runner_node.resources import Resources
+from runner_node.routes import clean
 from shared_models import errors
 from shared_models.app import App
 from shared_models.call import Call
@@ -162,10 +164,23 @@ def test_the_slot_key_changes_with_what_a_container_is_made_from():
 
 
 def test_a_format_that_is_not_spoken_is_named():
-    with pytest.raises(errors.Invalid, match="'default'"):
-        calls.of_call(Call(id="x", image="i", format="default"))
+    with pytest.raises(errors.Invalid, match="'grpc'"):
+        calls.of_call(Call(id="x", image="i", format="grpc"))
 
 
 def test_headers_that_could_break_out_of_their_line_are_left_out():
     call = Call(headers={"X": ["good", "bad\r\nFn-Call-Id: mine"], "Y:": ["z"], "": ["e"]})
     assert calls.header_list(call) == [("X", "good")]
+
+
+# -- routes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", json.loads((VECTORS / "durations.json").read_text())["cases"], ids=str)
+def test_durations_are_written_as_go_writes_them(case):
+    assert go_duration(case["ns"]) == case["text"]
+
+
+@pytest.mark.parametrize("case", json.loads((VECTORS / "clean.json").read_text())["cases"], ids=str)
+def test_paths_of_routes_are_cleaned_as_recorded(case):
+    assert clean(case["in"]) == case["out"]

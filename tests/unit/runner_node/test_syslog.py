@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -280,13 +281,47 @@ async def test_a_dead_server_costs_its_oldest_lines_and_two_lines_of_log(caplog:
     assert "secret" not in caplog.text
 
 
-async def test_a_node_stops_without_a_dead_server(monkeypatch: pytest.MonkeyPatch):
+async def test_a_node_stops_without_a_dead_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(syslog, "FLUSH", 0.05)
     port = free_port()
     async with asyncio.timeout(SOON):
         async with open_syslog() as to:
             send(to, f"tcp://127.0.0.1:{port}")
     assert to.dropped == 1
+    assert "1 lines of function logs were not sent to syslog" in caplog.text
+
+
+async def test_a_name_server_that_is_away_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syslog, "FLUSH", 0.05)
+    over, asked, ask = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def stuck(host: str, *more: object, **options: object) -> object:
+        if host.endswith(".example") and not options.get("flags"):
+            asked.set()
+            over.wait(SOON)
+        return ask(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    collector = Collector()
+    try:
+        async with tcp_server(collector) as port, asyncio.timeout(SOON), open_syslog() as to:
+            for number in range(50):
+                send(to, f"tcp://h{number}.example")
+            assert await asyncio.to_thread(asked.wait, SOON)
+            send(to, f"tcp://127.0.0.1:{port}")
+            assert text_of(await collector.next()) == b"hello\n"
+            await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 1)
+    finally:
+        over.set()
+
+
+async def test_a_server_is_found_by_its_name():
+    collector = Collector()
+    async with tcp_server(collector) as port, open_syslog() as to:
+        send(to, f"tcp://localhost:{port}")
+        assert text_of(await collector.next()) == b"hello\n"
 
 
 async def test_a_node_that_stops_sends_what_is_queued():
