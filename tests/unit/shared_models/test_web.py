@@ -55,6 +55,8 @@ async def test_every_node_says_hello_and_its_version():
         ("GET", "/v1/x", 404, {"error": {"message": "Path not found: /v1/x"}}),
         ("GET", "/r/x", 404, {"error": {"message": "Path not found: /r/x"}}),
         ("GET", "/v1", 404, {"error": {"message": "Path not found: /v1"}}),
+        ("GET", "/r", 404, {"error": {"message": "Path not found: /r"}}),
+        ("GET", "/V1/x", 404, {"error": {"message": "Path not found: /V1/x"}}),
         ("GET", "/rx", 404, {"message": "Path not found: GET /rx"}),
         ("DELETE", "/version", 405, {"message": "Method not allowed: DELETE /version"}),
         ("OPTIONS", "/version", 405, {"message": "Method not allowed: OPTIONS /version"}),
@@ -82,6 +84,30 @@ async def test_a_slash_too_many_is_a_redirect_for_known_paths_only():
             assert answer.status == 404
         async with client.get("/things/", allow_redirects=False) as answer:
             assert answer.status == 404
+
+
+async def test_a_missing_slash_is_a_redirect_where_other_methods_are_known_without_it():
+    routes = (
+        web.get("/things", echo, allow_head=False),
+        web.get("/things/{path:.+}", echo, allow_head=False),
+        web.put("/things/{path:.*}", echo),
+    )
+    async with node(*routes) as (client, _):
+        for method, path, status, target in (
+            ("PUT", "/things?a=1", 307, "/things/?a=1"),
+            ("GET", "/things/", 301, "/things"),
+            ("PUT", "/things/", 200, None),
+            ("POST", "/things", 405, None),
+            ("PUT", "/other", 404, None),
+        ):
+            async with client.request(method, path, allow_redirects=False) as answer:
+                assert (answer.status, answer.headers.get("Location")) == (status, target)
+
+
+async def test_a_path_below_does_not_make_one_above():
+    async with node(web.put("/things/{path:.*}", echo)) as (client, _):
+        async with client.put("/things", allow_redirects=False) as answer:
+            assert (answer.status, "Location" in answer.headers) == (404, False)
 
 
 async def test_a_redirect_never_leaves_the_node():
