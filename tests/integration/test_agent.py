@@ -22,6 +22,7 @@ from shared_models.app import App
 from shared_models.call import Call, CallType, Finished, Lease, LeasedCall, Status
 from shared_models.fn import Fn
 from shared_models.ids import new_id
+from shared_models.listeners import CallListeners
 from tests.unit.runner_node.scripted_data import ScriptedData
 
 MIB = 1 << 20
@@ -68,7 +69,9 @@ async def until(condition: Callable[[], object], limit: float = 5) -> None:
 
 
 @asynccontextmanager
-async def rig(behaviours: dict[str, Behaviour], **settings: Any) -> AsyncIterator[Rig]:
+async def rig(
+    behaviours: dict[str, Behaviour], listeners: CallListeners | None = None, **settings: Any
+) -> AsyncIterator[Rig]:
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
     settings = {
@@ -76,7 +79,9 @@ async def rig(behaviours: dict[str, Behaviour], **settings: Any) -> AsyncIterato
         "start_timeout": 0.5, **settings,
     }  # fmt: skip
     async with open_fake(behaviours) as driver:
-        async with running_agent(data, driver, AgentSettings(**settings), "node") as agent:
+        async with running_agent(
+            data, driver, AgentSettings(**settings), "node", listeners=listeners
+        ) as agent:
             yield Rig(agent, driver, data)
         assert not driver.alive, "a container was left"
         memory = agent.scheduler.resources
