@@ -7,9 +7,10 @@ Source: fnext/listeners.go (Fn 0.3.484).
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Generic, TypeVar
 
 from shared_models.app import App
@@ -20,6 +21,9 @@ from shared_models.route import Route
 from shared_models.trigger import Trigger
 
 log = logging.getLogger(__name__)
+
+LIMIT = 30.0
+"""Seconds that a listener may take; then it counts as broken."""
 
 T = TypeVar("T", App, Fn, Route, Trigger)
 
@@ -83,36 +87,36 @@ class ResourceListeners(Generic[T]):
     async def before_create(self, new: T) -> T:
         """*new*, or what the listeners made of it; raises an FnError when one refuses."""
         for extension, listener in self._listeners:
-            with _blaming(extension, f"before create of {self._kind}"):
+            async with _blaming(extension, f"before create of {self._kind}"):
                 new = await listener.before_create(new)
         return new
 
     async def after_create(self, created: T) -> None:
         for extension, listener in self._listeners:
-            with _blaming(extension, f"after create of {self._kind}"):
+            async with _blaming(extension, f"after create of {self._kind}"):
                 await listener.after_create(created)
 
     async def before_update(self, stored: T, change: T) -> T:
         """*change*, or what the listeners made of it; raises an FnError when one refuses."""
         for extension, listener in self._listeners:
-            with _blaming(extension, f"before update of {self._kind}"):
+            async with _blaming(extension, f"before update of {self._kind}"):
                 change = await listener.before_update(stored, change)
         return change
 
     async def after_update(self, updated: T) -> None:
         for extension, listener in self._listeners:
-            with _blaming(extension, f"after update of {self._kind}"):
+            async with _blaming(extension, f"after update of {self._kind}"):
                 await listener.after_update(updated)
 
     async def before_delete(self, stored: T) -> None:
         """Raises an FnError when one refuses."""
         for extension, listener in self._listeners:
-            with _blaming(extension, f"before delete of {self._kind}"):
+            async with _blaming(extension, f"before delete of {self._kind}"):
                 await listener.before_delete(stored)
 
     async def after_delete(self, removed: T) -> None:
         for extension, listener in self._listeners:
-            with _blaming(extension, f"after delete of {self._kind}"):
+            async with _blaming(extension, f"after delete of {self._kind}"):
                 await listener.after_delete(removed)
 
 
@@ -132,16 +136,15 @@ class CallListeners:
     async def before(self, call: Call) -> None:
         """Raises an FnError when a listener refuses (or, as a plain 500, when it is broken)."""
         for extension, listener in self._listeners:
-            with _blaming(extension, f"before call {call.id}"):
+            async with _blaming(extension, f"before call {call.id}"):
                 await listener.before_call(call)
 
     async def after(self, call: Call) -> None:
         """Tells all of them; raises nothing."""
         for extension, listener in self._listeners:
-            try:
-                await listener.after_call(call)
-            except Exception:
-                log.exception("extension %s: after call %s failed", extension, call.id)
+            with suppress(FnError):
+                async with _blaming(extension, f"after call {call.id}", refusing=False):
+                    await listener.after_call(call)
 
 
 class Listeners:
@@ -155,12 +158,14 @@ class Listeners:
         self.calls = CallListeners()
 
 
-@contextmanager
-def _blaming(extension: str, what: str) -> Iterator[None]:
+@asynccontextmanager
+async def _blaming(extension: str, what: str, *, refusing: bool = True) -> AsyncIterator[None]:
+    """Lets a refusal through where there is something to refuse; all else becomes a line in the log."""
     try:
-        yield
-    except FnError:
-        raise
+        async with asyncio.timeout(LIMIT):
+            yield
     except Exception as exc:
+        if refusing and isinstance(exc, FnError):
+            raise
         log.exception("extension %s: %s failed", extension, what)
         raise FnError from exc

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
+from shared_models import listeners as listeners_module
 from shared_models.app import App
 from shared_models.call import Call
 from shared_models.errors import FnError, Invalid
@@ -89,3 +92,22 @@ def test_the_agent_can_see_that_nobody_listens():
     assert not listeners
     listeners.add("any", CallListener())
     assert listeners
+
+
+async def test_a_listener_that_hangs_counts_as_broken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Hanging(CallListener):
+        async def before_call(self, call: Call) -> None:
+            await asyncio.Event().wait()
+
+        after_call = before_call
+
+    monkeypatch.setattr(listeners_module, "LIMIT", 0.01)
+    listeners = CallListeners()
+    listeners.add("slow", Hanging())
+    with pytest.raises(FnError):
+        await listeners.before(Call(id="C"))
+    await listeners.after(Call(id="C"))
+    assert "extension slow: before call C failed" in caplog.text
+    assert "extension slow: after call C failed" in caplog.text
