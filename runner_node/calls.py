@@ -11,11 +11,10 @@ from runner_node.protocols.default import environment
 from runner_node.protocols.formats import format_of
 from runner_node.protocols.http_stream import Header
 from shared_models import annotations as annotation_maps
-from shared_models import errors
 from shared_models.annotations import Annotations
 from shared_models.app import App
 from shared_models.call import Call
-from shared_models.config import Config
+from shared_models.config import Config, milli_cpus
 from shared_models.fn import Fn
 from shared_models.route import Route
 
@@ -130,7 +129,7 @@ def of_route(route: Route, app: App, type_: str, format_: str) -> Target:
         path=route.path,
         image=route.image,
         memory=route.memory,
-        cpus=_milli_cpus(route.cpus),
+        cpus=milli_cpus(route.cpus),
         tmpfs_size=route.tmpfs_size,
         timeout=route.timeout,
         idle_timeout=route.idle_timeout,
@@ -149,7 +148,7 @@ def of_call(call: Call) -> Target:
         path=call.path,
         image=call.image,
         memory=call.memory or 128,
-        cpus=_milli_cpus(call.cpus),
+        cpus=milli_cpus(call.cpus),
         tmpfs_size=call.tmpfs_size,
         timeout=call.timeout or 30,
         idle_timeout=call.idle_timeout or 30,
@@ -173,16 +172,6 @@ def _clean(headers: Iterable[Header]) -> Iterable[Header]:
     for name, value in headers:
         if name and not any(char in name + value for char in "\r\n\0") and ":" not in name:
             yield name, value
-
-
-def _milli_cpus(text: str) -> int:
-    """``500m`` or ``0.5`` as milli-CPUs; 0 when there is no limit."""
-    if not text:
-        return 0
-    try:
-        return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
-    except ValueError:
-        raise errors.Invalid(f"cpus {text!r} is not a number of CPUs like 0.5 or 500m") from None
 
 
 def _slot_key(target: Target, annotations: Annotations) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
-
 import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
@@ -20,7 +18,7 @@ from shared_models.app import App
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.ids import new_id, time_of
-from shared_models.route import Route
+from shared_models.route import Route, clean_path
 from shared_models.web import body_limit, error_response, json_response, read_body
 
 CALL_ID = "Fn_call_id"
@@ -36,18 +34,10 @@ def route_routes(agent: Agent) -> list[web.RouteDef]:
         if request.method not in METHODS:
             raise errors.NotFound(f"Path not found: {request.path}")
         app = await agent.data.app(await agent.data.app_id(request.match_info["app"]))
-        route = await agent.data.route(app.id, clean(request.match_info["path"] or "/"))
+        route = await agent.data.route(app.id, clean_path(request.match_info["path"] or "/"))
         return await _Invocation(agent, request, app, route).answer()
 
     return [web.route("*", "/r/{app}{path:(?:/.*)?}", invoke)]
-
-
-def clean(path: str) -> str:
-    """*path* without empty, ``.`` and ``..`` segments; examples in vectors/clean.json of the wire tests."""
-    if not path:
-        return "."
-    # posixpath keeps two slashes at the beginning, which POSIX lets mean something else.
-    return posixpath.normpath(path).replace("//", "/")
 
 
 class _Invocation:

@@ -12,7 +12,6 @@ from runner_node import calls, content_type, host
 from runner_node.durations import go_duration
 from runner_node.func_logs import CallLog
 from runner_node.resources import Resources
-from runner_node.routes import clean
 from shared_models import errors
 from shared_models.app import App
 from shared_models.call import Call
@@ -179,8 +178,3 @@ def test_headers_that_could_break_out_of_their_line_are_left_out():
 @pytest.mark.parametrize("case", json.loads((VECTORS / "durations.json").read_text())["cases"], ids=str)
 def test_durations_are_written_as_go_writes_them(case):
     assert go_duration(case["ns"]) == case["text"]
-
-
-@pytest.mark.parametrize("case", json.loads((VECTORS / "clean.json").read_text())["cases"], ids=str)
-def test_paths_of_routes_are_cleaned_as_recorded(case):
-    assert clean(case["in"]) == case["out"]

@@ -60,7 +60,7 @@ def test_a_mark_that_was_not_written_is_not_waited_for():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_a_mark_comes_behind_what_a_process_has_written():
-    code = "import sys; print('line', flush=True); sys.stderr.write('err\\n'); sys.stderr.flush(); sys.stdin.read()"
+    code = "import os, sys; os.write(1, b'line\\n'); os.write(2, b'err\\n'); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
