@@ -23,6 +23,8 @@ from shared_models import errors, telemetry
 log = logging.getLogger(__name__)
 
 _LARGE = 512 * 1024
+_PATIENCE = 1.5
+"""Timeouts until no further attempt is made: one that hung is followed by one more, at the next address."""
 _TOKEN_LOG_EVERY = 30.0
 
 
@@ -60,7 +62,8 @@ class Transport:
             return isinstance(exc, _Failed) and (repeat or not exc.sent) and not isinstance(exc.error, final)
 
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(max(1, self._settings.max_attempts)),
+            stop=tenacity.stop_after_attempt(max(1, self._settings.max_attempts))
+            | tenacity.stop_after_delay(_PATIENCE * (self._settings.timeout + wait)),
             wait=self._pause,
             retry=tenacity.retry_if_exception(again),
             reraise=True,

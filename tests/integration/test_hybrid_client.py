@@ -102,6 +102,13 @@ async def test_attempts_are_bounded_and_the_last_error_is_told():
         assert len(script.requests) == 3
 
 
+async def test_a_node_that_hangs_gets_two_attempts_however_many_are_allowed():
+    async with client_of(SILENT, timeout=0.1, max_attempts=50) as (data, script):
+        with pytest.raises(errors.APINodeUnavailable):
+            await data.enqueue(Call(id=new_id()))
+        assert len(script.requests) == 2
+
+
 @pytest.mark.parametrize("status", [400, 404, 409, 413])
 async def test_a_refusal_is_not_repeated(status):
     async with client_of((status, {"error": {"message": "no"}})) as (data, script):

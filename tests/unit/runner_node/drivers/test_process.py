@@ -169,7 +169,8 @@ async def test_an_environment_that_no_program_can_have_is_told(tmp_path: Path, n
     image(tmp_path / "images", "shell", SHELL)
     settings = DriverSettings(driver="process", process_images=str(tmp_path / "images"))
     async with open_driver(settings, "node") as driver:
-        spec = ContainerSpec(id=new_id(), image="shell", env={name: "x", "RUN": "true"})
+        env = {name: "x", "RUN": "true"}
+        spec = ContainerSpec(id=new_id(), image="shell", env=env, memory=64 << 20)
         with pytest.raises(errors.ContainerInitFailed) as raised:
             await driver.start(spec, lambda data: None)
     assert raised.value.detail.startswith("config: ")
