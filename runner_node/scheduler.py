@@ -45,6 +45,8 @@ class Scheduler:
         self._owners: dict[HotContainer, SlotQueue] = {}
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
+        self._short = False
+        """Somebody waits whom a start would help, and there is no room for it (or was not a moment ago)."""
 
     # -- for the agent -------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class Scheduler:
             waiter.container.set_result(container)
         else:
             queue.idle.append(container)
-            if self._starved():
+            if self._short and self._starved():
                 self._look_later(self._settings.eject_idle)
 
     def _fail(self, queue: SlotQueue, error: Exception, *, everybody: bool) -> None:
@@ -195,6 +197,7 @@ class Scheduler:
         now = self._loop.time()
         while wants_container(queue.demand(now)):
             if self._closed or self._starting >= self._max_starting or not self._room_for(queue):
+                self._short = True
                 return  # looked at again when a start or a removal ends
             self._begin_start(queue)
         delay = next_look(queue.demand(now))
@@ -206,6 +209,7 @@ class Scheduler:
         self._look(queue)
 
     def _look_at_all(self) -> None:
+        self._short = False
         for queue in sorted(self._starved(), key=lambda queue: queue.waiters[0].since):
             self._look(queue)
 
@@ -296,7 +300,7 @@ class Scheduler:
 
     def _owed_to_another(self, queue: SlotQueue) -> bool:
         """Whether a function without any container has waited long enough for one of *queue*'s several."""
-        if len(queue.containers) < 2 or not queue.waiters:
+        if not self._short or len(queue.containers) < 2 or not queue.waiters:
             return False
         limit = self._loop.time() - self._settings.eject_idle
         for other in self._queues.values():
