@@ -74,6 +74,8 @@ class StdioLine:
         finally:
             self._parser = self._answered = None
             self._last = parser
+            if not writing.done():
+                parser.clean = False  # half a call is left in its stdin
             writing.cancel()
             await asyncio.wait({writing})
 
