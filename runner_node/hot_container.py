@@ -153,7 +153,8 @@ class HotContainer:
         self._exit = await container.wait()
         if self.state in (State.STARTING, State.GONE):
             return
-        log.info("container of %s ended by itself: %s", self._name(), _how(self._exit))
+        expected = logging.DEBUG if self.target.cold else logging.INFO
+        log.log(expected, "container of %s ended by itself: %s", self._name(), _how(self._exit))
         if self.state is not State.BUSY:
             self.retire()
 
