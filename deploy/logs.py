@@ -36,13 +36,17 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {9: "\t", 10: "\\n", 13: "\\r"}
+"""What others said and is told in a line must neither end that line nor move a terminal's cursor."""
+
+
 class TextLines(logging.Formatter):
     """``10:15:02.123 info  agent  words``: local time, level, last part of the logger's name."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         where = record.name.rpartition(".")[2]
-        text = f"{at}.{int(record.msecs):03} {_level(record):<5} {where:<12} {record.getMessage()}"
+        text = f"{at}.{int(record.msecs):03} {_level(record):<5} {where:<12} {record.getMessage().translate(_SHOWN)}"
         for key, value in _extra(record).items():
             text += f" {key}={value}"
         if record.exc_info:

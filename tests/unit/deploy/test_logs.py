@@ -27,6 +27,14 @@ def test_a_text_line_has_time_level_logger_and_words() -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} warn  agent        no room for hello\n", stream.getvalue())
 
 
+def test_what_is_told_cannot_forge_a_line() -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(), stream)
+    logging.getLogger("x").info("pulling %s", "image\n10:00:00.000 info  forged\x1b[2J\té")
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("pulling image\\n10:00:00.000 info  forged\\x1b[2J\té\n")
+
+
 def test_a_json_line_is_one_object_with_extra_fields() -> None:
     stream = io.StringIO()
     logs.set_up(LogSettings(format="json"), stream)
