@@ -46,7 +46,8 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         where = record.name.rpartition(".")[2]
-        text = f"{at}.{int(record.msecs):03} {_level(record):<5} {where:<12} {record.getMessage().translate(_SHOWN)}"
+        said = record.getMessage().translate(_SHOWN)
+        text = f"{at}.{int(record.msecs):03} {_level(record):<5} {where:<12} {said}"
         for key, value in _extra(record).items():
             text += f" {key}={value}"
         if record.exc_info:
