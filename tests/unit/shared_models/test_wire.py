@@ -51,9 +51,9 @@ def test_what_does_not_fit_is_told_with_its_field(body: bytes, word: str) -> Non
     assert word in raised.value.detail
 
 
-@pytest.mark.parametrize("depth", [1000, 100_000])
 @pytest.mark.parametrize("body", [b"%s", b"%s {}", b'{"name":%s}', b'{"annotations":{"k":%s}}'])
-def test_what_is_nested_too_deeply_is_told_so(body: bytes, depth: int) -> None:
+def test_what_is_nested_too_deeply_is_told_so(body: bytes) -> None:
+    depth = 100_000  # how deep is too deep is Python's own affair: about 1000 in 3.11, 10,000 in 3.13
     with pytest.raises(InvalidJSON) as raised:
         wire.decode(body % (b"[" * depth + b"]" * depth), Fn)
     assert raised.value.detail == "nested too deeply"
