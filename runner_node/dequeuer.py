@@ -61,6 +61,7 @@ class Dequeuer:
         self._room = asyncio.Event()
         self._holding = asyncio.Event()
         self._pause = PAUSE
+        self._refused = ""
         self._ttl = 30.0
 
     @asynccontextmanager
@@ -93,10 +94,12 @@ class Dequeuer:
                 await self._back_off(exc)
                 continue
             except errors.FnError as exc:
-                log.error("the API node refuses to hand out calls: %s", exc.explained)
+                if self._refused != exc.explained:  # once, not with every attempt
+                    self._refused = exc.explained
+                    log.error("the API node refuses to hand out calls: %s", exc.explained)
                 await asyncio.sleep(LONGEST_PAUSE)
                 continue
-            self._pause = PAUSE
+            self._pause, self._refused = PAUSE, ""
             for one in leased:
                 self._take(one)
 

@@ -31,6 +31,8 @@ REPEAT = 60.0
 LONGEST_LOG = 1 << 20
 """Bytes of a log that are kept of a result which is too large for the API node."""
 
+_REFUSED = (errors.Unauthorized, errors.RunnerRefused)
+
 Stored = Callable[[bool], None]
 
 
@@ -120,7 +122,7 @@ class Recorder:
         except errors.Unavailable as exc:
             self._away(exc)
             return False
-        except errors.Unauthorized:
+        except _REFUSED:
             # The client says which token is wrong; once it is right these are as good as ever.
             return False
         except errors.FnError as exc:
@@ -147,7 +149,7 @@ class Recorder:
         for result, one in zip(batch, finished, strict=True):
             try:
                 refused = await self._data.finish([one])
-            except (errors.Unavailable, errors.Unauthorized):
+            except (errors.Unavailable, *_REFUSED):
                 self._results.append(result)
             except errors.FnError as exc:
                 await self._cut(result, one, exc)
@@ -163,7 +165,7 @@ class Recorder:
             try:
                 shorter = msgspec.structs.replace(one, log=one.log[:LONGEST_LOG] + note)
                 taken = not await self._data.finish([shorter])
-            except (errors.Unavailable, errors.Unauthorized):
+            except (errors.Unavailable, *_REFUSED):
                 self._results.append(result)
                 return
             except errors.FnError as exc:
@@ -226,7 +228,7 @@ class Recorder:
             file, finished = found
             try:
                 await self._data.finish(finished)
-            except (errors.Unavailable, errors.Unauthorized) as exc:
+            except (errors.Unavailable, *_REFUSED) as exc:
                 if isinstance(exc, errors.Unavailable):
                     self._away(exc)
                 if self._closing or self._results or not all_of_it:

@@ -479,3 +479,15 @@ async def test_nothing_is_pulled_while_the_node_is_not_ready(monkeypatch):
         r.enqueue(r.deploy("f"))
         await asyncio.sleep(0.1)
         assert r.data.asked["dequeue"] == asked
+
+
+async def test_a_runner_whose_token_is_wrong_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(dequeuer, "LONGEST_PAUSE", 0.01)
+    async with rig({"f": Behaviour()}) as r:
+        r.data.unauthorized = True
+        r.enqueue(r.deploy("f"))
+        asked = r.data.asked["dequeue"]
+        await until(lambda: r.data.asked["dequeue"] > asked + 5)
+        assert caplog.text.count("refuses to hand out calls") == 1
+        r.data.unauthorized = False
+        assert (await r.record()).call.status == Status.SUCCESS

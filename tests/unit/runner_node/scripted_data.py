@@ -79,6 +79,8 @@ class ScriptedData(DataAccess):
 
     async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
         await self._ask("dequeue")
+        if self.unauthorized:
+            raise errors.RunnerRefused
         return [await self.queued.get()]
 
     async def start(self, leased: LeasedCall) -> None:
@@ -98,7 +100,7 @@ class ScriptedData(DataAccess):
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         await self._ask("finish")
         if self.unauthorized:
-            raise errors.Unauthorized("No valid runner token")
+            raise errors.RunnerRefused
         if max(len(one.log) for one in batch) > self.largest_log:
             raise errors.TooLarge
         if self.bad & {one.call.id for one in batch}:
