@@ -10,7 +10,7 @@ import msgspec
 from hybrid_client.answers import Answer
 from hybrid_client.transport import Transport
 from shared_models import errors, wire
-from shared_models.call import Call, Finished
+from shared_models.call import Call, Finished, Status
 
 _POLL = 30.0
 
@@ -54,5 +54,6 @@ async def finish(transport: Transport, one: Finished) -> Answer:
 
 
 def _wire(call: Call) -> dict[str, object]:
-    # Attempt and node are words of ours.
-    return msgspec.structs.replace(call, attempt=0, node="").wire()
+    # Attempt and node are words of ours, and so is the reason of a timeout: Fn's has none.
+    error = "" if call.status == Status.TIMEOUT else call.error
+    return msgspec.structs.replace(call, attempt=0, node="", error=error).wire()

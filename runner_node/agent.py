@@ -151,7 +151,7 @@ class Agent:
         """What must happen first; when it is refused, nothing has reached the function."""
         try:
             if job.before:
-                await job.before()
+                await job.before(job)
         except errors.FnError:
             self.scheduler.release(container, self._loop.time() - began, keep=not job.target.cold)
             raise
@@ -166,7 +166,7 @@ class Agent:
         self, job: Job, conversation: Conversation, container: HotContainer, call_log: CallLog, began: float
     ) -> Response:
         container.begin(call_log)
-        job.started = time.time()
+        job.started = job.started or time.time()
         started_at = times.to_text(job.started)
         try:
             response = await conversation.hold(container)

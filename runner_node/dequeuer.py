@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from runner_node.hot_container import StartFailed
 from runner_node.job import Before, Job, route_job
 from runner_node.loops import looping
 from runner_node.recorder import Stored
-from shared_models import errors
+from shared_models import errors, times
 from shared_models.call import LeasedCall
 
 if TYPE_CHECKING:
@@ -137,9 +138,12 @@ class Dequeuer:
         call, agent = leased.call, self._agent
         started = False
 
-        async def before() -> None:
+        async def before(job: Job) -> None:
             nonlocal started
-            await agent.data.start(leased)
+            job.started = time.time()
+            # As Fn's runners do: with the configuration of a cold call, and the time that its end will name.
+            running = msgspec.structs.replace(job.call, started_at=times.to_text(job.started))
+            await agent.data.start(msgspec.structs.replace(leased, call=running))
             started = True
             self._unstarted -= 1
             self._room.set()

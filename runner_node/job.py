@@ -15,14 +15,15 @@ from runner_node.recorder import Stored
 from shared_models import times
 from shared_models.call import Call, CallType
 
-Before = Callable[[], Awaitable[None]]
+Before = Callable[["Job"], Awaitable[None]]
 
 
 class Job(msgspec.Struct, kw_only=True):
     """One call to run. *before* is awaited once a container is there, before the function sees anything.
 
     *patience* in seconds: how long to wait for a container. *token* is that of the call's lease, *stored*
-    is told whether its result was taken. *started* (unix seconds) is set when the function gets the call.
+    is told whether its result was taken. *started* (unix seconds) is set when the function gets the call, or
+    by *before*, when that has told somebody a time.
     """
 
     call: Call

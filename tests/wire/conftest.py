@@ -6,7 +6,7 @@ import pytest
 from api_node.app import APISettings, api_routes
 from services.data_access import DirectDataAccess
 from services.stores import StoreSettings, open_stores
-from shared_models.web import HTTPSettings, api_refusals, serving
+from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
 
 HTTP = HTTPSettings(port=0, host="127.0.0.1", drain=5.0)
 
@@ -44,6 +44,29 @@ async def _full_node(folder, driver, **limits):
             routes = [*api_routes(stores, data, APISettings(runner_auth="none")), *invoke_routes(agent)]
             async with serving(routes, http, node_type="full") as port:
                 yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.asynccontextmanager
+async def _runner_node(driver, api_url):
+    from hybrid_client.client import ClientSettings, open_data_access
+    from runner_node.agent import running_agent
+    from runner_node.invoke import invoke_routes
+    from runner_node.settings import AgentSettings
+
+    client = ClientSettings(api_urls=(api_url,), first_pause=0.001)
+    settings = AgentSettings(spool_path="")
+    async with (
+        open_data_access(client) as data,
+        running_agent(data, driver, settings, "wire") as agent,
+        serving([*invoke_routes(agent), *runner_refusals()], HTTP, node_type="runner") as port,
+    ):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def runner_node():
+    """Opens a runner node on a driver: ``async with runner_node(driver, api_url) as base_url``."""
+    return _runner_node
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ import base64
 import http.client
 import json
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
+from tests.wire.fn_node import FnNode
 from tests.wire.matching import Answer, Bindings, compare
 
 
@@ -53,13 +55,25 @@ def send(
 
 
 class Run:
-    """One run of a scenario against the server at *base_url*."""
+    """One run of a scenario against the servers at *urls*: one base URL, or one for each target.
 
-    def __init__(self, scenario: dict[str, Any], base_url: str) -> None:
+    *node* is what a runner has for its API node, where that is played from the recording too.
+    """
+
+    def __init__(
+        self,
+        scenario: dict[str, Any],
+        urls: str | Mapping[str, str],
+        bindings: Bindings | None = None,
+        node: FnNode | None = None,
+    ) -> None:
         self._scenario = scenario
-        self._base_url = base_url
-        self._bindings = Bindings(dict(scenario.get("vars") or {}))
-        self._bindings.values["host"] = urllib.parse.urlsplit(base_url).netloc
+        self._urls = {"main": urls} if isinstance(urls, str) else dict(urls)
+        self._node = node
+        self._bindings = bindings or Bindings(dict(scenario.get("vars") or {}))
+        if len(self._urls) == 1:
+            (only,) = self._urls.values()
+            self._bindings.values["host"] = urllib.parse.urlsplit(only).netloc
         self._background: dict[str, asyncio.Task[Answer]] = {}
 
     async def differences(self) -> dict[int, list[str]]:
@@ -83,9 +97,12 @@ class Run:
     async def _step(self, step: dict[str, Any]) -> list[str]:
         if "join" in step:
             return self._compared(step, await self._background.pop(step["join"]))
+        if "upstream" in step and self._node:
+            return await self._node.differences(step)
         if "request" not in step:
             return []
         asked = self._request(step["request"])
+        asked["base_url"] = self._urls[step.get("target", "main")]
         if name := step.get("background"):
             self._background[name] = asyncio.create_task(self._send(asked))
             return []
@@ -135,15 +152,16 @@ class Run:
         }
 
     async def _send(self, asked: dict[str, Any]) -> Answer:
-        return await asyncio.to_thread(send, self._base_url, **asked)
+        return await asyncio.to_thread(send, **asked)
 
     def _remove_apps(self) -> None:
+        base_url = self._urls[self._scenario.get("clean_target", "main")]
         while True:
-            listed = json.loads(send(self._base_url, "GET", "/v2/apps?per_page=100", []).body)["items"]
+            listed = json.loads(send(base_url, "GET", "/v2/apps?per_page=100", []).body)["items"]
             if not listed:
                 return
             for app in listed:
-                send(self._base_url, "DELETE", f"/v2/apps/{app['id']}", [])
+                send(base_url, "DELETE", f"/v2/apps/{app['id']}", [])
 
     def _wrong_order(self) -> list[str]:
         values, wrong = self._bindings.values, []

@@ -9,6 +9,8 @@ from runner_node.drivers.docker import open_docker
 from runner_node.drivers.fake import open_fake
 from runner_node.drivers.settings import DriverSettings
 from tests.engine.images import RECIPES
+from tests.wire.fn_node import FnNode, serving_exchanges
+from tests.wire.matching import Bindings
 from tests.wire.replayer import Run
 
 HERE = Path(__file__).parent
@@ -47,9 +49,16 @@ def described(scenario, differences):
     return "\n".join(lines)
 
 
-async def replay(scenario, base_url):
-    differences = await Run(scenario, base_url).differences()
+async def replay(scenario, urls, *played):
+    differences = await Run(scenario, urls, *played).differences()
     assert not differences, described(scenario, differences)
+
+
+def need_images(scenario, engine_images):
+    # Not only scenario["images"]: some recordings do not list all that they ask for.
+    for image in RECIPES:
+        if f'"{image}"' in json.dumps(scenario):
+            engine_images.need(image)
 
 
 def named(scenarios):
@@ -62,8 +71,10 @@ V1 = [one for one in scenarios("2018-full") if one["name"].startswith("v1-")] + 
 ROUTES = [
     one
     for one in scenarios("2018-full", "2018-limits")
-    if one["name"].startswith(("inv-", "hybrid-full-node"))
+    if one["name"].startswith(("inv-", "hybrid-full-node", "metrics-", "node-"))
 ]
+HYBRID = scenarios("2018-hybrid")
+OF_RUNNERS = scenarios("2018-runner")
 ROUTE_LIMITS = {"max_response_size": 2048, "max_request_size": 1024, "max_log_size": 100}
 
 
@@ -88,35 +99,54 @@ async def test_a_full_node_answers_unknown_paths_as_recorded(full_node):
         await replay(scenario, base_url)
 
 
+@pytest.fixture
+async def docker(engine, tmp_path_factory):
+    # Sockets have short paths only.
+    settings = DriverSettings(docker_host=engine, iofs_path=str(tmp_path_factory.mktemp("io")))
+    async with open_docker(settings, "wire") as driver:
+        yield driver
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("scenario", named(one for one in RECORDED if one["area"] == "invoke"))
-async def test_functions_are_called_as_recorded(scenario, engine, engine_images, full_node, tmp_path_factory):
-    # Not only scenario["images"]: some recordings do not list all that they ask for.
-    for image in RECIPES:
-        if f'"{image}"' in json.dumps(scenario):
-            engine_images.need(image)
-    # Sockets have short paths only.
-    sockets = tmp_path_factory.mktemp("io")
+async def test_functions_are_called_as_recorded(scenario, docker, engine_images, full_node):
+    need_images(scenario, engine_images)
     limits = LIMITS if scenario["profile"] == "head-limits" else {}
-    settings = DriverSettings(docker_host=engine, iofs_path=str(sockets))
-    async with open_docker(settings, "wire") as driver, full_node(driver, **limits) as base_url:
+    async with full_node(docker, **limits) as base_url:
         await replay(scenario, base_url)
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("scenario", named(ROUTES))
-async def test_routes_are_called_as_recorded(scenario, engine, engine_images, full_node, tmp_path_factory):
-    for image in RECIPES:
-        if f'"{image}"' in json.dumps(scenario):
-            engine_images.need(image)
+async def test_routes_are_called_as_recorded(scenario, docker, engine_images, full_node):
+    need_images(scenario, engine_images)
     limits = ROUTE_LIMITS if scenario["profile"] == "2018-limits" else {}
-    settings = DriverSettings(docker_host=engine, iofs_path=str(tmp_path_factory.mktemp("io")))
-    async with open_docker(settings, "wire") as driver, full_node(driver, **limits) as base_url:
+    async with full_node(docker, **limits) as base_url:
         await replay(scenario, base_url)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("scenario", named(HYBRID))
+async def test_an_api_node_and_a_runner_node_answer_as_recorded(
+    scenario, docker, engine_images, api_node, runner_node
+):
+    need_images(scenario, engine_images)
+    async with api_node() as api, runner_node(docker, api) as runner:
+        await replay(scenario, {"api": api, "runner": runner})
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("scenario", named(OF_RUNNERS))
+async def test_an_unmodified_api_node_is_asked_as_recorded(scenario, docker, engine_images, runner_node):
+    need_images(scenario, engine_images)
+    bindings = Bindings(dict(scenario["vars"]))
+    node = FnNode(scenario, bindings)
+    async with serving_exchanges(node) as api, runner_node(docker, api) as runner:
+        await replay(scenario, {"runner": runner}, bindings, node)
+
+
 def test_every_difference_is_at_a_recorded_step_and_has_a_reason():
-    recorded = {one["name"]: len(one["steps"]) for one in [*RECORDED, *V1, *ROUTES]}
+    recorded = {one["name"]: len(one["steps"]) for one in [*RECORDED, *V1, *ROUTES, *HYBRID, *OF_RUNNERS]}
     for name, steps in DIFFERENCES.items():
         for number, difference in steps.items():
             assert 0 <= int(number) < recorded[name]
