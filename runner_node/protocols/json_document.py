@@ -12,17 +12,18 @@ from runner_node.protocols.headers import text_of
 from shared_models import errors
 
 SPACE = b" \t\r\n"
+# Groups are atomic, (?>(?:...)*), not possessive, (?:...)*+: the latter match wrongly before Python 3.11.5.
 _S = rb"[ \t\r\n]*+"
-_T = rb'(?:[^"\\\x00-\x1f]++|\\[^\x00-\x1f])*+'
+_T = rb'(?>(?:[^"\\\x00-\x1f]++|\\[^\x00-\x1f])*)'
 _SPACES = re.compile(_S)
 _TEXT = re.compile(_T)
 _NUMBER = re.compile(rb"[-+.0-9eE]*")
 _SIMPLE = rb'(?:-?[0-9][-+.0-9eE]*+|"' + _T + rb'"|true|false|null)'
 # More simple values of a list, and more members of an object that have them: passed over in one go.
 _RUNS = {
-    b"[": re.compile(b"(?:" + _S + b"," + _S + _SIMPLE + b"(?=" + _S + rb"[,\]]))*+"),
+    b"[": re.compile(b"(?>(?:" + _S + b"," + _S + _SIMPLE + b"(?=" + _S + rb"[,\]]))*)"),
     b"{": re.compile(
-        b"(?:" + _S + b"," + _S + b'"' + _T + b'"' + _S + b":" + _S + _SIMPLE + b"(?=" + _S + b"[,}]))*+"
+        b"(?>(?:" + _S + b"," + _S + b'"' + _T + b'"' + _S + b":" + _S + _SIMPLE + b"(?=" + _S + b"[,}]))*)"
     ),
 }
 _WORDS = (b"true", b"false", b"null")
