@@ -23,6 +23,7 @@ from runner_node.health import Health
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.job import Job
 from runner_node.loops import looping
+from runner_node.metrics import Series
 from runner_node.protocols.http_stream import Response
 from runner_node.recorder import Recorder, Result, Stored
 from runner_node.resources import Resources
@@ -116,26 +117,33 @@ class Agent:
         However it ends, the end is recorded, with two exceptions: an async call that never got a
         container goes back to the queue (the caller sees to that), and one that is cancelled.
         """
-        call_log = self._log_of(job.call, job.target)
+        call_log, series = self._log_of(job.call, job.target), job.target.series
+        series.calls += 1
         try:
             conversation = conversation_for(job, self.settings)
         except errors.FnError as exc:
             job.started = time.time()
             self._record(job, Status.ERROR, exc.explained, times.to_text(job.started), call_log)
             raise
+        series.queued += 1
         try:
             container = await self.scheduler.acquire(job.target, sync=job.sync, patience=job.patience)
         except StartFailed as failure:
             call_log.write(failure.output)
+            series.errors += 1
             if job.sync:
                 self._record(job, _status(failure.error), failure.error.explained, times.NEVER, call_log)
             raise
         except errors.FnError as exc:
+            series.errors += 1
             if job.sync:
                 self._record(job, Status.ERROR, exc.explained, times.NEVER, call_log)
             raise
+        finally:
+            series.queued -= 1
         began = self._loop.time()
         self.running += 1
+        series.running += 1
         try:
             if job.before or self._listeners:
                 await self._before(job, container, call_log, began)
@@ -146,6 +154,7 @@ class Agent:
             raise
         finally:
             self.running -= 1
+            series.running -= 1
 
     async def _before(self, job: Job, container: HotContainer, call_log: CallLog, began: float) -> None:
         """What must happen first; when it is refused, nothing has reached the function."""
@@ -233,6 +242,7 @@ class Agent:
         completed_at: str = "",
         stats: list[Stat] = NO_STATS,
     ) -> None:
+        _count(job.target.series, status)
         call, completed_at, attempt = job.call, completed_at or times.now(), max(job.call.attempt, 1)
         if call.path:
             # Fn's API nodes keep all of a route's call.
@@ -277,6 +287,14 @@ class Agent:
         """Returns when what follows the answers that were given is done."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _count(series: Series, status: Status) -> None:
+    if status is Status.SUCCESS:
+        series.completed += 1
+    else:
+        series.failed += 1
+        series.timeouts += status is Status.TIMEOUT
 
 
 def _status(exc: errors.FnError) -> Status:

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterable
 
+from runner_node.metrics import Series, series_of
 from runner_node.protocols.contract import Format, StdioCall
 from runner_node.protocols.default import environment
 from runner_node.protocols.formats import format_of
@@ -31,7 +32,7 @@ class Target:
 
     __slots__ = (
         "annotations", "app_id", "cpus", "env", "fn_id", "format", "idle_timeout", "image", "key", "memory",
-        "path", "syslog_url", "timeout", "tmpfs_size",
+        "path", "series", "syslog_url", "timeout", "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class Target:
         format_: Format | None = None,
         syslog_url: str = "",
         key: bytes = b"",
+        series: Series | None = None,
     ) -> None:
         self.app_id = app_id
         self.fn_id = fn_id
@@ -66,6 +68,7 @@ class Target:
         self.syslog_url = syslog_url
         self.format = format_
         """None is http-stream."""
+        self.series = series or series_of(app_id, path or fn_id)
         self.key = key or _slot_key(self, annotations)
 
     @property
@@ -79,7 +82,7 @@ class Target:
             app_id=self.app_id, fn_id=self.fn_id, path=self.path, image=self.image, memory=self.memory // MIB,
             cpus=self.cpus, tmpfs_size=self.tmpfs_size, timeout=self.timeout, idle_timeout=self.idle_timeout,
             env={**self.env, **environment(call)}, annotations=self.annotations, format_=self.format,
-            syslog_url=self.syslog_url, key=call.id.encode(),
+            syslog_url=self.syslog_url, key=call.id.encode(), series=self.series,
         )  # fmt: skip
 
 
@@ -107,6 +110,7 @@ def of_fn(fn: Fn, app: App) -> Target:
         env=env,
         annotations=annotation_maps.merge(app.annotations, fn.annotations),
         syslog_url=app.syslog_url or "",
+        series=series_of(app.name, fn.name),
     )
 
 
@@ -137,6 +141,7 @@ def of_route(route: Route, app: App, type_: str, format_: str) -> Target:
         annotations=annotation_maps.merge(app.annotations, route.annotations),
         format_=_format(format_),
         syslog_url=app.syslog_url or "",
+        series=series_of(app.name, route.path),
     )
 
 
@@ -156,6 +161,7 @@ def of_call(call: Call) -> Target:
         annotations=call.annotations,
         format_=_format(call.format or "default"),
         syslog_url=call.syslog_url,
+        series=series_of(call.config.get("FN_APP_NAME", call.app_id), call.path or call.fn_id),
     )
 
 

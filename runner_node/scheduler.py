@@ -73,6 +73,7 @@ class Scheduler:
         return queue.take_idle() or await self._wait(queue, sync=sync, patience=patience)
 
     async def _awoken(self, container: HotContainer) -> bool:
+        container.target.series.idle.add(self._loop.time() - container.idle_since)
         if container.awake:
             container.take()
             return True
@@ -88,6 +89,7 @@ class Scheduler:
 
     def release(self, container: HotContainer, seconds: float, *, keep: bool) -> None:
         """Gives a container back after a call of *seconds*; without *keep* it serves no other call."""
+        container.target.series.busy.add(seconds)
         queue = self._owners.get(container)
         if queue is None:
             return  # it ended by itself
@@ -227,6 +229,8 @@ class Scheduler:
         return [q for q in self._queues.values() if q.head() and len(q.waiters) > q.starting]
 
     def _begin_start(self, queue: SlotQueue) -> None:
+        if head := queue.head():
+            queue.target.series.wait.add(self._loop.time() - head.since)
         queue.starting += 1
         self._starting += 1
         self._spawn(self._start(queue), "start container")
@@ -242,7 +246,9 @@ class Scheduler:
             log.exception("starting a container of %s", target.fn_id or target.path)
             self._start_failed(queue, StartFailed(errors.FnError(), b""))
         else:
-            queue.saw_start(self._loop.time() - began)
+            seconds = self._loop.time() - began
+            target.series.start.add(seconds)
+            queue.saw_start(seconds)
             queue.containers.add(container)
             self._owners[container] = queue
             container.idle_since = self._loop.time()
@@ -313,6 +319,7 @@ class Scheduler:
     def _gone(self, container: HotContainer) -> None:
         """A container is retired: out of its queue now, its resources back once it is removed."""
         queue = self._owners.pop(container)
+        queue.target.series.done += 1
         queue.containers.discard(container)
         if container in queue.idle:
             queue.idle.remove(container)

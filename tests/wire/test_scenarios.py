@@ -21,6 +21,9 @@ LIMITS = {"max_response_size": 2048, "max_header_size": 1024, "max_request_size"
 def load(path):
     """The scenario, with our own answer at the steps where we differ on purpose."""
     scenario = json.loads(path.read_text())
+    for step in scenario.get("steps", ()):
+        if "metrics" in step.get("response", ()):
+            step.pop("sleep_ms", None)  # the original counts every ten seconds, ours at once
     for number, difference in DIFFERENCES.get(scenario["name"], {}).items():
         step = scenario["steps"][int(number)]
         for recorded in ("quirk", "or"):
