@@ -38,6 +38,7 @@ class Health:
         self._version = version
         self._engine = "the container engine has not been asked yet"
         self._state = RunnerState.ACTIVE
+        self._refused = ""
         self._stopping = False
         self._api_away = False
         self.agent_running: Callable[[], int] = lambda: 0
@@ -48,13 +49,14 @@ class Health:
     def reason(self) -> str:
         """Why the node must not get calls now; empty when it may.
 
-        An API node that is away is no reason: functions that are known go on being served.
+        An API node that is away is no reason: functions that are known go on being served. One that
+        refuses this runner is: that is a wrong setting.
         """
         if self._stopping:
             return "the node is stopping"
         if self._state is RunnerState.DRAINING:
             return "the node is draining"
-        return self._engine
+        return self._engine or self._refused
 
     def stopping(self) -> None:
         """From now on the node is not ready."""
@@ -91,11 +93,17 @@ class Health:
         )  # fmt: skip
         try:
             state = await self._data.heartbeat(report)
+        except errors.RunnerRefused as exc:
+            if not self._refused:
+                log.error("%s; not ready for calls", exc)
+            self._refused = exc.message
+            return
         except errors.FnError as exc:
             if not self._api_away:
                 log.warning("no API node takes heartbeats: %s", exc)
             self._api_away = True
             return
+        self._refused = ""
         if self._api_away:
             log.info("the API node answers again")
             self._api_away = False

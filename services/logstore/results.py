@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared_models.call import FINAL, Finished, LeaseKey, Status
+from shared_models.call import FINAL, CallType, Finished, LeaseKey, Status
 
 _RESULT = ("status", "error", "completed_at")
 
@@ -52,6 +52,8 @@ def judge(batch: Iterable[Finished], known: Mapping[str, Mapping[str, Any]]) -> 
                 verdict.refused.append(call.id)
         elif call.status not in FINAL:
             verdict.refused.append(call.id)
+        elif row is None and call.type == CallType.DETACHED:
+            verdict.refused.append(call.id)  # its record was there before its 202: this one is forged
         elif row is None:
             taken[call.id] = one
             verdict.new.append(one)

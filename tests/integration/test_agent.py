@@ -263,6 +263,17 @@ async def test_an_engine_that_is_away_is_named_and_found_again():
         assert (await r.call(fn)).body == b"x"
 
 
+async def test_a_runner_that_the_api_node_refuses_is_not_ready_until_it_is_taken():
+    async with rig({}) as r:
+        await until(lambda: r.agent.ready() == "")
+        r.data.unauthorized = True
+        await r.agent.health._report()
+        assert "FN_RUNNER_TOKEN" in r.agent.ready()
+        r.data.unauthorized = False
+        await r.agent.health._report()
+        assert r.agent.ready() == ""
+
+
 # -- scheduling --------------------------------------------------------------------------------
 
 

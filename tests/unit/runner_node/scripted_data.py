@@ -112,4 +112,6 @@ class ScriptedData(DataAccess):
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         await self._ask("heartbeat")
+        if self.unauthorized:
+            raise errors.RunnerRefused
         return RunnerState.ACTIVE

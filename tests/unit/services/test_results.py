@@ -23,6 +23,8 @@ def result(token: str = "t", **more: Any) -> Finished:
         (None, result(""), "new"),
         (None, result("t"), "new"),
         (None, result("", status="running"), "refused"),
+        (None, result("", type="detached"), "refused"),
+        (None, result("t", type="detached"), "refused"),
         ({}, result("t"), "ended"),
         ({"status": "queued"}, result("t"), "ended"),
         ({}, result("other"), "refused"),
