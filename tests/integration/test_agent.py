@@ -495,7 +495,8 @@ async def test_nothing_is_pulled_while_the_node_is_not_ready(monkeypatch):
 async def test_a_runner_whose_token_is_wrong_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(dequeuer, "LONGEST_PAUSE", 0.01)
     async with rig({"f": Behaviour()}) as r:
-        r.data.unauthorized = True
+        await until(lambda: r.data.asked["heartbeat"] and r.data.asked["dequeue"])
+        r.data.unauthorized = True  # the next heartbeat, and with it the end of pulling, is seconds away
         r.enqueue(r.deploy("f"))
         asked = r.data.asked["dequeue"]
         await until(lambda: r.data.asked["dequeue"] > asked + 5)
