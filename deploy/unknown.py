@@ -8,8 +8,6 @@ from collections.abc import Container, Iterable, Mapping
 
 NOT_BUILT = {
     "FN_ADMIN_PORT": "everything is on FN_PORT",
-    "FN_API_CORS_HEADERS": "no CORS headers are sent",
-    "FN_API_CORS_ORIGINS": "no CORS headers are sent",
     "FN_ASYNC_CHEW_POLL_MSECS": "a new message wakes the waiting runner, nothing polls",
     "FN_CALL_END_TIMEOUT_MSECS": "finished calls go out in batches, behind the response",
     "FN_DISABLE_DEBUG_USER_LOGS": "logs of functions never go to the node's own log",

@@ -22,7 +22,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from shared_models import env, errors, telemetry, wire
+from shared_models import cors, env, errors, telemetry, wire
 
 log = logging.getLogger(__name__)
 _protocol_log = logging.getLogger(f"{__name__}.protocol")
@@ -74,6 +74,18 @@ class HTTPSettings:
         "FN_HTTP_MAX_HEADER_SIZE", 16 * 1024, "Largest request line and largest single header", unit="bytes"
     )
     max_headers: int = env.env("FN_HTTP_MAX_HEADERS", 200, "Largest number of headers of a request")
+    cors_origins: tuple[str, ...] = env.env(
+        "FN_API_CORS_ORIGINS",
+        (),
+        "Origins whose web pages may ask this node, separated by commas; * for all",
+        parse=cors.origins,
+    )
+    cors_headers: tuple[str, ...] = env.env(
+        "FN_API_CORS_HEADERS",
+        (),
+        "Headers that such pages may send; empty: Origin, Content-Length, Content-Type",
+        parse=env.words,
+    )
 
 
 @asynccontextmanager
@@ -278,6 +290,8 @@ def _application(
 
     layers = [_guarding, *middlewares, _answering] if middlewares else [_answering]
     app = web.Application(middlewares=layers, client_max_size=0)
+    if settings.cors_origins:
+        app.middlewares.insert(0, cors.cors(app, settings.cors_origins, settings.cors_headers))
     app[_LIMIT] = settings.max_request_size
     app[_READ_TIMEOUT] = settings.read_timeout
     app[_STOPPING] = asyncio.Event()

@@ -76,11 +76,11 @@ ROUTES = [
     for one in scenarios("2018-full", "2018-limits")
     if one["name"].startswith(("inv-", "hybrid-full-node", "metrics-", "node-"))
 ]
+CORS = scenarios("2018-cors")
 HYBRID = scenarios("2018-hybrid")
 OF_RUNNERS = scenarios("2018-runner")
 ELSEWHERE = {
     "v2-2018-": "a draft of /v2 that 0.3.753 replaced; head-apps, -fns and -triggers are replayed instead",
-    "cors-2018-": "CORS is not built",
     "s3-": "calls and logs are not kept in S3",
 }
 """Recordings that are not replayed here, by the beginning of their name, and why."""
@@ -134,6 +134,16 @@ async def test_routes_are_called_as_recorded(scenario, docker, engine_images, fu
         await replay(scenario, base_url)
 
 
+@pytest.mark.parametrize("scenario", named(CORS))
+async def test_web_pages_are_answered_as_recorded(scenario, full_node):
+    listed = {
+        "cors_origins": ("http://one.example", "http://two.example"),
+        "cors_headers": ("X-One", "X-Two"),
+    }
+    async with open_fake({}) as driver, full_node(driver, **listed) as base_url:
+        await replay(scenario, base_url)
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("scenario", named(HYBRID))
 async def test_an_api_node_and_a_runner_node_answer_as_recorded(
@@ -155,14 +165,16 @@ async def test_an_unmodified_api_node_is_asked_as_recorded(scenario, docker, eng
 
 
 def test_every_recording_is_replayed_or_there_is_a_reason():
-    replayed = {one["name"] for one in [*RECORDED, *V1, *ROUTES, *HYBRID, *OF_RUNNERS]}
+    replayed = {one["name"] for one in [*RECORDED, *V1, *ROUTES, *CORS, *HYBRID, *OF_RUNNERS]}
     left = [path.stem for path in (HERE / "scenarios").glob("*-*/*.json") if path.stem not in replayed]
     assert all(any(name.startswith(beginning) for beginning in ELSEWHERE) for name in left), left
     assert all(any(name.startswith(beginning) for name in left) for beginning in ELSEWHERE)
 
 
 def test_every_difference_is_at_a_recorded_step_and_has_a_reason():
-    recorded = {one["name"]: len(one["steps"]) for one in [*RECORDED, *V1, *ROUTES, *HYBRID, *OF_RUNNERS]}
+    recorded = {
+        one["name"]: len(one["steps"]) for one in [*RECORDED, *V1, *ROUTES, *CORS, *HYBRID, *OF_RUNNERS]
+    }
     for name, steps in DIFFERENCES.items():
         for number, difference in steps.items():
             assert 0 <= int(number) < recorded[name]
