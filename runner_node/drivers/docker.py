@@ -37,6 +37,8 @@ SWEEP_PAUSE = 5.0
 FIRST_LOOK = 0.005
 LAST_LOOK = 1.0
 REMOVALS = 3
+LOOK_FOR = 120.0
+"""Seconds for which a container is looked for that may have been left."""
 HEALTH_PAUSE = 0.1
 HEALTH_LIMIT = 120.0
 """Seconds between two looks at a container's health, and how long it may take to become healthy."""
@@ -56,12 +58,18 @@ class DockerDriver(ContainerDriver):
         self._on_network: Counter[str] = Counter()
         self._hostname = socket.gethostname()
         self._containers: set[DockerContainer] = set()
+        self._left: dict[str, float] = {}
+        """Containers that an engine in trouble may have left, and until when they are looked for."""
 
     async def ping(self) -> None:
         try:
             await self._engine.call(lambda client: client.ping())
         except APIError as exc:
             raise errors.EngineUnavailable(detail=words(exc)) from exc
+        for name, until in list(self._left.items()):
+            # An engine that hung may make a container long after it was asked to, and given up.
+            if await _remove(self._engine, name) or asyncio.get_running_loop().time() > until:
+                self._left.pop(name, None)
 
     async def ensure_image(self, image: str) -> None:
         await self._images.ensure(image)
@@ -92,6 +100,10 @@ class DockerDriver(ContainerDriver):
         except APIError as exc:
             await container.remove()
             raise _start_error(exc) from exc
+        except errors.EngineUnavailable:
+            self._left[spec.id] = asyncio.get_running_loop().time() + LOOK_FOR
+            await asyncio.shield(container.remove())
+            raise
         except BaseException:
             await asyncio.shield(container.remove())
             raise
@@ -100,6 +112,8 @@ class DockerDriver(ContainerDriver):
     def _forget(self, container: DockerContainer, network: str) -> None:
         self._containers.discard(container)
         self._on_network[network] -= 1
+        if not container.gone:
+            self._left[container.id] = asyncio.get_running_loop().time() + LOOK_FOR
 
     async def close(self) -> None:
         """Removes the containers that are left, and gives up pulls."""
@@ -141,6 +155,8 @@ class DockerContainer(Container):
         self._output = output
         self._stdin: Stdin | None = None
         self._on_removed = on_removed
+        self.gone = True
+        """Whether the engine has said so, once it was removed."""
         self._pid: int | None = None
         self._ended: asyncio.Task[Exit] | None = None
         self._removed: asyncio.Task[None] | None = None
@@ -266,7 +282,7 @@ class DockerContainer(Container):
         await asyncio.shield(self._removed)
 
     async def _remove(self) -> None:
-        await _remove(self._engine, self.id)
+        self.gone = await _remove(self._engine, self.id) is not None
         self._output.close()
         if self._stdin:
             self._stdin.abandon()
@@ -290,22 +306,22 @@ def _start_error(exc: APIError) -> errors.FnError:
     return errors.ContainerInitFailed(detail=text)
 
 
-async def _remove(engine: Engine, container: str) -> None:
+async def _remove(engine: Engine, container: str) -> bool | None:
+    """True when it was there, False when it was not, None when the engine did not say."""
     for attempt in range(REMOVALS):
         try:
             await engine.call(lambda client: client.remove_container(container, force=True, v=True))
-            return
+            return True
         except NotFound:
-            return
+            return False
         except (APIError, errors.EngineUnavailable) as exc:
             if isinstance(exc, APIError) and "already in progress" in words(exc):
-                return
+                return True
             if attempt == REMOVALS - 1:
-                log.warning(
-                    "container %s could not be removed; it is swept at the next start: %s", container, exc
-                )
+                log.warning("container %s could not be removed, it is tried again later: %s", container, exc)
             else:
                 await asyncio.sleep(0.1 * 4**attempt)
+    return None
 
 
 @asynccontextmanager

@@ -7,8 +7,11 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socketserver
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +249,61 @@ async def test_an_engine_that_hangs_is_given_up_after_the_limit() -> None:
         async with asyncio.timeout(LIMIT), open_driver(settings, "n1") as driver:
             with pytest.raises(errors.EngineUnavailable):
                 await driver.ping()
+
+
+@contextmanager
+def slow_to_create(engine: str, folder: Path, seconds: float) -> Iterator[str]:
+    """An engine that takes *seconds* before it begins the first creation it is asked for."""
+    slow = threading.Event()
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as there:
+                there.connect(engine.removeprefix("unix://"))
+                back = threading.Thread(target=self.answers, args=(there,), daemon=True)
+                back.start()
+                while data := self.request.recv(1 << 16):
+                    if b"/containers/create" in data and not slow.is_set():
+                        slow.set()
+                        time.sleep(seconds)
+                    there.sendall(data)
+                if slow.is_set():
+                    time.sleep(1)  # the engine gives up what its client does not wait for
+                there.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+        def answers(self, there: socket.socket) -> None:
+            with suppress(OSError):
+                while data := there.recv(1 << 16):
+                    self.request.sendall(data)
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients that hang up are what this is for."""
+
+    path = folder / "slow.sock"
+    with Server(str(path), Relay) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"unix://{path}"
+        server.shutdown()
+
+
+@needs_engine
+async def test_a_container_that_a_hung_engine_makes_late_is_found_and_removed(
+    engine: str, engine_images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image, node = engine_images.need(BUSYBOX), f"test-{new_id()}"
+    folder = tmp_path_factory.mktemp("s")
+    with slow_to_create(engine, folder, seconds=6) as host:
+        async with driver_for(host, node, engine_timeout=1) as driver:
+            with pytest.raises(errors.EngineUnavailable):
+                await driver.start(spec(image), lambda data: None)
+            assert containers(engine, node) == []
+            async with asyncio.timeout(LIMIT):
+                while not containers(engine, node):
+                    await asyncio.sleep(0.1)
+            await driver.ping()
+            assert containers(engine, node) == []
