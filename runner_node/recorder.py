@@ -18,7 +18,7 @@ from shared_models.interfaces import DataAccess
 
 log = logging.getLogger(__name__)
 
-BATCH = 200
+BATCH = 500
 """Results in one request at most."""
 SETTLE = 0.02
 """Seconds that a result waits for company, and for the last lines of its log."""
@@ -78,7 +78,7 @@ class Recorder:
                 if self._results or self._closing:
                     continue
                 await self._filled.wait()
-            if not self._closing:
+            if not self._closing and len(self._results) < BATCH:
                 await asyncio.sleep(SETTLE)
             if batch := self._next():
                 await self._hand_in_or_keep(batch)
