@@ -152,6 +152,17 @@ async def test_logs_of_calls_on_one_container_do_not_mix():
         assert [one.log for one in r.data.finished] == [b"%d\n" % number for number in range(20)]
 
 
+async def test_what_a_function_writes_late_is_in_no_other_calls_log():
+    async with rig({"f": Behaviour(function=lambda request: Answer(log=b"mine\n"))}) as r:
+        fn = r.deploy("f")
+        await r.call(fn)
+        await r.record()
+        r.driver.containers[0].log(b"late\n")
+        await r.call(fn)
+        await r.record(1)
+        assert [one.log for one in r.data.finished] == [b"mine\n", b"mine\n"]
+
+
 # -- what functions do -------------------------------------------------------------------------
 
 
