@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ class Agent:
         self.settings = settings
         self.node_id = node_id
         self.running = 0
-        self._targets: dict[str, tuple[Fn, App, Target]] = {}
-        self._route_targets: dict[str, tuple[Route, App, Target]] = {}
+        self._targets: dict[str, tuple[Fn | Route, App, Target]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -79,29 +78,23 @@ class Agent:
 
     def target(self, fn: Fn, app: App) -> Target:
         """What the containers of *fn* are made from; a changed function's old containers make way."""
-        known = self._targets.get(fn.id)
-        if known and known[0] is fn and known[1] is app:
-            return known[2]
-        target = calls.of_fn(fn, app)
-        if known and known[2].key == target.key:
-            target = known[2]
-        elif known:
-            self.scheduler.supersede(known[2].key)
-        self._targets[fn.id] = (fn, app, target)
-        return target
+        return self._target(fn.id, fn, app, lambda: calls.of_fn(fn, app))
 
     def route_target(self, route: Route, app: App, format_: str) -> Target:
         """As ``target``, for a route in a format; an event's format leaves the route's own alone."""
         slot = f"{app.id}{route.path} {format_}"
-        known = self._route_targets.get(slot)
-        if known and known[0] is route and known[1] is app:
+        return self._target(slot, route, app, lambda: calls.of_route(route, app, route.type, format_))
+
+    def _target(self, slot: str, source: Fn | Route, app: App, make: Callable[[], Target]) -> Target:
+        known = self._targets.get(slot)
+        if known and known[0] is source and known[1] is app:
             return known[2]
-        target = calls.of_route(route, app, route.type, format_)
+        target = make()
         if known and known[2].key == target.key:
             target = known[2]
         elif known:
             self.scheduler.supersede(known[2].key)
-        self._route_targets[slot] = (route, app, target)
+        self._targets[slot] = (source, app, target)
         return target
 
     async def target_of(self, call: Call) -> Target:
@@ -123,7 +116,8 @@ class Agent:
             conversation = conversation_for(job, self.settings)
         except errors.FnError as exc:
             job.started = time.time()
-            self._record(job, Status.ERROR, exc.explained, times.to_text(job.started), call_log)
+            if job.sync:
+                self._record(job, Status.ERROR, exc.explained, times.to_text(job.started), call_log)
             raise
         series.queued += 1
         try:
@@ -183,14 +177,10 @@ class Agent:
             keep = conversation.trusts(exc)
             self._spawn(self._after_failure(job, container, call_log, began, started_at, exc, keep))
             raise
-        keep = conversation.trusts(None)
         if container.chatty:
             self._spawn(self._after_talk(job, conversation, container, call_log, began, started_at))
         else:
-            if not job.sync:
-                call_log.write(conversation.log_text())
-            self._record(job, Status.SUCCESS, "", started_at, call_log, stats=container.stats())
-            self.scheduler.release(container, self._loop.time() - began, keep=keep)
+            self._succeed(job, conversation, container, call_log, began, started_at)
         return response
 
     async def _after_talk(
@@ -203,15 +193,27 @@ class Agent:
         started_at: str,
     ) -> None:
         """The last lines may still be on their way: no other call gets the container before they are in."""
-        seconds, completed_at = self._loop.time() - began, times.now()
+        drained_since, completed_at = self._loop.time(), times.now()
         try:
             await container.drain_output()
         finally:
-            if not job.sync:
-                call_log.write(conversation.log_text())
-            stats = container.stats()
-            self._record(job, Status.SUCCESS, "", started_at, call_log, completed_at, stats)
-            self.scheduler.release(container, seconds, keep=conversation.trusts(None))
+            began += self._loop.time() - drained_since  # what the engine took is not the function's time
+            self._succeed(job, conversation, container, call_log, began, started_at, completed_at)
+
+    def _succeed(
+        self,
+        job: Job,
+        conversation: Conversation,
+        container: HotContainer,
+        call_log: CallLog,
+        began: float,
+        started_at: str,
+        completed_at: str = "",
+    ) -> None:
+        if not job.sync:
+            call_log.write(conversation.log_text())
+        self._record(job, Status.SUCCESS, "", started_at, call_log, completed_at, container.stats())
+        self.scheduler.release(container, self._loop.time() - began, keep=conversation.trusts(None))
 
     async def _after_failure(
         self,

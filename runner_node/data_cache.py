@@ -59,13 +59,6 @@ class CachedDataAccess(DataAccess):
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._loop = asyncio.get_running_loop()
 
-    def peek(self, key: Key) -> Any:
-        """The value when it is fresh and needs no refresh, else None. For the hot path: no await."""
-        entry = self._entries.get(key)
-        if entry is None or entry.error or self._loop.time() - entry.seen > AHEAD:
-            return None
-        return entry.value
-
     async def app_id(self, name: str) -> str:
         # Asked for every time, as Fn's runners do: an app that is deleted, or made anew, is another app.
         return await self._look_up(("app_id", name), lambda: self._inner.app_id(name), fresh=0.0)

@@ -46,8 +46,3 @@ class CallLog:
             self._follower(b"")
         self.closed = True
         return b"".join(self._pieces)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was written."""
-        return not self._pieces

@@ -16,7 +16,7 @@ from runner_node.job import route_job
 from runner_node.protocols.http_stream import Response
 from shared_models import errors, times
 from shared_models.app import App
-from shared_models.call import Call, CallType, Status
+from shared_models.call import Call, CallType, Lease, LeasedCall, Status
 from shared_models.ids import new_id
 from shared_models.listeners import CallListener, CallListeners
 from shared_models.route import Route
@@ -159,6 +159,21 @@ async def test_the_answer_of_an_async_route_is_in_its_log():
         await call(r, route("f", "json", type=CallType.ASYNC), b"later")
         done = await r.record()
     assert json.loads(done.log) == {"body": "later", "content_type": "x/echo"}
+
+
+async def test_an_async_call_that_cannot_be_put_in_its_format_ends_once():
+    async with rig({"f": Behaviour()}) as r:
+        it = Call(
+            id=new_id(), app_id="app", path="/f", image="f", type=CallType.ASYNC, format="cloudevent",
+            memory=128, timeout=5, idle_timeout=30, payload=b"not json", method="POST",
+            created_at=times.now(),
+        )  # fmt: skip
+        r.data.queued.put_nowait(LeasedCall(call=it, lease=Lease(token="t", attempt=1, ttl=30)))
+        await r.record()
+    assert [(one.call.id, one.call.status, one.token) for one in r.data.finished] == [
+        (it.id, Status.ERROR, "t")
+    ]
+    assert r.driver.started == 0
 
 
 # -- stats, syslog, listeners ------------------------------------------------------------------
