@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from shared_models import times
 from shared_models.app import App
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey
 from shared_models.fn import Fn
@@ -72,6 +73,21 @@ class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 30
 
 
+class Purge(msgspec.Struct, frozen=True, kw_only=True):
+    """An order to remove the calls and logs of an app or a function, those of a time range if given.
+
+    Times are wire text and exclusive, as in CallFilter. An order without a range stands for a removed
+    app or function, whose last calls may still be running: it is kept for a while after it found nothing.
+    """
+
+    id: str = ""
+    app_id: str = ""
+    fn_id: str = ""
+    from_time: str = ""
+    to_time: str = ""
+    created_at: str = times.NEVER
+
+
 class Datastore(ABC):
     """Apps, functions, triggers and routes, and the registry of runner nodes.
 
@@ -106,7 +122,7 @@ class Datastore(ABC):
     async def remove_app(self, app_id: str) -> None:
         """With its functions, triggers and routes, in one transaction; raises AppNotFound.
 
-        Its calls and logs stay readable.
+        The same transaction leaves a Purge of its calls and logs, which stay readable until then.
         """
 
     @abstractmethod
@@ -127,7 +143,7 @@ class Datastore(ABC):
 
     @abstractmethod
     async def remove_fn(self, fn_id: str) -> None:
-        """With its triggers, in one transaction; raises FnNotFound. Its calls stay readable."""
+        """With its triggers, in one transaction that leaves a Purge of its calls; raises FnNotFound."""
 
     @abstractmethod
     async def trigger(self, trigger_id: str) -> Trigger:
@@ -191,6 +207,26 @@ class Datastore(ABC):
     async def runners(self) -> list[Runner]:
         """All that were seen within a day, by id; those that missed three heartbeats are ``lost``."""
 
+    @abstractmethod
+    async def insert_purge(self, purge: Purge) -> Purge:
+        """The order with id and time; whoever cleans up carries it out."""
+
+    @abstractmethod
+    async def purges(self, limit: int) -> list[Purge]:
+        """The oldest orders, by id."""
+
+    @abstractmethod
+    async def remove_purge(self, purge_id: str) -> None:
+        """It is carried out. An unknown one is no error."""
+
+    @abstractmethod
+    async def hold(self, name: str, holder: str, ttl: float) -> bool:
+        """Whether *holder* has the lock *name* now, for *ttl* seconds: new, renewed, or run out by others.
+
+        Advisory: by the clocks of the nodes, for work that does no harm when two do it. A *ttl* of 0
+        gives the lock back.
+        """
+
 
 class LogStore(ABC):
     """Records of calls, and their logs. Guards the life of a call: a final state never changes.
@@ -239,7 +275,10 @@ class LogStore(ABC):
 
     @abstractmethod
     async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
-        """The record, of that function or app where one is named; raises CallNotFound."""
+        """The record, of that function or app where one is named; raises CallNotFound.
+
+        Without either, only a call that has not ended needs to be found.
+        """
 
     @abstractmethod
     async def calls(self, page: CallFilter) -> list[Call]:
@@ -255,6 +294,24 @@ class LogStore(ABC):
     @abstractmethod
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
         """Ids of records that are ``queued`` and were created before *older_than*, oldest first."""
+
+    @abstractmethod
+    async def remove_calls(self, purge: Purge, limit: int) -> int:
+        """Removes at most *limit* of the ended calls that *purge* names, logs first; answers how many.
+
+        0 when none is left. Calls that have not ended stay.
+        """
+
+    @abstractmethod
+    async def expire_calls(self, older_than: str, limit: int) -> int:
+        """Removes at most *limit* ended calls that were made before *older_than*, logs first; how many.
+
+        The age is that of the id, which every store can seek by.
+        """
+
+    @abstractmethod
+    async def expire_logs(self, older_than: str, limit: int) -> int:
+        """Removes the logs of at most *limit* calls that were made before *older_than*; how many."""
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):

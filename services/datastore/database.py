@@ -92,8 +92,8 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     Raises ValueError for a URL that is none of ours (it names *variable*), StoreUnavailable with one
     clear line when the database cannot be used or has a newer schema than this version knows.
     """
-    scheme, path = urls.parse(url, variable, dialects.SCHEMES)
-    engine = await dialects.open_engine(scheme, path)
+    address = urls.parse(url, variable, dialects.SCHEMES)
+    engine = await dialects.open_engine(address.scheme, address.path)
     database = Database(engine)
     try:
         await database.transact(lambda connection: connection.run_sync(migrate.upgrade))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import math
 import secrets
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from services.queue.bell import Bell
+from services.queue.waiting import WaitingQueue
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
-from shared_models.interfaces import MessageQueue, QueueDepth
+from shared_models.interfaces import QueueDepth
 
 
 @dataclass(slots=True)
@@ -30,7 +29,7 @@ class _Message:
     token: str = ""
 
 
-class MemoryQueue(MessageQueue):
+class MemoryQueue(WaitingQueue):
     """Two heaps: what may be handed out, by place; what may be later, by time.
 
     Entries are not taken out when their message changes: one that no longer fits is dropped when it
@@ -38,12 +37,11 @@ class MemoryQueue(MessageQueue):
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._messages: dict[str, _Message] = {}
         self._ready: list[tuple[tuple[int, int], str]] = []
         self._later: list[tuple[float, str]] = []
         self._pushed = 0
-        self._bell = Bell()
 
     async def push(self, call: Call) -> bool:
         if call.id in self._messages:
@@ -55,23 +53,6 @@ class MemoryQueue(MessageQueue):
         self._messages[call.id] = message
         self._sort_in(message)
         return True
-
-    async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
-        if limit <= 0:
-            return []
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        try:
-            while True:
-                if taken := self._take(limit, ttl):
-                    return taken
-                left = deadline - loop.time()
-                if left <= 0:
-                    return []
-                await self._bell.wait(min(left, max(0.001, self._next_free() - self._clock())))
-        finally:
-            if self._ready or self._later:
-                self._bell.ring()
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         lost = []
@@ -135,7 +116,7 @@ class MemoryQueue(MessageQueue):
         heapq.heappush(self._later, (message.free_at, message.call.id))
         self._bell.ring()
 
-    def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
+    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
         now = self._clock()
         while self._later and self._later[0][0] <= now:
             at, call_id = heapq.heappop(self._later)
@@ -158,5 +139,5 @@ class MemoryQueue(MessageQueue):
         call = msgspec.structs.replace(message.call, attempt=message.attempt)
         return LeasedCall(call=call, lease=lease)
 
-    def _next_free(self) -> float:
+    async def _next_free(self) -> float:
         return self._later[0][0] if self._later else math.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 from services import sqlite_file
 from services.queue import messages
-from services.queue.bell import Bell
+from services.queue.waiting import WaitingQueue
 from services.sqlite_file import CannotOpen
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable
@@ -67,7 +68,7 @@ def _open(path: str) -> sqlite3.Connection:
     return db
 
 
-class SQLiteQueue(MessageQueue):
+class SQLiteQueue(WaitingQueue):
     """One connection in one thread. What arrives while a commit is under way shares the next one.
 
     So a push costs one sync of the disk when it is alone, and a small part of one under load; an idle
@@ -77,10 +78,9 @@ class SQLiteQueue(MessageQueue):
     def __init__(
         self, db: sqlite3.Connection, thread: ThreadPoolExecutor, clock: Callable[[], float]
     ) -> None:
+        super().__init__(clock, LOOK_EVERY)
         self._db = db
         self._thread = thread
-        self._clock = clock
-        self._bell = Bell()
         self._todo: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
 
@@ -92,27 +92,6 @@ class SQLiteQueue(MessageQueue):
         pushed = await self._write(partial(messages.push, new=row))
         self._bell.ring()
         return pushed
-
-    async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
-        if limit <= 0:
-            return []
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        try:
-            while True:
-                now = self._clock()
-                # Looks without the write lock first: waiting runners must not queue up for it.
-                free = await self._read(partial(messages.is_free, now=now))
-                if free and (taken := await self._take(limit, now, ttl)):
-                    return taken
-                left = deadline - loop.time()
-                if left <= 0:
-                    return []
-                free_at = await self._read(messages.next_free)
-                due = LOOK_EVERY if free_at is None else free_at - self._clock()
-                await self._bell.wait(min(left, LOOK_EVERY, max(0.001, due)))
-        finally:
-            self._bell.ring()
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         now = self._clock()
@@ -140,7 +119,15 @@ class SQLiteQueue(MessageQueue):
         while self._committer is not None:
             await asyncio.wait((self._committer,))
 
-    async def _take(self, limit: int, now: float, ttl: float) -> list[LeasedCall]:
+    async def _next_free(self) -> float:
+        free_at = await self._read(messages.next_free)
+        return math.inf if free_at is None else free_at
+
+    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
+        now = self._clock()
+        # Looks without the write lock first: waiting runners must not queue up for it.
+        if not await self._read(partial(messages.is_free, now=now)):
+            return []
         asked = self._ask(partial(messages.take, limit=limit, now=now, ttl=ttl))
         try:
             return await asyncio.shield(asked)
