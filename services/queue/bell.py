@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Bell:
@@ -24,13 +26,17 @@ class Bell:
                 waiter.set_result(None)
                 return
 
-    async def wait(self, timeout: float) -> None:
-        """Returns when it is rung, or after *timeout* seconds."""
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Future[None]]:
+        """Stands in line while the block runs; the future is done when it was rung.
+
+        Whoever looks at a queue stands in line before the look: no ring between look and wait is lost.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            await asyncio.wait((waiter,), timeout=timeout)
-        except asyncio.CancelledError:
+            yield waiter
+        except BaseException:
             if waiter.done():
                 self.ring()
             raise

@@ -35,13 +35,14 @@ class WaitingQueue(MessageQueue):
         deadline = loop.time() + wait
         try:
             while True:
-                if taken := await self._take(limit, ttl):
-                    return taken
-                left = deadline - loop.time()
-                if left <= 0:
-                    return []
-                due = await self._next_free() - self._clock()
-                await self._bell.wait(min(left, self._look_every, max(_SOONEST, due)))
+                with self._bell.listening() as rung:
+                    if taken := await self._take(limit, ttl):
+                        return taken
+                    left = deadline - loop.time()
+                    if left <= 0:
+                        return []
+                    due = await self._next_free() - self._clock()
+                    await asyncio.wait((rung,), timeout=min(left, self._look_every, max(_SOONEST, due)))
         finally:
             # The next in line sees what is left, and when the next call falls due.
             self._bell.ring()
