@@ -28,18 +28,20 @@ async def test_a_push_between_the_look_and_the_wait_is_not_missed() -> None:
 
 
 async def test_a_ring_wakes_one_and_whoever_fails_passes_it_on() -> None:
-    bell = Bell()
-    with bell.listening() as second:
-        with pytest.raises(ZeroDivisionError), bell.listening() as third:
-            bell.ring()
-            assert (second.done(), third.done()) == (True, False)
-            bell.ring()
-            assert third.done()
-            with bell.listening() as fourth:
-                raise ZeroDivisionError
-    assert fourth.cancelled()
-    with bell.listening() as last:
-        with pytest.raises(ZeroDivisionError), bell.listening():
+    async def fail() -> None:
+        with bell.listening():
+            entered.set()
+            await failing.wait()
             raise ZeroDivisionError
+
+    bell, entered, failing = Bell(), asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(fail())
+    await entered.wait()
+    with bell.listening() as second, bell.listening() as third:
         bell.ring()
-        assert last.done()
+        assert not second.done()
+        failing.set()
+        with pytest.raises(ZeroDivisionError):
+            await first
+        assert (second.done(), third.done()) == (True, False)
+    assert third.cancelled()

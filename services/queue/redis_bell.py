@@ -1,0 +1,95 @@
+"""Hears from a Redis server when calls may have become free, whichever node freed them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from redis.asyncio import Connection
+
+from services.queue.redis_errors import DRIVER_ERRORS, cause
+from services.queue.redis_link import RedisSettings
+
+log = logging.getLogger(__name__)
+
+QUIET = 20.0
+"""Seconds without a word after which the server is asked whether it is there."""
+_SHORTEST, _LONGEST = 0.05, 5.0
+
+
+@asynccontextmanager
+async def hearing_bell(settings: RedisSettings, ring: Callable[[], None]) -> AsyncIterator[None]:
+    """Calls *ring* for each message on the queue's channel while the block runs.
+
+    A connection that is lost is opened anew until it can be, and then rings too, since something may
+    have been missed. Raises the driver's exceptions when the first one cannot be opened.
+    """
+    listener = _Listener(settings, ring)
+    await listener.subscribe()
+    task = asyncio.create_task(listener.run(), name="redis-bell")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await listener.close()
+
+
+class _Listener:
+    def __init__(self, settings: RedisSettings, ring: Callable[[], None]) -> None:
+        self._settings = settings
+        self._channel = f"{settings.base}bell"
+        self._ring = ring
+        self._connection: Connection | None = None
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._hear()
+            except DRIVER_ERRORS as exc:
+                log.warning("the queue's Redis server is lost, and tried again: %s", cause(exc))
+            await self._return()
+            log.info("the queue's Redis server is back")
+            self._ring()
+
+    async def subscribe(self) -> None:
+        connection = self._connection = self._settings.connection()
+        try:
+            async with asyncio.timeout(self._settings.patience):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command("SUBSCRIBE", self._channel)
+                await connection.read_response()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        if self._connection:
+            await self._connection.disconnect(nowait=True)
+
+    async def _hear(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        while True:
+            heard = await connection.read_response(timeout=QUIET)
+            if heard is None:
+                await connection.send_command("PING")
+                heard = await connection.read_response(timeout=self._settings.timeout)
+            if heard is None:
+                raise TimeoutError
+            if heard[0] == b"message":
+                self._ring()
+
+    async def _return(self) -> None:
+        pause = _SHORTEST
+        while True:
+            await self.close()
+            try:
+                return await self.subscribe()
+            except DRIVER_ERRORS as exc:
+                log.debug("the queue's Redis server is still lost: %s", cause(exc))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST)

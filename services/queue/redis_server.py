@@ -1,0 +1,69 @@
+"""Whether a Redis server is fit to hold the queue."""
+
+from __future__ import annotations
+
+import logging
+
+from services.queue.redis_link import Command, RedisLink
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+_OLDEST = 5
+
+
+async def check(link: RedisLink) -> None:
+    """Marks an empty server as ours; warns of what may lose calls.
+
+    Raises the driver's exceptions, and ValueError for a server that is too old or that a newer
+    version of ours has written to.
+    """
+    [info] = await link.ask([("INFO", "server")])
+    # A server may forbid INFO and CONFIG: then nothing is known, and nothing said.
+    release = str(info.get("redis_version", "")) if isinstance(info, dict) else ""
+    major = release.partition(".")[0]
+    if major.isdigit() and int(major) < _OLDEST:
+        raise ValueError(f"it is Redis {release}, and the queue needs {_OLDEST} or later")
+    key = link.key("version")
+    version = await _one(link, ("GET", key))
+    if version is None:
+        await _one(link, ("SET", key, VERSION, "NX"))
+        version = await _one(link, ("GET", key))
+    else:
+        # A write that changes nothing: a replica, or a server that cannot save, refuses it.
+        await _one(link, ("PERSIST", key))
+    if not version.isdigit() or int(version) > VERSION:
+        raise ValueError(
+            f"it has queue schema {version.decode(errors='replace'):.20}, and this version knows {VERSION}: "
+            "it was written by a newer version of fn-hybrid; upgrade this node"
+        )
+    await _warn(link)
+
+
+async def _one(link: RedisLink, command: Command) -> bytes:
+    [answer] = await link.ask([command])
+    if isinstance(answer, Exception):
+        raise answer
+    found: bytes = answer
+    return found
+
+
+async def _warn(link: RedisLink) -> None:
+    names = ("maxmemory-policy", "appendonly", "save", "appendfsync")
+    answers = await link.ask([("CONFIG GET", name) for name in names])
+    known = [
+        answer.get(name) if isinstance(answer, dict) else None
+        for name, answer in zip(names, answers, strict=True)
+    ]
+    policy, append_only, save, sync = known
+    if policy and policy.startswith("allkeys"):
+        log.warning(
+            "Redis may evict queued calls when its memory is full: set maxmemory-policy to noeviction, "
+            "not %s",
+            policy,
+        )
+    if append_only == "no":
+        lost = "all calls" if save == "" else "the calls since its last snapshot"
+        log.warning("Redis loses %s when it stops: set appendonly to yes", lost)
+    elif append_only == "yes" and sync != "always":
+        log.info("Redis may lose the calls of its last seconds when it crashes: appendfsync is %s", sync)
