@@ -17,8 +17,9 @@ from services import urls
 from services.batches import Batches
 from services.queue.redis_bell import hearing_bell
 from services.queue.redis_errors import DRIVER_ERRORS, cause
-from services.queue.redis_link import Command, RedisLink, RedisSettings, open_link
+from services.queue.redis_link import Command, RedisLink, open_link
 from services.queue.redis_server import check
+from services.queue.redis_settings import RedisSettings
 from services.queue.waiting import WaitingQueue
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from redis.asyncio import Connection
 
 from services.queue.redis_errors import DRIVER_ERRORS, cause
-from services.queue.redis_link import RedisSettings
+from services.queue.redis_settings import RedisSettings
 
 log = logging.getLogger(__name__)
 
