@@ -18,6 +18,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH = 26
 _VALUES = {char: value for value, char in enumerate(ALPHABET)}
 _MIRROR = str.maketrans(ALPHABET, ALPHABET[::-1])
+_LAST_MILLIS = 2**48 - 1
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 
 
@@ -60,6 +61,16 @@ def time_of(text: str) -> float:
     for char in text[:10]:
         value = (value << 5) | _VALUES[char]
     return value / 1000
+
+
+def first_of(seconds: float) -> str:
+    """The least id of that moment (unix seconds, to the millisecond): ids made before sort before it.
+
+    Moments before 1970 are as 1970, those too far ahead as the last.
+    """
+    # Rounded, since a float cannot say every millisecond: 1.001 s may be 1000.9999... of them.
+    millis = round(seconds * 1000)
+    return to_text(min(max(millis, 0), _LAST_MILLIS) << 80)
 
 
 def descending(text: str) -> str:

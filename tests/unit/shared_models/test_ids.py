@@ -63,6 +63,20 @@ def test_makers_do_not_share_ids() -> None:
     assert {one() for _ in range(100)}.isdisjoint({other() for _ in range(100)})
 
 
+@given(st.integers(0, 2**48 - 1), NUMBERS)
+def test_the_first_id_of_a_moment_parts_those_before_it_from_the_rest(millis: int, number: int) -> None:
+    bound, one = ids.first_of(millis / 1000), ids.to_text(number)
+    assert ids.is_id(bound)
+    assert (one >= bound) == (number >> 80 >= millis)
+    assert ids.first_of(ids.time_of(one)) <= one
+
+
+def test_moments_that_no_id_can_have_are_bounds_all_the_same() -> None:
+    assert ids.first_of(-62_135_596_800.0) == ids.to_text(0)
+    assert ids.first_of(253_402_300_799.999) == ids.to_text(253_402_300_799_999 << 80)
+    assert ids.first_of(1e15) == ids.to_text((2**48 - 1) << 80)
+
+
 @pytest.mark.parametrize(
     "text",
     [
