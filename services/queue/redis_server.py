@@ -29,14 +29,13 @@ async def check(link: RedisLink) -> None:
     if version is None:
         await _one(link, ("SET", key, VERSION, "NX"))
         version = await _one(link, ("GET", key))
-    else:
-        # A write that changes nothing: a replica, or a server that cannot save, refuses it.
-        await _one(link, ("PERSIST", key))
     if not version.isdigit() or int(version) > VERSION:
         raise ValueError(
             f"it has queue schema {version.decode(errors='replace'):.20}, and this version knows {VERSION}: "
             "it was written by a newer version of fn-hybrid; upgrade this node"
         )
+    # A write that changes nothing: a replica, or a server that cannot save, refuses it.
+    await _one(link, link.script("release", "", 0))
     await _warn(link)
 
 

@@ -1,0 +1,268 @@
+"""A Redis server that cannot be used, or not now: one clear line, and nothing that was queued is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from services.queue import open_queue
+from services.queue.redis_server import VERSION
+from shared_models.call import Call
+from shared_models.errors import Invalid, QueueUnavailable
+from shared_models.ids import new_id
+from tests.servers.redis import Server, open_redis
+
+TTL = 30.0
+PLAIN = {
+    "appendonly": "yes",
+    "maxmemory": "0",
+    "maxmemory-policy": "noeviction",
+    "requirepass": "",
+    "save": "",
+    "tls-port": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """An instance that the tests of this file may do anything to."""
+    with open_redis() as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[Redis]:
+    """A client of an empty server; what a test configures is undone."""
+    async with Redis.from_url(server.url, protocol=2, decode_responses=True) as client:
+        await client.flushall()
+        yield client
+        await client.execute_command("REPLICAOF", "NO", "ONE")
+        for name, value in PLAIN.items():
+            await client.config_set(name, value)
+
+
+def a_call(**more: Any) -> Call:
+    return Call(id=new_id(), **{"fn_id": "fn", "app_id": "app", **more})
+
+
+async def refusal(url: str) -> str:
+    """The line that opening *url* ends with."""
+    with pytest.raises(QueueUnavailable) as caught:
+        async with open_queue(url):
+            pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def with_login(server: Server, login: str) -> str:
+    return server.url.replace("redis://", f"redis://{login}@")
+
+
+# -- at the start ------------------------------------------------------------------------------
+
+
+async def test_a_server_that_is_not_there_is_told() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = await refusal(f"redis://me:s3cret@127.0.0.1:{port}/0")
+    assert told.startswith(f"Queue: redis://127.0.0.1:{port}/0: ")
+    assert "s3cret" not in told
+
+
+async def test_a_wrong_password_is_told_and_not_repeated(
+    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await admin.config_set("requirepass", "s3cret")
+    assert "it refuses the login" in await refusal(server.url)
+    for login in (":wr0ng", "default:wr0ng", "nobody:wr0ng"):
+        told = await refusal(with_login(server, login))
+        assert "it refuses the login" in told
+        assert "wr0ng" not in told + caplog.text
+    async with open_queue(with_login(server, ":s3cret")) as queue:
+        assert await queue.push(a_call())
+
+
+async def test_a_database_that_is_not_there_is_told(server: Server, admin: Redis) -> None:
+    assert "DB index is out of range" in await refusal(server.url.removesuffix("/0") + "/9999")
+
+
+async def test_a_replica_is_told(server: Server, admin: Redis) -> None:
+    async with open_queue(server.url) as queue:
+        kept, lost = a_call(), a_call()
+        await queue.push(kept)
+        await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        assert "it is a replica" in await refusal(server.url)
+        with pytest.raises(QueueUnavailable) as caught:
+            await queue.push(lost)
+        assert caught.value.detail.startswith("it is a replica")
+        await admin.execute_command("REPLICAOF", "NO", "ONE")
+        assert await queue.holds([kept.id, lost.id]) == {kept.id}
+
+
+async def test_what_a_newer_version_wrote_is_left_alone(server: Server, admin: Redis) -> None:
+    await admin.set("{fn}:version", VERSION + 1)
+    assert f"it has queue schema {VERSION + 1}, and this version knows {VERSION}" in await refusal(server.url)
+    await admin.set("{fn}:version", "x")
+    assert "it has queue schema x" in await refusal(server.url)
+
+
+async def test_a_user_who_may_not_run_scripts_is_told(server: Server, admin: Redis) -> None:
+    await admin.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "&*", "+@all", "-evalsha")
+    assert "the user lacks a right that the queue needs" in await refusal(with_login(server, "weak:pw"))
+
+
+async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
+    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = ("~{fn}:*", "&{fn}:*", "+@all", "-@dangerous", "-@admin")
+    await admin.execute_command("ACL", "SETUSER", "own", "on", ">pw", *rights)
+    async with open_queue(with_login(server, "own:pw")) as queue:
+        await queue.push(a_call())
+        [leased] = await queue.reserve(1, 5, TTL)
+        await queue.extend([leased.key], TTL)
+        await queue.release([leased.key])
+        assert [one.queued for one in await queue.depths()] == [1]
+    assert caplog.messages == [], "what it may not ask, it does not warn of"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "Redis may evict queued calls"),
+        ("appendonly", "no", "Redis loses all calls when it stops"),
+    ],
+)
+async def test_a_server_that_may_lose_calls_is_warned_of(
+    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture, name: str, value: str, words: str
+) -> None:
+    await admin.config_set(name, value)
+    with caplog.at_level(logging.WARNING):
+        async with open_queue(server.url):
+            pass
+    [line] = caplog.messages
+    assert line.startswith(words)
+
+
+async def test_tls_is_checked_against_the_given_certificate(
+    server: Server, admin: Redis, tmp_path: Path
+) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("NO OPENSSL COMMAND: Redis over TLS is not tested")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    for file in (tmp_path, cert, key):
+        file.chmod(0o755)
+    await admin.config_set("tls-auth-clients", "no")
+    await admin.execute_command(
+        *("CONFIG", "SET", "tls-cert-file", str(cert), "tls-key-file", str(key)),
+        *("tls-ca-cert-file", str(cert)),
+        *("tls-port", port),
+    )
+    async with open_queue(f"rediss://127.0.0.1:{port}/0?ca={cert}") as queue:
+        assert await queue.push(a_call())
+    assert "certificate verify failed" in (await refusal(f"rediss://127.0.0.1:{port}/0")).lower()
+    assert await refusal(f"redis://127.0.0.1:{port}/0?timeout=1&connect_timeout=1")
+    assert await refusal(server.url.replace("redis://", "rediss://") + "?timeout=1&connect_timeout=1")
+
+
+# -- while it runs -----------------------------------------------------------------------------
+
+
+async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
+    server: Server, admin: Redis
+) -> None:
+    async with open_queue(server.url) as queue:
+        calls = [a_call(payload=b"x" * 1000) for _ in range(200)]
+        for call in calls:
+            await queue.push(call)
+        await admin.config_set("maxmemory", "1mb")
+        refused = a_call()
+        with pytest.raises(QueueUnavailable) as caught:
+            await queue.push(refused)
+        assert caught.value.detail.startswith("its memory is full")
+        assert await queue.holds([refused.id]) == set()
+        async with open_queue(server.url) as late:
+            taken = await late.reserve(100, 0, TTL)
+        assert [one.call.id for one in taken] == [call.id for call in calls[:100]]
+        assert await queue.extend([one.key for one in taken], TTL) == []
+        await queue.release([one.key for one in taken[:50]])
+        assert [(one.queued, one.leased) for one in await queue.depths()] == [(150, 50)]
+        await queue.delete([one.key for one in taken[50:]])
+        assert await queue.holds([call.id for call in calls]) == {
+            call.id for call in (*calls[:50], *calls[100:])
+        }
+        await admin.config_set("maxmemory", "0")
+        assert await queue.push(refused)
+
+
+async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(server: Server, admin: Redis) -> None:
+    folder = Path((await admin.config_get("dir"))["dir"])
+    snapshot = folder / (await admin.config_get("dbfilename"))["dbfilename"]
+    async with open_queue(server.url) as queue:
+        kept, refused = a_call(), a_call()
+        await queue.push(kept)
+        snapshot.unlink(missing_ok=True)
+        (snapshot / "in the way").mkdir(parents=True)
+        await admin.config_set("save", "3600 1000000")
+        await admin.bgsave()
+        async with asyncio.timeout(10):
+            while (await admin.info("persistence"))["rdb_last_bgsave_status"] == "ok":
+                await asyncio.sleep(0.01)
+        with pytest.raises(QueueUnavailable) as caught:
+            await queue.push(refused)
+        assert caught.value.detail.startswith("it cannot write to its disk")
+        assert "it cannot write to its disk" in await refusal(server.url)
+        shutil.rmtree(snapshot)
+        await admin.save()
+        assert await queue.holds([kept.id, refused.id]) == {kept.id}
+        assert await queue.push(refused)
+
+
+async def test_a_call_that_cannot_be_read_is_put_aside(
+    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_queue(server.url) as queue:
+        broken, whole = a_call(), a_call()
+        for call in (broken, whole):
+            await queue.push(call)
+        await admin.hset(f"{{fn}}:m:{broken.id}", "call", "{")
+        assert [one.call.id for one in await queue.reserve(1, 0, TTL)] == [whole.id]
+        assert await queue.reserve(1, 0, TTL) == []
+        [line] = [line for line in caplog.messages if "cannot be read" in line]
+        assert "put aside for an hour" in line
+        assert await queue.holds([broken.id]) == {broken.id}
+        assert [(one.queued, one.leased) for one in await queue.depths()] == [(1, 1)]
+
+
+async def test_messages_that_the_server_evicted_are_passed_over(server: Server, admin: Redis) -> None:
+    async with open_queue(server.url) as queue:
+        calls = [a_call() for _ in range(600)]
+        for call in calls:
+            await queue.push(call)
+        await admin.delete(*[f"{{fn}}:m:{call.id}" for call in calls[:599]])
+        assert [one.call.id for one in await queue.reserve(1, 0, TTL)] == [calls[-1].id]
+
+
+async def test_what_cannot_be_written_as_text_is_invalid(server: Server, admin: Redis) -> None:
+    async with open_queue(server.url) as queue:
+        with pytest.raises(Invalid):
+            await queue.push(a_call(path="/\ud800"))
+        with pytest.raises(Invalid):
+            await queue.holds(["\ud800"])
+        assert await queue.push(a_call(path="/𠀋"))
