@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import exc as sql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
 from services.datastore import dialects, migrate
+from services.datastore.dialects import Backend
 from shared_models.errors import Invalid, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,9 @@ _TRIES = 5
 class Database:
     """What the SQL stores stand on. Safe concurrently."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._engine = backend.engine
         # In one process writers take turns here, which is fair; SQLite's own lock is polled.
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -36,7 +38,8 @@ class Database:
         """Runs *work*, whose statements only read, each of them a transaction of its own."""
 
         async def reading() -> T:
-            async with self._engine.connect() as connection:
+            async with self._engine.connect() as raw:
+                connection = await raw.execution_options(**self._backend.reading)
                 return await work(connection)
 
         return await self._to_the_end(reading())
@@ -51,8 +54,8 @@ class Database:
         async def writing() -> T:
             for left in reversed(range(_TRIES)):
                 try:
-                    async with self._writing, self._engine.connect() as raw:
-                        connection = await raw.execution_options(**dialects.for_writing())
+                    async with self._turn(), self._engine.connect() as raw:
+                        connection = await raw.execution_options(**self._backend.writing)
                         async with connection.begin():
                             return await work(connection)
                 except sql.IntegrityError:
@@ -68,6 +71,9 @@ class Database:
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._engine.dispose()
+
+    def _turn(self) -> AbstractAsyncContextManager[Any]:
+        return self._writing if self._backend.turns else nullcontext()
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits *work*, which goes on when the caller is cancelled.
@@ -93,8 +99,7 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     clear line when the database cannot be used or has a newer schema than this version knows.
     """
     address = urls.parse(url, variable, dialects.SCHEMES)
-    engine = await dialects.open_engine(address.scheme, address.path)
-    database = Database(engine)
+    database = Database(await dialects.open_backend(address, variable))
     try:
         await database.transact(lambda connection: connection.run_sync(migrate.upgrade))
         yield database

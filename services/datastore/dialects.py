@@ -1,24 +1,28 @@
-"""All that differs between the databases below the datastore and the log store.
+"""All that differs between the databases below the datastore, the log store and the SQL queue.
 
-A database is an engine that is opened its own way, the statement that begins a writing transaction,
-and column types whose order is code point order. One more database is one more entry here.
+A database is an engine that is opened its own way, how its transactions begin, what they may be run
+again for, and column types whose order is code point order. One more database is one more entry here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import String, Text, event
+from sqlalchemy import URL, LargeBinary, String, Text, event
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.types import TypeEngine
 
-from services import sqlite_file
+from services import sqlite_file, urls
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable
 
-SCHEMES = ("sqlite",)
+SCHEMES = ("sqlite", "postgres", "mysql")
 BEGIN = "fn_begin"
 """Execution option: the statement that opens a transaction; without it each statement is its own."""
 _BEGIN_WRITE = "BEGIN IMMEDIATE"
@@ -29,24 +33,72 @@ _PRAGMAS = (
     "PRAGMA synchronous=NORMAL",
     "PRAGMA foreign_keys=ON",
 )
+SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """An engine, and how one works with it.
+
+    *turns*: writers of this process take turns. *reading* and *writing*: execution options of a
+    connection that only reads, each statement a transaction of its own, and of one that writes.
+    *timeout*: seconds after which a statement is given up.
+    """
+
+    scheme: str
+    engine: AsyncEngine
+    turns: bool = False
+    reading: dict[str, Any] = field(default_factory=dict)
+    writing: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 30.0
+
+
+# -- types ---------------------------------------------------------------------------------------
 
 
 def ordered(length: int) -> TypeEngine[str]:
     """Text that is compared byte by byte, so that it sorts in code point order.
 
-    SQLite compares so by itself (BINARY, over UTF-8).
+    SQLite compares so by itself (BINARY, over UTF-8), and so do tables made with ``table_options``.
     """
-    return String(length)
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
 def long_text() -> TypeEngine[str]:
     """Text of any length that is never compared."""
-    return Text()
+    return Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
-async def open_engine(scheme: str, path: str) -> AsyncEngine:
-    """An engine on the database, checked to be usable; raises StoreUnavailable with one clear line."""
-    assert scheme in SCHEMES
+def long_bytes() -> TypeEngine[bytes]:
+    """Bytes of any number."""
+    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def table_options(dialect: Dialect) -> dict[str, Any]:
+    """Options of every table: on MySQL and MariaDB text is compared byte by byte, without padding."""
+    binary = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+    return {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": binary}
+
+
+# -- engines -------------------------------------------------------------------------------------
+
+
+async def open_backend(address: urls.Address, variable: str) -> Backend:
+    """The database at *address*, not yet connected where it is a server.
+
+    Raises ValueError that names *variable* for bad parameters, StoreUnavailable for a bad file.
+    """
+    match address.scheme:
+        case "sqlite":
+            return await _sqlite(address.path)
+        case "postgres":
+            return _postgres(address, variable)
+        case "mysql":
+            return _mysql(address, variable)
+    raise AssertionError(address.scheme)
+
+
+async def _sqlite(path: str) -> Backend:
     if path:
         try:
             await asyncio.to_thread(sqlite_file.prepare, path)
@@ -62,16 +114,131 @@ async def open_engine(scheme: str, path: str) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _connected)
     event.listen(engine.sync_engine, "begin", _begun)
-    return engine
+    # SQLite takes the write lock at a transaction's begin: one that reads first and is then refused
+    # the lock could only be given up.
+    return Backend(scheme="sqlite", engine=engine, turns=True, writing={BEGIN: _BEGIN_WRITE})
 
 
-def for_writing() -> dict[str, Any]:
-    """Execution options of a transaction that writes.
+def _postgres(address: urls.Address, variable: str) -> Backend:
+    server = _Server.of(address, variable, 5432)
+    engine = create_async_engine(
+        server.url("postgresql+asyncpg"),
+        connect_args={
+            "timeout": server.connect_timeout,
+            "command_timeout": server.timeout,
+            "ssl": server.ssl,
+            "statement_cache_size": server.statement_cache,
+            "prepared_statement_cache_size": server.statement_cache,
+            "server_settings": {"application_name": "fn-hybrid"},
+        },
+        **server.pool(),
+    )
+    return Backend(
+        scheme="postgres",
+        engine=engine,
+        reading={"isolation_level": "AUTOCOMMIT"},
+        writing={"isolation_level": "READ COMMITTED"},
+        timeout=server.timeout,
+    )
 
-    SQLite takes the write lock at its begin: a transaction that reads first and is then refused the
-    lock could only be given up.
-    """
-    return {BEGIN: _BEGIN_WRITE}
+
+def _mysql(address: urls.Address, variable: str) -> Backend:
+    server = _Server.of(address, variable, 3306)
+    engine = create_async_engine(
+        server.url("mysql+aiomysql", charset="utf8mb4"),
+        connect_args={
+            "connect_timeout": server.connect_timeout,
+            "ssl": server.ssl,
+            "sql_mode": "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ENGINE_SUBSTITUTION",
+        },
+        **server.pool(),
+    )
+    return Backend(
+        scheme="mysql",
+        engine=engine,
+        reading={"isolation_level": "AUTOCOMMIT"},
+        writing={"isolation_level": "READ COMMITTED"},
+        timeout=server.timeout,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """What the URL of a database server says."""
+
+    address: urls.Address
+    port: int
+    pool_size: int
+    connect_timeout: float
+    timeout: float
+    statement_cache: int
+    ssl: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, address: urls.Address, variable: str, port: int) -> _Server:
+        if not address.path:
+            raise ValueError(
+                f"{variable}: the path of a {address.scheme}:// URL names the database, "
+                f"for example {address.scheme}://user:password@host:{port}/fn"
+            )
+        params = urls.Params(variable, address)
+        server = cls(
+            address=address,
+            port=address.port or port,
+            pool_size=params.whole("pool_size", 10, 1, 1000),
+            connect_timeout=params.seconds("connect_timeout", 10),
+            timeout=params.seconds("timeout", 30),
+            statement_cache=params.whole("statement_cache_size", 100, 0, 10_000)
+            if address.scheme == "postgres"
+            else 0,
+            ssl=_tls(params, variable),
+        )
+        params.done()
+        return server
+
+    def url(self, driver: str, **query: str) -> URL:
+        address = self.address
+        return URL.create(
+            driver,
+            address.user or None,
+            address.password or None,
+            address.host or "localhost",
+            self.port,
+            address.path,
+            query,
+        )
+
+    def pool(self) -> dict[str, Any]:
+        return {
+            "poolclass": AsyncAdaptedQueuePool,
+            "pool_size": self.pool_size,
+            "max_overflow": 0,
+            "pool_timeout": self.timeout,
+            "pool_pre_ping": True,
+            "hide_parameters": True,
+        }
+
+
+def _tls(params: urls.Params, variable: str) -> ssl.SSLContext | None:
+    """A context as libpq's ``sslmode`` means it; None where the connection is not encrypted."""
+    mode = params.choice("sslmode", "disable", SSL_MODES)
+    files = {name: params.text(name) for name in ("sslrootcert", "sslcert", "sslkey")}
+    if mode in ("disable", "prefer"):
+        if any(files.values()):
+            raise ValueError(
+                f"{variable}: the URL's parameter sslmode must be require or more for certificates"
+            )
+        return None
+    try:
+        context = ssl.create_default_context(cafile=files["sslrootcert"] or None)
+        if files["sslcert"]:
+            context.load_cert_chain(files["sslcert"], files["sslkey"] or None)
+    except (OSError, ssl.SSLError) as exc:
+        raise ValueError(f"{variable}: the certificates of the URL cannot be used: {exc}") from None
+    context.check_hostname = mode == "verify-full"
+    if mode == "require" and not files["sslrootcert"]:
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _connected(connection: Any, _record: object) -> None:
@@ -83,6 +250,6 @@ def _connected(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _begun(connection: Any) -> None:
+def _begun(connection: Connection) -> None:
     if statement := connection.get_execution_options().get(BEGIN):
         connection.exec_driver_sql(statement)

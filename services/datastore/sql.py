@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, Select, Table, and_, delete, insert, or_, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
-from services.datastore.tables import apps, fns, routes, runners, triggers
+from services.datastore.tables import apps, fns, locks, purges, routes, runners, triggers
 from shared_models import errors, times
 from shared_models.app import App
 from shared_models.errors import FnError
 from shared_models.fn import Fn
 from shared_models.ids import new_id
-from shared_models.interfaces import AppFilter, Datastore, FnFilter, RouteFilter, TriggerFilter
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, Purge, RouteFilter, TriggerFilter
 from shared_models.route import Route
 from shared_models.runner import HEARTBEAT, Runner, RunnerReport, RunnerState
 from shared_models.trigger import Trigger
@@ -93,6 +93,7 @@ class SQLDatastore(Datastore):
                 await connection.execute(delete(table).where(table.c.app_id == app_id))
             if not (await connection.execute(delete(apps).where(apps.c.id == app_id))).rowcount:
                 raise errors.AppNotFound
+            await connection.execute(insert(purges).values(_row(self._ordered(Purge(app_id=app_id)))))
 
         await self._database.transact(work)
 
@@ -136,6 +137,7 @@ class SQLDatastore(Datastore):
             await connection.execute(delete(triggers).where(triggers.c.fn_id == fn_id))
             if not (await connection.execute(delete(fns).where(fns.c.id == fn_id))).rowcount:
                 raise errors.FnNotFound
+            await connection.execute(insert(purges).values(_row(self._ordered(Purge(fn_id=fn_id)))))
 
         await self._database.transact(work)
 
@@ -283,8 +285,49 @@ class SQLDatastore(Datastore):
             for row in rows.mappings()
         ]
 
+    # -- cleaning up ---------------------------------------------------------------------------
 
-def _row(value: Resource) -> dict[str, Any]:
+    def _ordered(self, purge: Purge) -> Purge:
+        return msgspec.structs.replace(purge, id=new_id(), created_at=self._now())
+
+    async def insert_purge(self, purge: Purge) -> Purge:
+        new = self._ordered(purge)
+
+        async def work(connection: AsyncConnection) -> Purge:
+            await connection.execute(insert(purges).values(_row(new)))
+            return new
+
+        return await self._database.transact(work)
+
+    async def purges(self, limit: int) -> list[Purge]:
+        query = select(purges).order_by(purges.c.id).limit(limit)
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return [Purge(**row) for row in rows.mappings()]
+
+    async def remove_purge(self, purge_id: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(purges).where(purges.c.id == purge_id))
+
+        await self._database.transact(work)
+
+    async def hold(self, name: str, holder: str, ttl: float) -> bool:
+        now = self._clock()
+        this = locks.c.name == name
+
+        async def work(connection: AsyncConnection) -> bool:
+            query = select(locks).where(this).with_for_update()
+            held = (await connection.execute(query)).mappings().first()
+            if held is not None and held["holder"] != holder and held["until"] > now:
+                return False
+            mine = {"name": name, "holder": holder, "until": now + ttl}
+            change = update(locks).where(this) if held is not None else insert(locks)
+            await connection.execute(change.values(mine))
+            return True
+
+        return await self._database.transact(work)
+
+
+def _row(value: Resource | Purge) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__struct_fields__}
 
 

@@ -8,20 +8,21 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
-    String,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from services.datastore.dialects import long_text, ordered
+from services.datastore.dialects import long_bytes, long_text, ordered
 from shared_models.annotations import Annotations
 from shared_models.call import Stat
 from shared_models.config import Config, Headers
@@ -41,6 +42,10 @@ class JSONText(TypeDecorator[Any]):
         super().__init__()
         self.type_ = type_
         self._decoder = msgspec.json.Decoder(type_)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's own type."""
+        return dialect.type_descriptor(long_text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
         """To the database."""
@@ -62,7 +67,7 @@ metadata = MetaData(
 
 
 def _times() -> list[Column[Any]]:
-    return [Column(name, String(TIME), nullable=False) for name in ("created_at", "updated_at")]
+    return [Column(name, ordered(TIME), nullable=False) for name in ("created_at", "updated_at")]
 
 
 def _text(name: str) -> Column[Any]:
@@ -81,24 +86,24 @@ def _maps() -> list[Column[Any]]:
 
 
 def _of(table: str) -> Column[Any]:
-    return Column(f"{table[:-1]}_id", String(ID), ForeignKey(f"{table}.id"), nullable=False)
+    return Column(f"{table[:-1]}_id", ordered(ID), ForeignKey(f"{table}.id"), nullable=False)
 
 
 apps = Table(
     "apps",
     metadata,
-    Column("id", String(ID), primary_key=True),
+    Column("id", ordered(ID), primary_key=True),
     Column("name", ordered(255), nullable=False, unique=True),
     *_maps(),
     Column("syslog_url", long_text()),
-    Column("shape", String(32), nullable=False),
+    Column("shape", ordered(32), nullable=False),
     *_times(),
 )
 
 fns = Table(
     "fns",
     metadata,
-    Column("id", String(ID), primary_key=True),
+    Column("id", ordered(ID), primary_key=True),
     Column("name", ordered(255), nullable=False),
     _of("apps"),
     _text("image"),
@@ -106,7 +111,7 @@ fns = Table(
     _number("timeout"),
     _number("idle_timeout"),
     *_maps(),
-    Column("shape", String(32), nullable=False),
+    Column("shape", ordered(32), nullable=False),
     *_times(),
     UniqueConstraint("app_id", "name"),
 )
@@ -114,11 +119,11 @@ fns = Table(
 triggers = Table(
     "triggers",
     metadata,
-    Column("id", String(ID), primary_key=True),
+    Column("id", ordered(ID), primary_key=True),
     Column("name", ordered(255), nullable=False),
     _of("apps"),
     _of("fns"),
-    Column("type", String(32), nullable=False),
+    Column("type", ordered(32), nullable=False),
     Column("source", ordered(700), nullable=False),
     Column("annotations", JSONText(Annotations), nullable=False),
     *_times(),
@@ -130,14 +135,14 @@ triggers = Table(
 routes = Table(
     "routes",
     metadata,
-    Column("app_id", String(ID), ForeignKey("apps.id"), primary_key=True),
+    Column("app_id", ordered(ID), ForeignKey("apps.id"), primary_key=True),
     Column("path", ordered(700), primary_key=True),
     _text("image"),
     _number("memory"),
-    Column("cpus", String(32), nullable=False),
+    Column("cpus", ordered(32), nullable=False),
     Column("headers", JSONText(Headers), nullable=False),
-    Column("type", String(32), nullable=False),
-    Column("format", String(32), nullable=False),
+    Column("type", ordered(32), nullable=False),
+    Column("format", ordered(32), nullable=False),
     _number("timeout"),
     _number("idle_timeout"),
     _number("tmpfs_size"),
@@ -150,42 +155,87 @@ runners = Table(
     metadata,
     Column("id", ordered(255), primary_key=True),
     Column("report", JSONText(RunnerReport), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("seen_at", String(TIME), nullable=False),
+    Column("state", ordered(16), nullable=False),
+    Column("seen_at", ordered(TIME), nullable=False),
 )
 
 # Calls outlive their app and function: no foreign keys. ``token`` is that of the lease which may
 # speak for the call; ``recorded_at`` is by our clock, ``created_at`` by that of whoever took the call.
+# ``path_hash`` stands for a path in an index, where the path itself may be too long.
 calls = Table(
     "calls",
     metadata,
-    Column("id", String(ID), primary_key=True),
-    Column("status", String(16), nullable=False),
-    Column("app_id", String(ID), nullable=False),
-    Column("fn_id", String(ID), nullable=False),
-    Column("trigger_id", String(ID), nullable=False),
+    Column("id", ordered(ID), primary_key=True),
+    Column("status", ordered(16), nullable=False),
+    Column("app_id", ordered(ID), nullable=False),
+    Column("fn_id", ordered(ID), nullable=False),
+    Column("trigger_id", ordered(ID), nullable=False),
     _text("path"),
     _text("image"),
-    Column("type", String(16), nullable=False),
-    Column("created_at", String(TIME), nullable=False),
-    Column("started_at", String(TIME), nullable=False),
-    Column("completed_at", String(TIME), nullable=False),
+    Column("type", ordered(16), nullable=False),
+    Column("created_at", ordered(TIME), nullable=False),
+    Column("started_at", ordered(TIME), nullable=False),
+    Column("completed_at", ordered(TIME), nullable=False),
     _text("error"),
     Column("stats", JSONText(list[Stat]), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("node", String(255), nullable=False),
-    Column("token", String(64), nullable=False),
-    Column("recorded_at", String(TIME), nullable=False),
+    Column("node", ordered(255), nullable=False),
+    Column("token", ordered(64), nullable=False),
+    Column("recorded_at", ordered(TIME), nullable=False),
+    Column("path_hash", ordered(16), nullable=False),
     Index("ix_calls_app_id_id", "app_id", "id"),
+    Index("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id"),
     Index("ix_calls_fn_id_id", "fn_id", "id"),
+    Index("ix_calls_fn_id_status_id", "fn_id", "status", "id"),
+    Index("ix_calls_status_id", "status", "id"),
     Index("ix_calls_status_recorded_at", "status", "recorded_at"),
-    Index("ix_calls_created_at", "created_at"),
 )
 
 logs = Table(
     "logs",
     metadata,
-    Column("call_id", String(ID), primary_key=True),
+    Column("call_id", ordered(ID), primary_key=True),
     Column("piece", Integer, primary_key=True),
     Column("body", LargeBinary(2**16), nullable=False),
+)
+
+purges = Table(
+    "purges",
+    metadata,
+    Column("id", ordered(ID), primary_key=True),
+    Column("app_id", ordered(ID), nullable=False),
+    Column("fn_id", ordered(ID), nullable=False),
+    Column("from_time", ordered(TIME), nullable=False),
+    Column("to_time", ordered(TIME), nullable=False),
+    Column("created_at", ordered(TIME), nullable=False),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", ordered(64), primary_key=True),
+    Column("holder", ordered(255), nullable=False),
+    Column("until", Double, nullable=False),
+)
+
+# The queue on a server (an embedded one has a file of its own). Times in unix seconds. ``ready``: may be
+# handed out now; the others are delayed or leased until ``free_at``. ``rank`` is the priority, the
+# highest first.
+messages = Table(
+    "messages",
+    metadata,
+    Column("place", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", ordered(ID), nullable=False, unique=True),
+    Column("fn_id", ordered(ID), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("ready", SmallInteger, nullable=False),
+    Column("pushed", Double, nullable=False),
+    Column("free_at", Double, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("token", ordered(64), nullable=False),
+    Column("call", long_text(), nullable=False),
+    Column("payload", long_bytes(), nullable=False),
+    Index("ix_messages_ready_rank_place", "ready", "rank", "place"),
+    Index("ix_messages_ready_free_at", "ready", "free_at"),
+    Index("ix_messages_fn_id_ready", "fn_id", "ready"),
 )

@@ -1,0 +1,103 @@
+"""For servers: the queue's table, orders to clean up, locks, and an index for every listing of calls."""
+
+from __future__ import annotations
+
+import hashlib
+
+import sqlalchemy as sa
+from alembic import op
+
+from services.datastore.dialects import long_bytes, long_text, ordered, table_options
+
+revision = "0002"
+down_revision: str | None = "0001"
+
+_AT_ONCE = 1000
+
+
+def upgrade() -> None:
+    """Adds ``purges``, ``locks`` and ``messages``; calls can be listed by path and by state."""
+    options = table_options(op.get_bind().dialect)
+    op.create_table(
+        "purges",
+        sa.Column("id", ordered(26), nullable=False),
+        sa.Column("app_id", ordered(26), nullable=False),
+        sa.Column("fn_id", ordered(26), nullable=False),
+        sa.Column("from_time", ordered(24), nullable=False),
+        sa.Column("to_time", ordered(24), nullable=False),
+        sa.Column("created_at", ordered(24), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_purges"),
+        **options,
+    )
+    op.create_table(
+        "locks",
+        sa.Column("name", ordered(64), nullable=False),
+        sa.Column("holder", ordered(255), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_locks"),
+        **options,
+    )
+    op.create_table(
+        "messages",
+        sa.Column(
+            "place",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", ordered(26), nullable=False),
+        sa.Column("fn_id", ordered(26), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
+        sa.Column("ready", sa.SmallInteger(), nullable=False),
+        sa.Column("pushed", sa.Double(), nullable=False),
+        sa.Column("free_at", sa.Double(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("token", ordered(64), nullable=False),
+        sa.Column("call", long_text(), nullable=False),
+        sa.Column("payload", long_bytes(), nullable=False),
+        sa.PrimaryKeyConstraint("place", name="pk_messages"),
+        sa.UniqueConstraint("id", name="uq_messages_id"),
+        **options,
+    )
+    op.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
+    op.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
+    op.create_index("ix_messages_fn_id_ready", "messages", ["fn_id", "ready"])
+    with op.batch_alter_table("calls") as table:
+        table.add_column(sa.Column("path_hash", ordered(16), nullable=False, server_default=""))
+    _hash_paths()
+    with op.batch_alter_table("calls") as table:
+        table.alter_column(
+            "path_hash", existing_type=ordered(16), existing_nullable=False, server_default=None
+        )
+    op.create_index("ix_calls_app_id_path_hash_id", "calls", ["app_id", "path_hash", "id"])
+    op.create_index("ix_calls_fn_id_status_id", "calls", ["fn_id", "status", "id"])
+    op.create_index("ix_calls_status_id", "calls", ["status", "id"])
+    op.drop_index("ix_calls_created_at", table_name="calls")
+
+
+def downgrade() -> None:
+    """Drops what was added, and with it the messages of a queue."""
+    op.create_index("ix_calls_created_at", "calls", ["created_at"])
+    op.drop_index("ix_calls_status_id", table_name="calls")
+    op.drop_index("ix_calls_fn_id_status_id", table_name="calls")
+    op.drop_index("ix_calls_app_id_path_hash_id", table_name="calls")
+    with op.batch_alter_table("calls") as table:
+        table.drop_column("path_hash")
+    op.drop_table("messages")
+    op.drop_table("locks")
+    op.drop_table("purges")
+
+
+def _hash_paths() -> None:
+    if op.get_context().as_sql:
+        return
+    connection = op.get_bind()
+    calls = sa.table("calls", sa.column("path"), sa.column("path_hash"))
+    # Few routes, many calls: one statement a path.
+    paths = (
+        sa.select(calls.c.path).where(calls.c.path != "", calls.c.path_hash == "").distinct().limit(_AT_ONCE)
+    )
+    while found := connection.scalars(paths).all():
+        for path in found:
+            hashed = hashlib.blake2b(path.encode(), digest_size=8).hexdigest()
+            connection.execute(sa.update(calls).where(calls.c.path == path).values(path_hash=hashed))
