@@ -149,7 +149,7 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         connect_args={
             "connect_timeout": server.connect_timeout,
             "ssl": server.ssl,
-            "sql_mode": "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ENGINE_SUBSTITUTION",
+            "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
         },
         **server.pool(),
     )
