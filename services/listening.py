@@ -8,7 +8,7 @@ from services.stores import Stores
 from shared_models.app import App
 from shared_models.errors import RouteNotFound
 from shared_models.fn import Fn
-from shared_models.interfaces import AppFilter, Datastore, FnFilter, RouteFilter, TriggerFilter
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, Purge, RouteFilter, TriggerFilter
 from shared_models.listeners import Listeners
 from shared_models.route import Route
 from shared_models.runner import Runner, RunnerReport, RunnerState
@@ -165,3 +165,17 @@ class ListeningDatastore(Datastore):
 
     async def runners(self) -> list[Runner]:
         return await self._inner.runners()
+
+    # -- cleaning up ---------------------------------------------------------------------------
+
+    async def insert_purge(self, purge: Purge) -> Purge:
+        return await self._inner.insert_purge(purge)
+
+    async def purges(self, limit: int) -> list[Purge]:
+        return await self._inner.purges(limit)
+
+    async def remove_purge(self, purge_id: str) -> None:
+        await self._inner.remove_purge(purge_id)
+
+    async def hold(self, name: str, holder: str, ttl: float) -> bool:
+        return await self._inner.hold(name, holder, ttl)
