@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.engine.dockerd import engine as open_engine
 from tests.engine.images import Images
 from tests.engine.packages import Missing, missing
+from tests.servers.given import Given
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgres import Postgres
+from tests.servers.redis import Redis
+from tests.servers.s3 import S3
+from tests.servers.server import Server, running
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,3 +48,53 @@ def engine(temporary_folder: None) -> Iterator[str]:
 def engine_images(engine: str) -> Images:
     """``need(name)`` makes a function image available in ``engine``."""
     return Images(engine)
+
+
+def _server(kind: type[Server], variable: str) -> Iterator[Server | Given]:
+    """One for all tests, which never stop it: that at the address in *variable*, or one of our own."""
+    if url := os.environ.get(variable):
+        yield Given(url)
+        return
+    try:
+        with running(kind) as server:
+            yield server
+    except Missing as exc:
+        missing(f"NO {kind.__name__.upper()}: {exc}")
+
+
+@pytest.fixture(scope="session")
+def postgres(temporary_folder: None) -> Iterator[Server | Given]:
+    """A PostgreSQL server: ours, or the database of FN_TEST_POSTGRES_URL, which is emptied."""
+    yield from _server(Postgres, "FN_TEST_POSTGRES_URL")
+
+
+@pytest.fixture(scope="session")
+def mariadb(temporary_folder: None) -> Iterator[Server | Given]:
+    """A MariaDB server: ours, or the database of FN_TEST_MARIADB_URL, which is emptied."""
+    yield from _server(MariaDB, "FN_TEST_MARIADB_URL")
+
+
+@pytest.fixture(scope="session")
+def redis_server(temporary_folder: None) -> Iterator[Server | Given]:
+    """A Redis server: ours, or that of FN_TEST_REDIS_URL, where keys under prefixes of our own are left."""
+    yield from _server(Redis, "FN_TEST_REDIS_URL")
+
+
+@pytest.fixture(scope="session")
+def s3(temporary_folder: None) -> Iterator[Server | Given]:
+    """An S3 server: ours, or that of FN_TEST_S3_URL, where objects under prefixes of our own are left."""
+    yield from _server(S3, "FN_TEST_S3_URL")
+
+
+@pytest.fixture
+def own_server(temporary_folder: None) -> Iterator[Callable[..., Server]]:
+    """Starts servers of the test's own, which it may kill: ``own_server(Postgres, True)``."""
+    with ExitStack() as stack:
+
+        def start(kind: type[Server], *arguments: object) -> Server:
+            try:
+                return stack.enter_context(running(kind, *arguments))
+            except Missing as exc:
+                missing(f"NO {kind.__name__.upper()}: {exc}")
+
+        yield start
