@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
-from sqlalchemy import Select, and_, bindparam, delete, insert, select, update
+from sqlalchemy import and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
+from services.logstore import listing, removal
+from services.logstore.records import (
+    PIECE,
+    RECORD,
+    insert_rows,
+    known_ids,
+    load_rows,
+    pieces_of,
+    result_of,
+    row_of,
+    update_rows,
+)
 from services.logstore.results import Start, judge, judge_start
 from shared_models import errors, times
 from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
-from shared_models.interfaces import CallFilter, LogStore
-
-PIECE = 2**16
-"""Bytes of a log in one row, so that reading one streams."""
-_INSIDE = ("token", "recorded_at")
-_RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
-_NAMES = tuple(column.name for column in _RECORD)
-_IN_ONE_QUERY = 500
+from shared_models.interfaces import CallFilter, LogStore, Purge
 
 
 class SQLLogStore(LogStore):
-    """Every change of a record is decided and written in one transaction that has the write lock."""
+    """Every change of a record is decided and written in one transaction, which holds the record's row."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -49,14 +53,14 @@ class SQLLogStore(LogStore):
         now = self._now()
 
         async def work(connection: AsyncConnection) -> list[bool]:
-            known = set(await _rows(connection, [call.id for call in batch]))
+            known = await known_ids(connection, [call.id for call in batch])
             fresh: dict[str, Call] = {}
             inserted = []
             for call in batch:
                 inserted.append(call.id not in known and call.id not in fresh)
                 if inserted[-1]:
                     fresh[call.id] = call
-            await _insert(connection, [_row(call, "", now) for call in fresh.values()])
+            await insert_rows(connection, calls, [row_of(call, "", now) for call in fresh.values()])
             return inserted
 
         return await self._database.transact(work)
@@ -71,7 +75,7 @@ class SQLLogStore(LogStore):
 
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
         async def work(connection: AsyncConnection) -> list[str]:
-            known = await _rows(connection, [one.call.id for one in leased])
+            known = await load_rows(connection, [one.call.id for one in leased])
             refused, fresh, given = [], [], []
             for one in leased:
                 attempt = one.lease.attempt if one.lease else 1
@@ -80,7 +84,7 @@ class SQLLogStore(LogStore):
                     call = msgspec.structs.replace(
                         one.call, status=Status.QUEUED, attempt=attempt, node=node, error=""
                     )
-                    fresh.append(_row(call, one.key.token, self._now()))
+                    fresh.append(row_of(call, one.key.token, self._now()))
                 elif row["status"] in FINAL:
                     refused.append(one.call.id)
                 elif row["attempt"] <= attempt:
@@ -96,15 +100,15 @@ class SQLLogStore(LogStore):
                             "started_at": times.NEVER,
                         }
                     )
-            await _insert(connection, fresh)
-            await _update(connection, given)
+            await insert_rows(connection, calls, fresh)
+            await update_rows(connection, given)
             return refused
 
         return await self._database.transact(work)
 
     async def unclaim(self, keys: Sequence[LeaseKey]) -> None:
         async def work(connection: AsyncConnection) -> None:
-            known = await _rows(connection, [key.id for key in keys])
+            known = await load_rows(connection, [key.id for key in keys])
             given_back = []
             for key in keys:
                 row = known.get(key.id)
@@ -120,7 +124,7 @@ class SQLLogStore(LogStore):
                         "started_at": times.NEVER,
                     }
                 )
-            await _update(connection, given_back)
+            await update_rows(connection, given_back)
 
         await self._database.transact(work)
 
@@ -129,7 +133,7 @@ class SQLLogStore(LogStore):
 
     async def _start_calls(self, batch: Sequence[tuple[LeaseKey, str]]) -> list[Exception | None]:
         async def work(connection: AsyncConnection) -> list[Exception | None]:
-            known = await _rows(connection, [key.id for key, _ in batch])
+            known = await load_rows(connection, [key.id for key, _ in batch])
             outcomes: list[Exception | None] = []
             started = []
             for key, started_at in batch:
@@ -141,7 +145,7 @@ class SQLLogStore(LogStore):
                     change = {"status": Status.RUNNING.value, "started_at": started_at, "token": key.token}
                     known[key.id].update(change)
                     started.append({"key": key.id, **change})
-            await _update(connection, started)
+            await update_rows(connection, started)
             return outcomes
 
         return await self._database.transact(work)
@@ -150,18 +154,17 @@ class SQLLogStore(LogStore):
         now = self._now()
 
         async def work(connection: AsyncConnection) -> list[str]:
-            verdict = judge(batch, await _rows(connection, [one.call.id for one in batch]))
-            await _insert(connection, [_row(one.call, one.token, now) for one in verdict.new])
-            await _update(connection, [_result(one) for one in verdict.ended])
-            pieces = [piece for one in (*verdict.new, *verdict.ended) for piece in _pieces(one)]
-            if pieces:
-                await connection.execute(insert(logs), pieces)
+            verdict = judge(batch, await load_rows(connection, [one.call.id for one in batch]))
+            await insert_rows(connection, calls, [row_of(one.call, one.token, now) for one in verdict.new])
+            await update_rows(connection, [result_of(one) for one in verdict.ended])
+            pieces = [piece for one in (*verdict.new, *verdict.ended) for piece in pieces_of(one)]
+            await insert_rows(connection, logs, pieces)
             return verdict.refused
 
         return await self._database.transact(work)
 
     async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
-        query = _owned(select(*_RECORD).where(calls.c.id == call_id), fn_id, app_id)
+        query = select(*RECORD).where(calls.c.id == call_id, *listing.owned(fn_id, app_id))
         found = await self._database.read(lambda connection: connection.execute(query))
         row = found.mappings().first()
         if row is None:
@@ -169,19 +172,7 @@ class SQLLogStore(LogStore):
         return Call(**row)
 
     async def calls(self, page: CallFilter) -> list[Call]:
-        query = _owned(select(*_RECORD), page.fn_id, page.app_id)
-        if page.path:
-            query = query.where(calls.c.path == page.path)
-        if page.status:
-            query = query.where(calls.c.status == page.status)
-        if page.from_time:
-            query = query.where(calls.c.created_at > page.from_time)
-        if page.to_time:
-            query = query.where(calls.c.created_at < page.to_time)
-        if page.before:
-            query = query.where(calls.c.id < page.before)
-        query = query.order_by(calls.c.id.desc()).limit(page.limit)
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(listing.page_of(page)))
         return [Call(**row) for row in rows.mappings()]
 
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
@@ -207,53 +198,20 @@ class SQLLogStore(LogStore):
             number += 1
 
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
-        # By our own clock: a runner's may be off, and created_at is the runner's.
-        query = select(calls.c.id).where(calls.c.status == Status.QUEUED, calls.c.recorded_at < older_than)
-        query = query.order_by(calls.c.recorded_at, calls.c.id).limit(limit)
+        query = listing.waiting(older_than, limit)
         return list(await self._database.read(lambda connection: connection.scalars(query)))
 
+    async def remove_calls(self, purge: Purge, limit: int) -> int:
+        return await self._database.transact(
+            lambda connection: removal.remove_calls(connection, purge, limit)
+        )
 
-def _row(call: Call, token: str, now: str) -> dict[str, Any]:
-    return {**{name: getattr(call, name) for name in _NAMES}, "token": token, "recorded_at": now}
+    async def expire_calls(self, older_than: str, limit: int) -> int:
+        return await self._database.transact(
+            lambda connection: removal.expire_calls(connection, older_than, limit)
+        )
 
-
-def _result(one: Finished) -> dict[str, Any]:
-    call = one.call
-    result = {
-        name: getattr(call, name) for name in ("status", "error", "stats", "started_at", "completed_at")
-    }
-    return {"key": call.id, **result}
-
-
-def _pieces(one: Finished) -> Iterable[dict[str, Any]]:
-    for number, start in enumerate(range(0, len(one.log), PIECE)):
-        yield {"call_id": one.call.id, "piece": number, "body": one.log[start : start + PIECE]}
-
-
-def _owned(query: Select[Any], fn_id: str, app_id: str) -> Select[Any]:
-    if fn_id:
-        query = query.where(calls.c.fn_id == fn_id)
-    if app_id:
-        query = query.where(calls.c.app_id == app_id)
-    return query
-
-
-async def _rows(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those of *ids* that have one."""
-    found = {}
-    for start in range(0, len(ids), _IN_ONE_QUERY):
-        query = select(calls).where(calls.c.id.in_(ids[start : start + _IN_ONE_QUERY]))
-        for row in (await connection.execute(query)).mappings():
-            found[row["id"]] = dict(row)
-    return found
-
-
-async def _insert(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        await connection.execute(insert(calls), rows)
-
-
-async def _update(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """Sets what each of *rows* (all of one form) has, on the record named by its ``key``."""
-    if rows:
-        await connection.execute(update(calls).where(calls.c.id == bindparam("key")), rows)
+    async def expire_logs(self, older_than: str, limit: int) -> int:
+        return await self._database.transact(
+            lambda connection: removal.expire_logs(connection, older_than, limit)
+        )

@@ -12,7 +12,7 @@ from shared_models import errors, times
 from shared_models.annotations import texts
 from shared_models.app import App
 from shared_models.fn import Fn
-from shared_models.interfaces import AppFilter, Datastore, FnFilter, RouteFilter, TriggerFilter
+from shared_models.interfaces import AppFilter, Datastore, FnFilter, Purge, RouteFilter, TriggerFilter
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import Trigger
@@ -478,3 +478,76 @@ async def test_a_cancelled_insert_leaves_the_store_usable(datastore: Datastore) 
         await asyncio.gather(insert, return_exceptions=True)
     await an_app(datastore, "after")
     assert "after" in [app.name for app in await datastore.apps(AppFilter(limit=100))]
+
+
+# -- purges ------------------------------------------------------------------------------------
+
+
+async def test_a_removed_app_or_function_leaves_an_order_to_purge_its_calls(
+    datastore: Datastore, clock
+) -> None:
+    app = await an_app(datastore)
+    fn = await a_fn(datastore, app)
+    await datastore.remove_fn(fn.id)
+    clock.move(1)
+    await datastore.remove_app(app.id)
+    first, second = await datastore.purges(10)
+    assert (first.fn_id, second.app_id, second.fn_id) == (fn.id, app.id, "")
+    assert first.from_time == first.to_time == second.from_time == second.to_time == ""
+    assert second.created_at == times.to_text(clock())
+    assert first.created_at < second.created_at
+
+
+async def test_what_was_not_removed_leaves_no_order(datastore: Datastore) -> None:
+    with pytest.raises(errors.AppNotFound):
+        await datastore.remove_app("unknown")
+    with pytest.raises(errors.FnNotFound):
+        await datastore.remove_fn("unknown")
+    assert await datastore.purges(10) == []
+
+
+async def test_orders_are_kept_in_their_order_until_they_are_carried_out(datastore: Datastore, clock) -> None:
+    given = [
+        await datastore.insert_purge(
+            Purge(app_id="a", fn_id=f"f{i}", from_time="2027-01-15T08:00:00.000Z", to_time=times.now())
+        )
+        for i in range(3)
+    ]
+    assert [one.created_at for one in given] == [times.to_text(clock())] * 3
+    assert len({one.id for one in given}) == 3
+    assert await datastore.purges(10) == given
+    assert await datastore.purges(2) == given[:2]
+    for _ in range(2):
+        await datastore.remove_purge(given[0].id)
+    await datastore.remove_purge("unknown")
+    assert await datastore.purges(2) == given[1:]
+
+
+# -- locks -------------------------------------------------------------------------------------
+
+
+async def test_a_lock_has_one_holder_until_it_runs_out(datastore: Datastore, clock) -> None:
+    assert await datastore.hold("sweep", "a", 10.0) is True
+    assert await datastore.hold("sweep", "b", 10.0) is False
+    assert await datastore.hold("other", "b", 10.0) is True, "another lock"
+    clock.move(9)
+    assert await datastore.hold("sweep", "a", 10.0) is True, "renewed"
+    clock.move(9)
+    assert await datastore.hold("sweep", "b", 10.0) is False
+    clock.move(2)
+    assert await datastore.hold("sweep", "b", 10.0) is True, "run out"
+    assert await datastore.hold("sweep", "a", 10.0) is False
+
+
+async def test_a_lock_is_given_back_by_its_holder_alone(datastore: Datastore) -> None:
+    await datastore.hold("sweep", "a", 10.0)
+    await datastore.hold("sweep", "b", 0.0)
+    assert await datastore.hold("sweep", "b", 10.0) is False
+    await datastore.hold("sweep", "a", 0.0)
+    await datastore.hold("sweep", "a", 0.0)
+    assert await datastore.hold("sweep", "b", 10.0) is True
+
+
+async def test_of_racing_holders_one_gets_the_lock(datastore: Datastore) -> None:
+    racing = [datastore.hold("sweep", f"node-{i}", 10.0) for i in range(8)]
+    assert sorted(await asyncio.gather(*racing)) == [False] * 7 + [True]

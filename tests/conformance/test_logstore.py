@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import msgspec
 import pytest
 
 from shared_models import errors, times
 from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Stat, Status
-from shared_models.ids import new_id
-from shared_models.interfaces import CallFilter, LogStore
+from shared_models.ids import IdMaker
+from shared_models.interfaces import CallFilter, LogStore, Purge
 
 STARTED, COMPLETED = "2027-01-15T08:00:01.000Z", "2027-01-15T08:00:02.000Z"
 
 
+MACHINES = itertools.count(1)
+
+
+def an_id(made_at: str) -> str:
+    """An id of that moment; of two of one moment, the later one is greater."""
+    return IdMaker(next(MACHINES), lambda: times.seconds_of(made_at))()
+
+
 def a_call(**more: object) -> Call:
     fields = {"app_id": "app", "fn_id": "fn", "type": "detached", "image": "i:1"}
-    return Call(id=new_id(), **{"created_at": "2027-01-15T08:00:00.000Z", **fields, **more})
+    created_at = str(more.get("created_at", "2027-01-15T08:00:00.000Z"))
+    return Call(**{"id": an_id(created_at), "created_at": created_at, **fields, **more})
 
 
 def leased(call: Call, token: str, attempt: int = 1) -> LeasedCall:
@@ -33,8 +43,8 @@ async def the_log(store: LogStore, call_id: str, **owner: str) -> bytes:
     return b"".join([piece async for piece in await store.log(call_id, **owner)])
 
 
-async def running(store: LogStore, token: str = "t1") -> Call:
-    call = a_call()
+async def running(store: LogStore, token: str = "t1", **more: object) -> Call:
+    call = a_call(**more)
     await store.insert_call(call)
     await store.claim([leased(call, token)], "node")
     await store.start_call(LeaseKey(call.id, token), STARTED)
@@ -376,3 +386,172 @@ async def test_what_waits_since_long_is_told_by_the_stores_own_clock(logstore: L
     clock.move(10)
     assert await logstore.unqueued(times.to_text(clock() - 5), 10) == [old.id, fresh.id]
     assert await logstore.unqueued(times.to_text(clock() - 5), 1) == [old.id]
+
+
+async def every(page: CallFilter, store: LogStore) -> list[list[str]]:
+    """The ids of all pages of a listing; the last one may be short or empty."""
+    found: list[list[str]] = []
+    while not found or len(found[-1]) == page.limit:
+        before = found[-1][-1] if found else ""
+        found.append([one.id for one in await store.calls(msgspec.structs.replace(page, before=before))])
+    return found
+
+
+@pytest.mark.parametrize("path", ["", "/a"])
+@pytest.mark.parametrize("status", ["", "error"])
+@pytest.mark.parametrize(
+    ("from_time", "to_time"),
+    [
+        ("", ""),
+        ("2027-01-15T09:00:00.000Z", ""),
+        ("", "2027-01-15T10:30:00.000Z"),
+        ("2027-01-15T09:00:00.000Z", "2027-01-15T10:30:00.000Z"),
+    ],
+)
+async def test_no_page_is_short_because_of_a_filter(
+    logstore: LogStore, path: str, status: str, from_time: str, to_time: str
+) -> None:
+    made = [
+        a_call(
+            type="sync",
+            path="/b" if number % 3 else "/a",
+            status="error" if number % 5 == 0 else "success",
+            created_at=times.to_text(times.seconds_of("2027-01-15T08:00:00.000Z") + 60 * number),
+        )
+        for number in range(240)
+    ]
+    await logstore.finish_calls([ended(call, call.status) for call in made])
+    wanted = [
+        call.id
+        for call in reversed(made)
+        if path in ("", call.path)
+        and status in ("", call.status)
+        and (not from_time or call.created_at > from_time)
+        and (not to_time or call.created_at < to_time)
+    ]
+    page = CallFilter(app_id="app", path=path, status=status, from_time=from_time, to_time=to_time, limit=7)
+    pages = await every(page, logstore)
+    assert [len(one) for one in pages[:-1]] == [7] * (len(pages) - 1)
+    assert [id_ for one in pages for id_ in one] == wanted
+
+
+async def test_a_call_whose_id_and_time_differ_a_little_is_listed_by_its_time(logstore: LogStore) -> None:
+    noon, half = "2027-01-15T12:00:00.000Z", "2027-01-15T12:00:30.000Z"
+    early = a_call(type="sync", id=an_id(noon), created_at=half)
+    late = a_call(type="sync", id=an_id(half), created_at=noon)
+    await logstore.finish_calls([ended(early), ended(late)])
+    middle = "2027-01-15T12:00:15.000Z"
+    assert await every(CallFilter(fn_id="fn", from_time=middle), logstore) == [[early.id]]
+    assert await every(CallFilter(fn_id="fn", to_time=middle), logstore) == [[late.id]]
+
+
+# -- removal -----------------------------------------------------------------------------------
+
+
+async def removed(store: LogStore, purge: Purge, limit: int = 2) -> int:
+    """How many calls an order removes until it finds none."""
+    total = 0
+    while portion := await store.remove_calls(purge, limit):
+        assert 0 < portion <= limit
+        total += portion
+    return total
+
+
+async def listed(store: LogStore, **page: str) -> set[str]:
+    return {call.id for call in await store.calls(CallFilter(**page, limit=100))}
+
+
+async def test_the_ended_calls_of_a_function_are_removed_with_their_logs(logstore: LogStore) -> None:
+    mine = [a_call(type="sync", path="/p") for _ in range(5)]
+    other = a_call(type="sync", path="/p", fn_id="other")
+    statuses = ("success", "error", "timeout", "cancelled", "success")
+    await logstore.finish_calls(
+        [ended(call, status, log=b"x") for call, status in zip(mine, statuses, strict=True)]
+    )
+    await logstore.finish_calls([ended(other, log=b"other")])
+    assert await removed(logstore, Purge(fn_id="fn")) == 5
+    for call in mine:
+        with pytest.raises(errors.CallNotFound):
+            await logstore.call(call.id, fn_id="fn", app_id="app")
+        with pytest.raises(errors.CallLogNotFound):
+            await logstore.log(call.id, fn_id="fn", app_id="app")
+    assert await listed(logstore, fn_id="fn") == await listed(logstore, fn_id="fn", status="error") == set()
+    assert (
+        await listed(logstore, app_id="app") == await listed(logstore, app_id="app", path="/p") == {other.id}
+    )
+    assert await the_log(logstore, other.id, fn_id="other", app_id="app") == b"other"
+
+
+async def test_of_a_removed_call_nothing_is_left_to_a_new_one_of_its_id(logstore: LogStore) -> None:
+    call = a_call(type="sync")
+    await logstore.finish_calls([ended(call, log=b"x" * 2**17)])
+    assert await removed(logstore, Purge(fn_id="fn")) == 1
+    assert await logstore.finish_calls([ended(call, "error")]) == []
+    assert (await logstore.call(call.id, fn_id="fn")).status == "error"
+    assert await the_log(logstore, call.id, fn_id="fn") == b""
+
+
+async def test_the_calls_of_an_app_are_removed_whatever_their_function(logstore: LogStore) -> None:
+    mine = [a_call(type="sync", fn_id=fn_id) for fn_id in ("fn", "fn2", "")]
+    other = a_call(type="sync", app_id="other", fn_id="far")
+    await logstore.finish_calls([ended(call, log=b"x") for call in (*mine, other)])
+    assert await removed(logstore, Purge(app_id="app")) == 3
+    assert await listed(logstore) == {other.id}
+
+
+async def test_the_calls_of_a_range_of_time_are_removed_its_bounds_excluded(logstore: LogStore) -> None:
+    at = [f"2027-01-15T08:00:0{i}.000Z" for i in range(4)]
+    made = [a_call(type="sync", created_at=moment) for moment in at]
+    await logstore.finish_calls([ended(call) for call in made])
+    assert await removed(logstore, Purge(fn_id="fn", from_time=at[0], to_time=at[2])) == 1
+    assert await listed(logstore, fn_id="fn") == {made[0].id, made[2].id, made[3].id}
+    assert await removed(logstore, Purge(app_id="app", from_time=at[2])) == 1
+    assert await removed(logstore, Purge(app_id="app", to_time=at[2])) == 1
+    assert await listed(logstore, app_id="app") == {made[2].id}
+
+
+async def test_a_call_that_has_not_ended_is_not_removed_before_it_has(logstore: LogStore) -> None:
+    queued, held = a_call(), await running(logstore)
+    await logstore.insert_call(queued)
+    for purge in (Purge(fn_id="fn"), Purge(app_id="app")):
+        assert await removed(logstore, purge) == 0
+    assert (await logstore.call(queued.id)).status == "queued"
+    assert await logstore.finish_calls([ended(held, token="t1", log=b"x")]) == []
+    assert await removed(logstore, Purge(fn_id="fn")) == 1
+    assert await listed(logstore, fn_id="fn") == {queued.id}
+
+
+async def test_an_order_that_names_nobody_removes_nothing(logstore: LogStore) -> None:
+    call = a_call(type="sync")
+    await logstore.finish_calls([ended(call)])
+    assert await logstore.remove_calls(Purge(to_time="2090-01-01T00:00:00.000Z"), 10) == 0
+    assert await listed(logstore) == {call.id}
+
+
+async def test_ended_calls_expire_by_the_age_of_their_id(logstore: LogStore) -> None:
+    bound = "2027-01-15T08:00:00.000Z"
+    before = times.to_text(times.seconds_of(bound) - 0.001)
+    old = [a_call(type="sync", fn_id=fn_id, created_at=before) for fn_id in ("fn", "fn2", "")]
+    young = a_call(type="sync", created_at=bound)
+    held = await running(logstore, created_at="2026-01-01T00:00:00.000Z")
+    await logstore.finish_calls([ended(call, log=b"x") for call in (*old, young)])
+    expired = [await logstore.expire_calls(bound, 2) for _ in range(4)]
+    assert sum(expired) == 3
+    assert max(expired) <= 2
+    assert await listed(logstore, app_id="app") == {young.id, held.id}
+    assert await the_log(logstore, young.id, fn_id="fn") == b"x"
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log(old[0].id, fn_id="fn")
+
+
+async def test_logs_expire_before_their_calls_do(logstore: LogStore) -> None:
+    bound = "2027-01-15T08:00:00.000Z"
+    old = [a_call(type="sync", created_at="2027-01-14T08:00:00.000Z") for _ in range(3)]
+    young = a_call(type="sync", created_at=bound)
+    await logstore.finish_calls([ended(call, log=b"x" * (2**16 + 1)) for call in (*old, young)])
+    expired = [await logstore.expire_logs(bound, 2) for _ in range(4)]
+    assert sum(expired) == 3
+    assert max(expired) <= 2
+    assert [await the_log(logstore, call.id, fn_id="fn") for call in old] == [b""] * 3
+    assert await listed(logstore, fn_id="fn") == {call.id for call in (*old, young)}
+    assert len(await the_log(logstore, young.id, fn_id="fn")) == 2**16 + 1

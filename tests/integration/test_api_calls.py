@@ -12,6 +12,8 @@ from tests.integration.live_api import call_of, live_api
 
 def ended(fn, *, log=b"", **changes):
     now = times.now()
+    if made_at := changes.get("created_at"):
+        changes["id"] = IdMaker(clock=lambda: times.seconds_of(made_at))()
     given = {"status": "success", "type": "sync", "created_at": now, "started_at": now, "completed_at": now}
     return Finished(call=call_of(fn, **{**given, **changes}), log=log)
 

@@ -1,0 +1,84 @@
+"""Records of calls as rows: made from calls, loaded to be changed, written in large statements."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.datastore.tables import calls
+from shared_models.call import Call, Finished
+
+PIECE = 2**16
+"""Bytes of a log in one row, so that reading one streams."""
+IN_ONE_QUERY = 500
+"""Values that one statement names: all databases take that many parameters."""
+_INSIDE = ("token", "recorded_at", "path_hash")
+RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
+"""The columns that are a call's."""
+_NAMES = tuple(column.name for column in RECORD)
+_OF_A_RESULT = ("status", "error", "stats", "started_at", "completed_at")
+
+
+def path_hash(path: str) -> str:
+    """What stands for *path* in an index (16 hex digits); "" for none, as of a call without a route."""
+    return hashlib.blake2b(path.encode(), digest_size=8).hexdigest() if path else ""
+
+
+def row_of(call: Call, token: str, now: str) -> dict[str, Any]:
+    """The row of a new record."""
+    row = {name: getattr(call, name) for name in _NAMES}
+    return {**row, "token": token, "recorded_at": now, "path_hash": path_hash(call.path)}
+
+
+def result_of(one: Finished) -> dict[str, Any]:
+    """What the end of a call changes in its record; see ``update_rows``."""
+    return {"key": one.call.id, **{name: getattr(one.call, name) for name in _OF_A_RESULT}}
+
+
+def pieces_of(one: Finished) -> Iterable[dict[str, Any]]:
+    """The rows of its log; none for an empty one."""
+    for number, start in enumerate(range(0, len(one.log), PIECE)):
+        yield {"call_id": one.call.id, "piece": number, "body": one.log[start : start + PIECE]}
+
+
+def in_portions(values: Iterable[str]) -> Iterable[list[str]]:
+    """The *values* without repetitions, sorted, as many at a time as one statement may name."""
+    ordered = sorted(set(values))
+    for start in range(0, len(ordered), IN_ONE_QUERY):
+        yield ordered[start : start + IN_ONE_QUERY]
+
+
+async def known_ids(connection: AsyncConnection, ids: Iterable[str]) -> set[str]:
+    """Those of *ids* that have a record."""
+    found: set[str] = set()
+    for portion in in_portions(ids):
+        found.update(await connection.scalars(select(calls.c.id).where(calls.c.id.in_(portion))))
+    return found
+
+
+async def load_rows(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The rows of those of *ids* that have one, which nobody else changes before this transaction ends."""
+    found = {}
+    for portion in in_portions(ids):
+        # In one order everywhere: two nodes that want the same rows wait, and do not lock each other out.
+        query = select(calls).where(calls.c.id.in_(portion)).order_by(calls.c.id).with_for_update()
+        for row in (await connection.execute(query)).mappings():
+            found[row["id"]] = dict(row)
+    return found
+
+
+async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts *rows* in the order of their keys, as everybody does; one that is taken breaks a constraint."""
+    if rows:
+        key = [column.name for column in table.primary_key]
+        await connection.execute(insert(table), sorted(rows, key=lambda row: [row[name] for name in key]))
+
+
+async def update_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Sets what each of *rows* (all of one form) has, on the record named by its ``key``."""
+    if rows:
+        await connection.execute(update(calls).where(calls.c.id == bindparam("key")), rows)
