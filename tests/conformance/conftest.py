@@ -1,25 +1,32 @@
 """Every implementation of each contract, behind one fixture a contract.
 
-A new one is one opener and one entry. Openers are given a folder of their own and the test's clock.
+A new one is one opener and one entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api_node.app import APISettings, api_routes
 from hybrid_client.client import ClientSettings, open_data_access
+from services import urls
 from services.data_access import DirectDataAccess
-from services.datastore.database import open_database
+from services.datastore.database import Database, open_database
 from services.datastore.sql import SQLDatastore
+from services.datastore.tables import metadata
 from services.listening import ListeningDatastore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
 from services.stores import Stores
+from shared_models.ids import new_id
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
 from shared_models.listeners import Listener, Listeners
 from shared_models.web import HTTPSettings, serving
@@ -39,47 +46,153 @@ class Clock:
         self.now += seconds
 
 
-Opener = Callable[..., AbstractAsyncContextManager]
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What an opener may use: a *folder* of its own, the test's *clock*, servers once it asks for them."""
+
+    request: pytest.FixtureRequest
+    folder: Path
+    clock: Clock
+
+    def url(self, server: str) -> str:
+        """The URL of the server that is the fixture *server*."""
+        return str(self.request.getfixturevalue(server).url)
+
+    @property
+    def fresh(self) -> str:
+        """A name that no other test has."""
+        return f"t-{new_id().lower()}"
+
+
+Opener = Callable[[Here], AbstractAsyncContextManager[Any]]
 
 
 @asynccontextmanager
-async def sqlite_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastore]:
-    async with open_database(f"sqlite:///{folder}/fn.db") as database:
-        yield SQLDatastore(database, clock)
+async def emptied(url: str) -> AsyncIterator[Database]:
+    """A database on a server that all tests share, without what earlier ones left."""
+    async with open_database(url) as database:
+
+        async def work(connection: AsyncConnection) -> None:
+            for table in reversed(metadata.sorted_tables):
+                await connection.execute(delete(table))
+
+        await database.transact(work)
+        yield database
 
 
 @asynccontextmanager
-async def memory_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastore]:
+async def sqlite_datastore(here: Here) -> AsyncIterator[Datastore]:
+    async with open_database(f"sqlite:///{here.folder}/fn.db") as database:
+        yield SQLDatastore(database, here.clock)
+
+
+@asynccontextmanager
+async def memory_datastore(here: Here) -> AsyncIterator[Datastore]:
     async with open_database("sqlite://") as database:
-        yield SQLDatastore(database, clock)
+        yield SQLDatastore(database, here.clock)
 
 
 @asynccontextmanager
-async def listening_datastore(folder: Path, clock: Clock) -> AsyncIterator[Datastore]:
+async def listening_datastore(here: Here) -> AsyncIterator[Datastore]:
     """With a listener of each kind that changes nothing."""
     listeners = Listeners()
     for kind in (listeners.apps, listeners.fns, listeners.routes, listeners.triggers):
         kind.add("test", Listener())
-    async with memory_datastore(folder, clock) as inner:
+    async with memory_datastore(here) as inner:
         yield ListeningDatastore(inner, listeners)
 
 
-@asynccontextmanager
-async def sqlite_logstore(folder: Path, clock: Clock) -> AsyncIterator[LogStore]:
-    async with open_database(f"sqlite:///{folder}/fn.db") as database:
-        yield SQLLogStore(database, clock)
+def server_datastore(server: str) -> Opener:
+    @asynccontextmanager
+    async def opened(here: Here) -> AsyncIterator[Datastore]:
+        async with emptied(here.url(server)) as database:
+            yield SQLDatastore(database, here.clock)
+
+    return opened
 
 
 @asynccontextmanager
-async def memory_queue(folder: Path, clock: Clock) -> AsyncIterator[MessageQueue]:
-    async with open_queue("memory://", clock=clock) as queue:
+async def sqlite_logstore(here: Here) -> AsyncIterator[LogStore]:
+    async with open_database(f"sqlite:///{here.folder}/fn.db") as database:
+        yield SQLLogStore(database, here.clock)
+
+
+def server_logstore(server: str) -> Opener:
+    @asynccontextmanager
+    async def opened(here: Here) -> AsyncIterator[LogStore]:
+        async with emptied(here.url(server)) as database:
+            yield SQLLogStore(database, here.clock)
+
+    return opened
+
+
+@asynccontextmanager
+async def s3_logstore(here: Here) -> AsyncIterator[LogStore]:
+    from services.logstore.s3 import open_s3_logstore
+
+    address = urls.parse(f"{here.url('s3')}?prefix={here.fresh}", "FN_LOGSTORE_URL", ("s3",))
+    async with open_s3_logstore(address, here.clock) as store:
+        yield store
+
+
+@asynccontextmanager
+async def memory_queue(here: Here) -> AsyncIterator[MessageQueue]:
+    async with open_queue("memory://", clock=here.clock) as queue:
         yield queue
 
 
 @asynccontextmanager
-async def sqlite_queue(folder: Path, clock: Clock) -> AsyncIterator[MessageQueue]:
-    async with open_queue(f"sqlite:///{folder}/queue.db", clock=clock) as queue:
+async def sqlite_queue(here: Here) -> AsyncIterator[MessageQueue]:
+    async with open_queue(f"sqlite:///{here.folder}/queue.db", clock=here.clock) as queue:
         yield queue
+
+
+def server_queue(server: str) -> Opener:
+    @asynccontextmanager
+    async def opened(here: Here) -> AsyncIterator[MessageQueue]:
+        url = here.url(server)
+        async with emptied(url), open_queue(url, clock=here.clock) as queue:
+            yield queue
+
+    return opened
+
+
+@asynccontextmanager
+async def redis_queue(here: Here) -> AsyncIterator[MessageQueue]:
+    url = f"{here.url('redis_server')}?prefix={here.fresh}"
+    async with open_queue(url, clock=here.clock) as queue:
+        yield queue
+
+
+@asynccontextmanager
+async def sqlite_stores(here: Here) -> AsyncIterator[Stores]:
+    async with (
+        open_database(f"sqlite:///{here.folder}/fn.db") as database,
+        sqlite_queue(here) as queue,
+    ):
+        yield Stores(SQLDatastore(database, here.clock), SQLLogStore(database, here.clock), queue)
+
+
+def server_stores(server: str) -> Opener:
+    """One database and nothing else."""
+
+    @asynccontextmanager
+    async def opened(here: Here) -> AsyncIterator[Stores]:
+        async with emptied(here.url(server)) as database, server_queue(server)(here) as queue:
+            yield Stores(SQLDatastore(database, here.clock), SQLLogStore(database, here.clock), queue)
+
+    return opened
+
+
+@asynccontextmanager
+async def split_stores(here: Here) -> AsyncIterator[Stores]:
+    """PostgreSQL, Redis and S3, each for what it is best at."""
+    async with (
+        server_datastore("postgres")(here) as datastore,
+        s3_logstore(here) as logstore,
+        redis_queue(here) as queue,
+    ):
+        yield Stores(datastore, logstore, queue)
 
 
 @asynccontextmanager
@@ -101,10 +214,32 @@ DATASTORES: dict[str, Opener] = {
     "sqlite": sqlite_datastore,
     "memory": memory_datastore,
     "listening": listening_datastore,
+    "postgres": server_datastore("postgres"),
+    "mariadb": server_datastore("mariadb"),
 }
-LOGSTORES: dict[str, Opener] = {"sqlite": sqlite_logstore}
-QUEUES: dict[str, Opener] = {"memory": memory_queue, "sqlite": sqlite_queue}
-DATA_ACCESS: dict[str, Opener] = {"direct": direct, "over_http": over_http}
+LOGSTORES: dict[str, Opener] = {
+    "sqlite": sqlite_logstore,
+    "postgres": server_logstore("postgres"),
+    "mariadb": server_logstore("mariadb"),
+    "s3": s3_logstore,
+}
+QUEUES: dict[str, Opener] = {
+    "memory": memory_queue,
+    "sqlite": sqlite_queue,
+    "postgres": server_queue("postgres"),
+    "mariadb": server_queue("mariadb"),
+    "redis": redis_queue,
+}
+STORES: dict[str, Opener] = {
+    "sqlite": sqlite_stores,
+    "postgres": server_stores("postgres"),
+    "mariadb": server_stores("mariadb"),
+    "postgres+redis+s3": split_stores,
+}
+DATA_ACCESS: dict[str, Callable[..., AbstractAsyncContextManager[DataAccess]]] = {
+    "direct": direct,
+    "over_http": over_http,
+}
 
 
 @pytest.fixture
@@ -112,32 +247,34 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def here(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Here:
+    return Here(request, tmp_path, clock)
+
+
 @pytest.fixture(params=DATASTORES.values(), ids=DATASTORES.keys())
-async def datastore(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Datastore]:
-    async with request.param(tmp_path, clock) as opened:
+async def datastore(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[Datastore]:
+    async with request.param(here) as opened:
         yield opened
 
 
 @pytest.fixture(params=LOGSTORES.values(), ids=LOGSTORES.keys())
-async def logstore(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[LogStore]:
-    async with request.param(tmp_path, clock) as opened:
+async def logstore(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[LogStore]:
+    async with request.param(here) as opened:
         yield opened
 
 
 @pytest.fixture(params=QUEUES.values(), ids=QUEUES.keys())
-async def queue(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[MessageQueue]:
-    async with request.param(tmp_path, clock) as opened:
+async def queue(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[MessageQueue]:
+    async with request.param(here) as opened:
         yield opened
 
 
-@pytest.fixture
-async def stores(tmp_path: Path, clock: Clock) -> AsyncIterator[Stores]:
+@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+async def stores(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[Stores]:
     """What lies below ``data``: a test looks and interferes here."""
-    async with (
-        open_database(f"sqlite:///{tmp_path}/fn.db") as database,
-        open_queue(f"sqlite:///{tmp_path}/queue.db", clock=clock) as queue,
-    ):
-        yield Stores(SQLDatastore(database, clock), SQLLogStore(database, clock), queue)
+    async with request.param(here) as opened:
+        yield opened
 
 
 @pytest.fixture(params=DATA_ACCESS.values(), ids=DATA_ACCESS.keys())

@@ -25,9 +25,6 @@ class Redis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def prepare(self) -> None:
-        self.own(self.folder)
-
     def command(self) -> Sequence[str]:
         return [
             self._program,

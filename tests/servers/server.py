@@ -54,6 +54,7 @@ class Server(ABC):
 
     def prepare(self) -> None:
         """Makes its data, once."""
+        self.own(self.folder)
 
     def run(self, *command: str) -> None:
         """Runs *command* to its end, as the server's user; raises Missing with what it said."""
