@@ -78,7 +78,7 @@ class SQLDatastore(Datastore):
 
     async def update_app(self, app_id: str, change: App) -> App:
         async def work(connection: AsyncConnection) -> App:
-            query = select(apps).where(apps.c.id == app_id)
+            query = select(apps).where(apps.c.id == app_id).with_for_update()
             old = await _one(connection, query, App, errors.AppNotFound)
             new = old.merged(change, self._now())
             if new is not old:
@@ -124,7 +124,8 @@ class SQLDatastore(Datastore):
 
     async def update_fn(self, fn_id: str, change: Fn) -> Fn:
         async def work(connection: AsyncConnection) -> Fn:
-            old = await _one(connection, select(fns).where(fns.c.id == fn_id), Fn, errors.FnNotFound)
+            query = select(fns).where(fns.c.id == fn_id).with_for_update()
+            old = await _one(connection, query, Fn, errors.FnNotFound)
             new = old.merged(change, self._now())
             if new is not old:
                 await connection.execute(update(fns).where(fns.c.id == fn_id).values(_row(new)))
@@ -176,7 +177,7 @@ class SQLDatastore(Datastore):
 
     async def update_trigger(self, trigger_id: str, change: Trigger) -> Trigger:
         async def work(connection: AsyncConnection) -> Trigger:
-            query = select(triggers).where(triggers.c.id == trigger_id)
+            query = select(triggers).where(triggers.c.id == trigger_id).with_for_update()
             old = await _one(connection, query, Trigger, errors.TriggerNotFound)
             new = old.merged(change, self._now())
             if new is not old:
@@ -227,7 +228,8 @@ class SQLDatastore(Datastore):
 
     async def _merge_route(self, connection: AsyncConnection, app_id: str, path: str, change: Route) -> Route:
         this = _route_is(app_id, path)
-        old = await _one(connection, select(routes).where(this), Route, errors.RouteNotFound)
+        query = select(routes).where(this).with_for_update()
+        old = await _one(connection, query, Route, errors.RouteNotFound)
         new = old.merged(change, self._now())
         if new is not old:
             await connection.execute(update(routes).where(this).values(_row(new)))

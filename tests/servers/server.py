@@ -59,7 +59,13 @@ class Server(ABC):
     def run(self, *command: str) -> None:
         """Runs *command* to its end, as the server's user; raises Missing with what it said."""
         done = subprocess.run(
-            command, user=self._user(), stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/"
+            command,
+            user=self._user(),
+            env=self._environ(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            cwd="/",
         )
         if done.returncode:
             raise Missing(f"{command[0]} failed: {(done.stderr or done.stdout).decode()[-500:]}")
@@ -70,6 +76,7 @@ class Server(ABC):
             self._process = subprocess.Popen(
                 self.command(),
                 user=self._user(),
+                env=self._environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -106,6 +113,9 @@ class Server(ABC):
         """Gives *folder* to the server's user."""
         if os.geteuid() == 0:
             shutil.chown(folder, self.user)
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, "TMPDIR": str(self.folder)}  # the suite's is not theirs to write
 
     def _user(self) -> str | None:
         return self.user if os.geteuid() == 0 else None
