@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from redis import exceptions
 
 from shared_models.errors import QueueUnavailable
-
-log = logging.getLogger(__name__)
 
 DRIVER_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 """All that the driver raises for what we ask of it (a timeout is an OSError)."""
@@ -47,10 +43,8 @@ def cause(exc: Exception) -> str:
 
 
 def unavailable(exc: Exception) -> QueueUnavailable:
-    """The error for whoever asked; logs the cause."""
-    reason = cause(exc)
-    log.error("the queue's Redis server failed: %s", reason)
-    return QueueUnavailable(detail=reason)
+    """The error for whoever asked, with its cause."""
+    return QueueUnavailable(detail=cause(exc))
 
 
 def is_dead_connection(exc: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ from redis.exceptions import NoScriptError
 
 from services.queue.redis_errors import DRIVER_ERRORS, is_dead_connection, unavailable
 from services.queue.redis_settings import RedisSettings
-from shared_models.errors import Invalid
+from shared_models.errors import Invalid, QueueUnavailable
+
+log = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int | float, ...]
 
@@ -54,10 +57,13 @@ class RedisLink:
         try:
             answers = await self.ask(commands, repeatable=repeatable)
         except DRIVER_ERRORS as exc:
-            raise unavailable(exc) from exc
+            raise _logged(unavailable(exc)) from exc
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
-        return [unavailable(one) if isinstance(one, Exception) else one for one in answers]
+        failed = {place: unavailable(one) for place, one in enumerate(answers) if isinstance(one, Exception)}
+        for error in {error.detail: error for error in failed.values()}.values():
+            _logged(error)
+        return [failed.get(place, answer) for place, answer in enumerate(answers)]
 
     async def ask(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
         """The same, with the driver's own exceptions."""
@@ -65,6 +71,8 @@ class RedisLink:
             try:
                 return await self._with_scripts(commands)
             except DRIVER_ERRORS as exc:
+                # What broke this connection broke the idle ones too: none of them is tried any more.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
                 if not repeatable or not is_dead_connection(exc):
                     raise
             return await self._with_scripts(commands)
@@ -88,6 +96,11 @@ class RedisLink:
                 pipeline.execute_command(*command)
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
             return answers
+
+
+def _logged(error: QueueUnavailable) -> QueueUnavailable:
+    log.error("the queue's Redis server failed: %s", error.detail)
+    return error
 
 
 @asynccontextmanager

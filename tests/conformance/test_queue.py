@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 import msgspec
 import pytest
 
+from services.queue.memory import MemoryQueue
 from shared_models import times
 from shared_models.annotations import texts
 from shared_models.call import Call, LeasedCall, LeaseKey
@@ -284,3 +286,84 @@ async def test_a_cancelled_reserve_gives_back_what_it_was_about_to_get(queue: Me
             await queue.release([one.key for one in done])
     [leased] = await queue.reserve(1, 5, TTL)
     assert (leased.call.id, leased.lease.attempt) == (call.id, 1)
+
+
+# -- at length ---------------------------------------------------------------------------------
+
+
+async def test_priorities_are_any_number_of_32_bits(queue: MessageQueue) -> None:
+    priorities = (0, -1, 2**31 - 1, -(2**31), 1, 2**31 - 2, 1 - 2**31)
+    for priority in priorities:
+        await push(queue, priority=priority)
+    assert [one.call.priority for one in await take(queue)] == sorted(priorities, reverse=True)
+
+
+async def test_ten_thousand_calls_keep_their_order(queue: MessageQueue) -> None:
+    rounds = []
+    for _ in range(40):
+        calls = [a_call() for _ in range(250)]
+        await asyncio.gather(*[queue.push(call) for call in calls])
+        rounds.append({call.id for call in calls})
+    taken: list[str] = []
+    while some := await take(queue, 250):
+        taken += ids(some)
+    assert len(taken) == 10_000
+    assert [set(taken[start : start + 250]) for start in range(0, 10_000, 250)] == rounds
+
+
+async def test_a_thousand_calls_that_fall_due_together_come_by_priority(queue: MessageQueue, clock) -> None:
+    calls = [a_call(delay=5, priority=number % 7) for number in range(1_100)]
+    await asyncio.gather(*[queue.push(call) for call in calls])
+    expected = sorted((call.priority for call in calls), reverse=True)
+    for passed in (6, TTL + 1):
+        clock.move(passed)
+        taken: list[int] = []
+        while some := await take(queue, 200):
+            taken += [one.call.priority for one in some]
+        assert taken == expected
+    clock.move(TTL + 1)
+    assert [(one.queued, one.leased) for one in await queue.depths()] == [(1_100, 0)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_any_sequence_of_operations_ends_as_it_does_in_memory(
+    queue: MessageQueue, clock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    model = MemoryQueue(clock)
+    leases: list[tuple[LeaseKey, LeaseKey]] = []
+    calls: list[Call] = []
+    for _ in range(150):
+        some = chance.sample(leases, min(len(leases), chance.randint(0, 3)))
+        keys = [pair[0] for pair in some], [pair[1] for pair in some]
+        match chance.randint(0, 9):
+            case 0 | 1 | 2:
+                more = {"priority": chance.randint(-1, 1), "delay": chance.choice((0, 0, 10))}
+                again = bool(calls) and chance.random() < 0.1
+                call = chance.choice(calls) if again else a_call(fn_id=chance.choice("abc"), **more)
+                calls.append(call)
+                assert await queue.push(call) == await model.push(call)
+            case 3 | 4:
+                limit = chance.randint(1, 4)
+                taken, expected = await take(queue, limit), await take(model, limit)
+                assert [(one.call, one.lease.attempt) for one in taken] == [
+                    (one.call, one.lease.attempt) for one in expected
+                ]
+                leases += [(one.key, other.key) for one, other in zip(taken, expected, strict=True)]
+            case 5:
+                clock.move(chance.choice((1, 5, TTL - 1, TTL + 1)))
+            case 6:
+                ttl = chance.choice((0, TTL, 2 * TTL))
+                assert await queue.extend(keys[0], ttl) == await model.extend(keys[1], ttl)
+            case 7:
+                await queue.release(keys[0])
+                await model.release(keys[1])
+            case 8:
+                await queue.delete(keys[0])
+                await model.delete(keys[1])
+            case 9:
+                anybody = [LeaseKey(call.id, "") for call in calls[-2:]]
+                assert await queue.extend(anybody, TTL) == await model.extend(anybody, TTL)
+        known = [call.id for call in calls]
+        assert await queue.holds(known) == await model.holds(known)
+        assert await queue.depths() == await model.depths()

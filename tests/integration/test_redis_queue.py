@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+import redis.asyncio
 
 from services.queue import open_queue
 from shared_models.call import Call, LeasedCall
 from shared_models.errors import QueueUnavailable
 from shared_models.ids import new_id
 from shared_models.interfaces import MessageQueue
-from tests.servers.redis import Server, open_redis
+from tests.servers.redis import Redis
+from tests.servers.server import Server
 
 TTL = 30.0
 QUICK = "?timeout=0.3&connect_timeout=0.3"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """An instance that the tests of this file may do anything to."""
-    with open_redis() as running:
-        yield running
+@pytest.fixture
+def server(own_server: Callable[..., Server]) -> Server:
+    """A durable one of the test's own."""
+    return own_server(Redis, True)
 
 
 @pytest.fixture
-async def admin(server: Server) -> AsyncIterator[Redis]:
-    """A client of an empty server; what a test configures is undone."""
-    async with Redis.from_url(server.url, protocol=2, decode_responses=True) as client:
-        await client.flushall()
+async def admin(server: Server) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client of the server."""
+    async with redis.asyncio.from_url(server.url, protocol=2, decode_responses=True) as client:
         yield client
-        await client.execute_command("REPLICAOF", "NO", "ONE")
-        for name, value in {"maxmemory": "0", "maxmemory-policy": "noeviction", "requirepass": ""}.items():
-            await client.config_set(name, value)
 
 
 def a_call(**more: Any) -> Call:
@@ -59,7 +55,9 @@ async def waiting(queue: MessageQueue, wait: float = 60) -> asyncio.Task[list[Le
 
     queue._next_free = after_the_look
     task = asyncio.create_task(queue.reserve(1, wait, TTL))
-    await looked.wait()
+    look = asyncio.create_task(looked.wait())
+    await asyncio.wait((task, look), return_when=asyncio.FIRST_COMPLETED)
+    look.cancel()
     return task
 
 
@@ -71,7 +69,9 @@ async def got(task: asyncio.Task[list[LeasedCall]]) -> list[str]:
 
 
 @pytest.fixture
-async def nodes(server: Server, admin: Redis) -> AsyncIterator[tuple[MessageQueue, MessageQueue]]:
+async def nodes(
+    server: Server, admin: redis.asyncio.Redis
+) -> AsyncIterator[tuple[MessageQueue, MessageQueue]]:
     async with open_queue(server.url) as one, open_queue(server.url) as other:
         yield one, other
 
@@ -156,7 +156,7 @@ async def test_leases_go_by_the_servers_clock_whatever_the_nodes_clocks_say(
     assert await ahead.extend([leased.key, other.key], TTL) == []
 
 
-async def test_prefixes_keep_queues_apart(server: Server, admin: Redis) -> None:
+async def test_prefixes_keep_queues_apart(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(f"{server.url}?prefix=a") as a, open_queue(f"{server.url}?prefix=b") as b:
         call = a_call()
         await a.push(call)
@@ -165,7 +165,7 @@ async def test_prefixes_keep_queues_apart(server: Server, admin: Redis) -> None:
     assert {key.partition("}")[0] for key in await admin.keys()} == {"{a", "{b"}
 
 
-async def test_what_is_deleted_leaves_nothing_behind(server: Server, admin: Redis) -> None:
+async def test_what_is_deleted_leaves_nothing_behind(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(server.url) as queue:
         for delay in (0, 0, 60):
             await queue.push(call := a_call(delay=delay))
@@ -177,14 +177,16 @@ async def test_what_is_deleted_leaves_nothing_behind(server: Server, admin: Redi
     assert sorted(await admin.keys()) == ["{fn}:sequence", "{fn}:version"]
 
 
-async def test_more_operations_than_connections_take_turns(server: Server, admin: Redis) -> None:
+async def test_more_operations_than_connections_take_turns(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
     async with open_queue(f"{server.url}?pool_size=1") as queue:
         await asyncio.gather(*[queue.push(a_call()) for _ in range(50)])
         taken = await asyncio.gather(*[queue.reserve(1, 5, TTL) for _ in range(50)])
         assert len({call_id for leased in taken for call_id in ids(leased)}) == 50
 
 
-async def test_large_payloads_come_in_several_answers(server: Server, admin: Redis) -> None:
+async def test_large_payloads_come_in_several_answers(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(server.url) as queue:
         payload = bytes(range(256)) * 4096 * 3
         await asyncio.gather(*[queue.push(a_call(payload=payload)) for _ in range(8)])
@@ -198,7 +200,9 @@ async def test_large_payloads_come_in_several_answers(server: Server, admin: Red
 # -- a server that stops, hangs, forgets -------------------------------------------------------
 
 
-async def test_what_a_push_has_answered_survives_a_kill_of_the_server(server: Server, admin: Redis) -> None:
+async def test_what_a_push_has_answered_survives_a_kill_of_the_server(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
     answered: list[str] = []
     enough = asyncio.Event()
 
@@ -224,7 +228,7 @@ async def test_what_a_push_has_answered_survives_a_kill_of_the_server(server: Se
         assert [one.lease.attempt for one in taken] == [1] * 100
 
 
-async def test_leases_survive_a_restart_of_the_server(server: Server, admin: Redis) -> None:
+async def test_leases_survive_a_restart_of_the_server(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(server.url) as queue:
         for _ in range(2):
             await queue.push(a_call())
@@ -253,7 +257,7 @@ async def test_a_waiting_reserve_goes_on_when_the_server_is_back(nodes, server: 
 
 
 async def test_a_server_that_hangs_is_unavailable_in_time_and_used_again(
-    server: Server, admin: Redis
+    server: Server, admin: redis.asyncio.Redis
 ) -> None:
     async with open_queue(server.url + QUICK) as queue:
         await queue.push(a_call())
@@ -282,7 +286,9 @@ async def test_a_server_that_hangs_is_unavailable_in_time_and_used_again(
         assert await queue.holds([call.id]) == {call.id}
 
 
-async def test_scripts_that_the_server_forgot_are_sent_again(server: Server, admin: Redis) -> None:
+async def test_scripts_that_the_server_forgot_are_sent_again(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
     async with open_queue(server.url) as queue:
         await queue.push(a_call())
         await admin.script_flush()
@@ -292,7 +298,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: Server, adm
         assert len(await queue.reserve(30, 0, TTL)) == 21
 
 
-async def test_a_push_whose_answer_is_lost_is_done_once(server: Server, admin: Redis) -> None:
+async def test_a_push_whose_answer_is_lost_is_done_once(server: Server, admin: redis.asyncio.Redis) -> None:
     async with cutting_after_answer(server, b"marked") as url, open_queue(url) as queue:
         call = a_call(payload=b"marked")
         assert await queue.push(call) is False, "the first attempt was done, its answer was lost"
@@ -300,7 +306,9 @@ async def test_a_push_whose_answer_is_lost_is_done_once(server: Server, admin: R
         assert ids(await queue.reserve(5, 0, TTL)) == [call.id]
 
 
-async def test_a_reserve_whose_answer_is_lost_is_not_done_twice(server: Server, admin: Redis) -> None:
+async def test_a_reserve_whose_answer_is_lost_is_not_done_twice(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
     async with cutting_after_answer(server, b"77.25") as url, open_queue(url) as queue:
         calls = [a_call(), a_call()]
         for call in calls:

@@ -5,49 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+import redis.asyncio
 
 from services.queue import open_queue
 from services.queue.redis_server import VERSION
 from shared_models.call import Call
 from shared_models.errors import Invalid, QueueUnavailable
 from shared_models.ids import new_id
-from tests.servers.redis import Server, open_redis
+from tests.servers.redis import Redis
+from tests.servers.server import Server, free_port
 
 TTL = 30.0
-PLAIN = {
-    "appendonly": "yes",
-    "maxmemory": "0",
-    "maxmemory-policy": "noeviction",
-    "requirepass": "",
-    "save": "",
-    "tls-port": "0",
-}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """An instance that the tests of this file may do anything to."""
-    with open_redis() as running:
-        yield running
 
 
 @pytest.fixture
-async def admin(server: Server) -> AsyncIterator[Redis]:
-    """A client of an empty server; what a test configures is undone."""
-    async with Redis.from_url(server.url, protocol=2, decode_responses=True) as client:
-        await client.flushall()
+def server(own_server: Callable[..., Server]) -> Server:
+    """A durable one of the test's own."""
+    return own_server(Redis, True)
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client of the server."""
+    async with redis.asyncio.from_url(server.url, protocol=2, decode_responses=True) as client:
         yield client
-        await client.execute_command("REPLICAOF", "NO", "ONE")
-        for name, value in PLAIN.items():
-            await client.config_set(name, value)
 
 
 def a_call(**more: Any) -> Call:
@@ -71,16 +57,14 @@ def with_login(server: Server, login: str) -> str:
 
 
 async def test_a_server_that_is_not_there_is_told() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     told = await refusal(f"redis://me:s3cret@127.0.0.1:{port}/0")
     assert told.startswith(f"Queue: redis://127.0.0.1:{port}/0: ")
     assert "s3cret" not in told
 
 
 async def test_a_wrong_password_is_told_and_not_repeated(
-    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await admin.config_set("requirepass", "s3cret")
     assert "it refuses the login" in await refusal(server.url)
@@ -92,11 +76,11 @@ async def test_a_wrong_password_is_told_and_not_repeated(
         assert await queue.push(a_call())
 
 
-async def test_a_database_that_is_not_there_is_told(server: Server, admin: Redis) -> None:
+async def test_a_database_that_is_not_there_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
     assert "DB index is out of range" in await refusal(server.url.removesuffix("/0") + "/9999")
 
 
-async def test_a_replica_is_told(server: Server, admin: Redis) -> None:
+async def test_a_replica_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(server.url) as queue:
         kept, lost = a_call(), a_call()
         await queue.push(kept)
@@ -109,20 +93,20 @@ async def test_a_replica_is_told(server: Server, admin: Redis) -> None:
         assert await queue.holds([kept.id, lost.id]) == {kept.id}
 
 
-async def test_what_a_newer_version_wrote_is_left_alone(server: Server, admin: Redis) -> None:
+async def test_what_a_newer_version_wrote_is_left_alone(server: Server, admin: redis.asyncio.Redis) -> None:
     await admin.set("{fn}:version", VERSION + 1)
     assert f"it has queue schema {VERSION + 1}, and this version knows {VERSION}" in await refusal(server.url)
     await admin.set("{fn}:version", "x")
     assert "it has queue schema x" in await refusal(server.url)
 
 
-async def test_a_user_who_may_not_run_scripts_is_told(server: Server, admin: Redis) -> None:
+async def test_a_user_who_may_not_run_scripts_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
     await admin.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "&*", "+@all", "-evalsha")
     assert "the user lacks a right that the queue needs" in await refusal(with_login(server, "weak:pw"))
 
 
 async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
-    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     rights = ("~{fn}:*", "&{fn}:*", "+@all", "-@dangerous", "-@admin")
     await admin.execute_command("ACL", "SETUSER", "own", "on", ">pw", *rights)
@@ -143,7 +127,12 @@ async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
     ],
 )
 async def test_a_server_that_may_lose_calls_is_warned_of(
-    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture, name: str, value: str, words: str
+    server: Server,
+    admin: redis.asyncio.Redis,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: str,
+    words: str,
 ) -> None:
     await admin.config_set(name, value)
     with caplog.at_level(logging.WARNING):
@@ -154,20 +143,18 @@ async def test_a_server_that_may_lose_calls_is_warned_of(
 
 
 async def test_tls_is_checked_against_the_given_certificate(
-    server: Server, admin: Redis, tmp_path: Path
+    server: Server, admin: redis.asyncio.Redis
 ) -> None:
     if not shutil.which("openssl"):
         pytest.skip("NO OPENSSL COMMAND: Redis over TLS is not tested")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    port = free_port()
+    cert, key = server.folder / "cert.pem", server.folder / "key.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
     )
-    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    for file in (tmp_path, cert, key):
-        file.chmod(0o755)
+    arguments = [*command.split(), "-keyout", str(key), "-out", str(cert)]
+    await asyncio.to_thread(subprocess.run, arguments, check=True, capture_output=True)
+    server.own(key)
     await admin.config_set("tls-auth-clients", "no")
     await admin.execute_command(
         *("CONFIG", "SET", "tls-cert-file", str(cert), "tls-key-file", str(key)),
@@ -185,7 +172,7 @@ async def test_tls_is_checked_against_the_given_certificate(
 
 
 async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
-    server: Server, admin: Redis
+    server: Server, admin: redis.asyncio.Redis
 ) -> None:
     async with open_queue(server.url) as queue:
         calls = [a_call(payload=b"x" * 1000) for _ in range(200)]
@@ -211,9 +198,10 @@ async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
         assert await queue.push(refused)
 
 
-async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(server: Server, admin: Redis) -> None:
-    folder = Path((await admin.config_get("dir"))["dir"])
-    snapshot = folder / (await admin.config_get("dbfilename"))["dbfilename"]
+async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
+    snapshot = server.folder / "dump.rdb"
     async with open_queue(server.url) as queue:
         kept, refused = a_call(), a_call()
         await queue.push(kept)
@@ -235,7 +223,7 @@ async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(server: Ser
 
 
 async def test_a_call_that_cannot_be_read_is_put_aside(
-    server: Server, admin: Redis, caplog: pytest.LogCaptureFixture
+    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_queue(server.url) as queue:
         broken, whole = a_call(), a_call()
@@ -250,7 +238,9 @@ async def test_a_call_that_cannot_be_read_is_put_aside(
         assert [(one.queued, one.leased) for one in await queue.depths()] == [(1, 1)]
 
 
-async def test_messages_that_the_server_evicted_are_passed_over(server: Server, admin: Redis) -> None:
+async def test_messages_that_the_server_evicted_are_passed_over(
+    server: Server, admin: redis.asyncio.Redis
+) -> None:
     async with open_queue(server.url) as queue:
         calls = [a_call() for _ in range(600)]
         for call in calls:
@@ -259,7 +249,7 @@ async def test_messages_that_the_server_evicted_are_passed_over(server: Server, 
         assert [one.call.id for one in await queue.reserve(1, 0, TTL)] == [calls[-1].id]
 
 
-async def test_what_cannot_be_written_as_text_is_invalid(server: Server, admin: Redis) -> None:
+async def test_what_cannot_be_written_as_text_is_invalid(server: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(server.url) as queue:
         with pytest.raises(Invalid):
             await queue.push(a_call(path="/\ud800"))
