@@ -34,6 +34,11 @@ class Database:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    @property
+    def backend(self) -> Backend:
+        """The engine below, and how one works with it."""
+        return self._backend
+
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work*, whose statements only read, each of them a transaction of its own."""
 

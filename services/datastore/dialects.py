@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 from sqlalchemy import URL, LargeBinary, String, Text, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
@@ -42,7 +44,9 @@ class Backend:
 
     *turns*: writers of this process take turns. *reading* and *writing*: execution options of a
     connection that only reads, each statement a transaction of its own, and of one that writes.
-    *timeout*: seconds after which a statement is given up.
+    *timeout*: seconds after which a statement is given up. *time*: a query of the server's own unix
+    seconds; empty where the database is in this process. *connect*: opens a connection of the driver's
+    own, outside the pool, on a database that can notify.
     """
 
     scheme: str
@@ -51,6 +55,8 @@ class Backend:
     reading: dict[str, Any] = field(default_factory=dict)
     writing: dict[str, Any] = field(default_factory=dict)
     timeout: float = 30.0
+    time: str = ""
+    connect: Callable[[], Awaitable[Any]] | None = None
 
 
 # -- types ---------------------------------------------------------------------------------------
@@ -121,15 +127,29 @@ async def _sqlite(path: str) -> Backend:
 
 def _postgres(address: urls.Address, variable: str) -> Backend:
     server = _Server.of(address, variable, 5432)
+    arguments = {
+        "timeout": server.connect_timeout,
+        "command_timeout": server.timeout,
+        "ssl": server.ssl,
+        "server_settings": {"application_name": "fn-hybrid"},
+    }
+
+    async def connect() -> Any:
+        return await asyncpg.connect(
+            host=address.host or "localhost",
+            port=server.port,
+            user=address.user or None,
+            password=address.password or None,
+            database=address.path,
+            **arguments,
+        )
+
     engine = create_async_engine(
         server.url("postgresql+asyncpg"),
         connect_args={
-            "timeout": server.connect_timeout,
-            "command_timeout": server.timeout,
-            "ssl": server.ssl,
+            **arguments,
             "statement_cache_size": server.statement_cache,
             "prepared_statement_cache_size": server.statement_cache,
-            "server_settings": {"application_name": "fn-hybrid"},
         },
         **server.pool(),
     )
@@ -139,6 +159,8 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
         reading={"isolation_level": "AUTOCOMMIT"},
         writing={"isolation_level": "READ COMMITTED"},
         timeout=server.timeout,
+        time="SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+        connect=connect,
     )
 
 
@@ -159,6 +181,7 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         reading={"isolation_level": "AUTOCOMMIT"},
         writing={"isolation_level": "READ COMMITTED"},
         timeout=server.timeout,
+        time="SELECT UNIX_TIMESTAMP(SYSDATE(6))",
     )
 
 

@@ -227,7 +227,7 @@ messages = Table(
     Column("place", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("id", ordered(ID), nullable=False, unique=True),
     Column("fn_id", ordered(ID), nullable=False),
-    Column("rank", Integer, nullable=False),
+    Column("rank", BigInteger, nullable=False),
     Column("ready", SmallInteger, nullable=False),
     Column("pushed", Double, nullable=False),
     Column("free_at", Double, nullable=False),
@@ -237,5 +237,5 @@ messages = Table(
     Column("payload", long_bytes(), nullable=False),
     Index("ix_messages_ready_rank_place", "ready", "rank", "place"),
     Index("ix_messages_ready_free_at", "ready", "free_at"),
-    Index("ix_messages_fn_id_ready", "fn_id", "ready"),
+    Index("ix_messages_fn_id_ready_pushed", "fn_id", "ready", "pushed"),
 )

@@ -47,7 +47,7 @@ def upgrade() -> None:
         ),
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("fn_id", ordered(26), nullable=False),
-        sa.Column("rank", sa.Integer(), nullable=False),
+        sa.Column("rank", sa.BigInteger(), nullable=False),
         sa.Column("ready", sa.SmallInteger(), nullable=False),
         sa.Column("pushed", sa.Double(), nullable=False),
         sa.Column("free_at", sa.Double(), nullable=False),
@@ -61,7 +61,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
     op.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
-    op.create_index("ix_messages_fn_id_ready", "messages", ["fn_id", "ready"])
+    op.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
     with op.batch_alter_table("calls") as table:
         table.add_column(sa.Column("path_hash", ordered(16), nullable=False, server_default=""))
     _hash_paths()
