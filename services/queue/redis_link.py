@@ -71,8 +71,6 @@ class RedisLink:
             try:
                 return await self._with_scripts(commands)
             except DRIVER_ERRORS as exc:
-                # What broke this connection broke the idle ones too: none of them is tried any more.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
                 if not repeatable or not is_dead_connection(exc):
                     raise
             return await self._with_scripts(commands)

@@ -216,7 +216,10 @@ async def test_what_a_push_has_answered_survives_a_kill_of_the_server(
 
     async with open_queue(server.url) as queue:
         pushers = [asyncio.create_task(push_on()) for _ in range(8)]
-        await enough.wait()
+        await asyncio.wait(
+            (*pushers, asyncio.create_task(enough.wait())), return_when=asyncio.FIRST_COMPLETED
+        )
+        assert enough.is_set()
         await asyncio.to_thread(server.stop)
         ends = await asyncio.gather(*pushers, return_exceptions=True)
         assert {type(end) for end in ends} == {QueueUnavailable}
