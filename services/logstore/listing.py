@@ -6,10 +6,12 @@ then held against its ``created_at``. Both are written by whoever took the call,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import Column, ColumnElement, Select, select
 
+from services.datastore.seeking import seek
 from services.datastore.tables import calls
 from services.logstore.records import RECORD, path_hash
 from shared_models import ids, times
@@ -18,39 +20,79 @@ from shared_models.interfaces import CallFilter
 
 SLACK = 60.0
 """Seconds by which the time in an id and ``created_at`` may differ."""
+# What indexes of calls have before the id, the best one first.
+_INDEXED = (
+    (calls.c.fn_id, calls.c.status),
+    (calls.c.app_id, calls.c.path_hash),
+    (calls.c.fn_id,),
+    (calls.c.app_id,),
+    (calls.c.status,),
+    (),
+)
 
 
-def page_of(page: CallFilter) -> Select[Any]:
-    """The records of *page*, newest first."""
-    query = select(*RECORD).where(*owned(page.fn_id, page.app_id))
-    if page.path:
-        query = query.where(calls.c.path_hash == path_hash(page.path), calls.c.path == page.path)
-    if page.status:
-        query = query.where(calls.c.status == page.status)
-    query = query.where(*created(page.from_time, page.to_time, page.before))
-    return query.order_by(calls.c.id.desc()).limit(page.limit)
+def page_of(page: CallFilter, dialect: str) -> Select[Any]:
+    """The records of *page*, newest first; *dialect* is SQLAlchemy's name of it."""
+    found = records(
+        dialect,
+        fn_id=page.fn_id,
+        app_id=page.app_id,
+        path=page.path,
+        status=page.status,
+        between=(page.from_time, page.to_time),
+        before=page.before,
+        newest_first=True,
+    )
+    return found.limit(page.limit)
+
+
+def records(
+    dialect: str,
+    columns: Sequence[Column[Any]] = RECORD,
+    *,
+    fn_id: str = "",
+    app_id: str = "",
+    path: str = "",
+    status: str = "",
+    between: tuple[str, str] = ("", ""),
+    before: str = "",
+    newest_first: bool = False,
+) -> Select[Any]:
+    """The *columns* of records in the order of their ids, of those that have what is named.
+
+    *between*: times of wire text, exclusive. *before*: an id.
+    """
+    named = {"fn_id": fn_id, "app_id": app_id, "path_hash": path_hash(path), "status": status}
+    equal = {name: value for name, value in named.items() if value}
+    fixed = next(columns for columns in _INDEXED if all(column.name in equal for column in columns))
+    query = select(*columns)
+    if path:
+        query = query.where(calls.c.path == path)
+    rest = equal.keys() - {column.name for column in fixed}
+    query = query.where(*[calls.c[name] == equal[name] for name in sorted(rest)])
+    from_time, to_time = between
+    from_, below = "", [before] if before else []
+    if from_time:
+        query = query.where(calls.c.created_at > from_time)
+        from_ = ids.first_of(times.seconds_of(from_time) - SLACK)
+    if to_time:
+        query = query.where(calls.c.created_at < to_time)
+        below.append(ids.first_of(times.seconds_of(to_time) + SLACK))
+    return seek(
+        query,
+        dialect,
+        [(column, equal[column.name]) for column in fixed],
+        calls.c.id,
+        from_=from_,
+        below=min(below, default=""),
+        newest_first=newest_first,
+    )
 
 
 def owned(fn_id: str, app_id: str) -> list[ColumnElement[bool]]:
     """Of that function and app, where one is named."""
     named = [(calls.c.fn_id, fn_id), (calls.c.app_id, app_id)]
     return [column == value for column, value in named if value]
-
-
-def created(from_time: str, to_time: str, before: str = "") -> list[ColumnElement[bool]]:
-    """Created between two times (wire text, exclusive), and older than the id *before*, where given."""
-    conditions: list[ColumnElement[bool]] = []
-    # One bound for each side: SQLite seeks by one only.
-    below = [before] if before else []
-    if from_time:
-        conditions.append(calls.c.created_at > from_time)
-        conditions.append(calls.c.id >= ids.first_of(times.seconds_of(from_time) - SLACK))
-    if to_time:
-        conditions.append(calls.c.created_at < to_time)
-        below.append(ids.first_of(times.seconds_of(to_time) + SLACK))
-    if below:
-        conditions.append(calls.c.id < min(below))
-    return conditions
 
 
 def waiting(older_than: str, limit: int) -> Select[Any]:

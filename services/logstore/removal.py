@@ -9,34 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import calls, logs
-from services.logstore.listing import created, owned
+from services.logstore.listing import records
 from services.logstore.records import in_portions
 from shared_models import ids, times
 from shared_models.call import FINAL
 from shared_models.interfaces import Purge
 
-Conditions = Sequence[ColumnElement[bool]]
 _ENDED = sorted(status.value for status in FINAL)
 
 
 async def remove_calls(connection: AsyncConnection, purge: Purge, limit: int) -> int:
     """Ended calls of *purge*, at most *limit*; answers how many."""
-    which = [*owned(purge.fn_id, purge.app_id), *created(purge.from_time, purge.to_time)]
+    named: dict[str, Any] = {"fn_id": purge.fn_id, "app_id": purge.app_id}
+    named["between"] = (purge.from_time, purge.to_time)
     if purge.fn_id:
-        return await _remove_by_status(connection, which, limit)
+        return await _remove_by_status(connection, limit, **named)
     if purge.app_id:
         # An app's calls are not indexed by status, and few of them have not ended.
-        return await _remove(connection, [*which, calls.c.status.in_(_ENDED)], limit)
+        ended = records(connection.dialect.name, [calls.c.id], **named).where(calls.c.status.in_(_ENDED))
+        return await _remove(connection, ended, limit)
     return 0  # an order that names nobody
 
 
 async def expire_calls(connection: AsyncConnection, older_than: str, limit: int) -> int:
     """Ended calls whose ids are older than *older_than* (wire text), at most *limit*; answers how many."""
-    return await _remove_by_status(connection, [calls.c.id < _bound(older_than)], limit)
+    return await _remove_by_status(connection, limit, before=_bound(older_than))
 
 
 async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) -> int:
@@ -51,17 +52,18 @@ async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) 
     return len(found)
 
 
-async def _remove_by_status(connection: AsyncConnection, which: Conditions, limit: int) -> int:
-    """As ``_remove``, by the indexes that have a call's status before its id."""
+async def _remove_by_status(connection: AsyncConnection, limit: int, **named: Any) -> int:
+    """Removes ended records that have what is *named*, by the indexes with a call's status before its id."""
     removed = 0
     for status in _ENDED:
         if removed < limit:
-            removed += await _remove(connection, [calls.c.status == status, *which], limit - removed)
+            ended = records(connection.dialect.name, [calls.c.id], status=status, **named)
+            removed += await _remove(connection, ended, limit - removed)
     return removed
 
 
-async def _remove(connection: AsyncConnection, which: Conditions, limit: int) -> int:
-    found = await _taken(connection, select(calls.c.id).where(*which).order_by(calls.c.id), limit)
+async def _remove(connection: AsyncConnection, ended: Select[Any], limit: int) -> int:
+    found = await _taken(connection, ended, limit)
     await _delete(connection, logs.c.call_id, found)
     await _delete(connection, calls.c.id, found)
     return len(found)

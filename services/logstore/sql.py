@@ -172,7 +172,9 @@ class SQLLogStore(LogStore):
         return Call(**row)
 
     async def calls(self, page: CallFilter) -> list[Call]:
-        rows = await self._database.read(lambda connection: connection.execute(listing.page_of(page)))
+        rows = await self._database.read(
+            lambda connection: connection.execute(listing.page_of(page, connection.dialect.name))
+        )
         return [Call(**row) for row in rows.mappings()]
 
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:

@@ -1,0 +1,59 @@
+"""A page as a short range of one index, so that its cost depends neither on what is before it nor after.
+
+Left alone, the planners of PostgreSQL and MariaDB gamble: they read another index in the wanted order and
+filter, since a page's worth of rows ought to turn up soon. It does not when the rows are old or rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Select, Table, tuple_
+
+
+def seek(
+    query: Select[Any],
+    dialect: str,
+    fixed: Sequence[tuple[Column[Any], str]],
+    key: Column[Any],
+    *,
+    from_: str = "",
+    below: str = "",
+    newest_first: bool = False,
+) -> Select[Any]:
+    """*query* ordered by *key*, for rows that have the values *fixed* and a key in [*from_*, *below*).
+
+    There is an index on the columns of *fixed*, in their order, and *key* after them; without *fixed*,
+    *key* is the primary key. *dialect* is SQLAlchemy's name of it.
+    """
+    columns = [*(column for column, _ in fixed), key]
+    values = [value for _, value in fixed]
+    if dialect == "postgresql" and fixed:
+        # All columns are ordered by and bounded together, as rows: only this index has that order. A column
+        # that is equal to one value would drop out of it, and the primary key be good enough.
+        order = columns
+        start, end = ([*values, bound] if bound else values for bound in (from_, below))
+        upper = tuple_(*columns[: len(end)])
+        conditions = [
+            columns[0].between(values[0], values[0]),  # what the number of rows is estimated by
+            tuple_(*columns[: len(start)]) >= tuple_(*start),
+            upper < tuple_(*end) if below else upper <= tuple_(*end),
+        ]
+    else:
+        order = [key]
+        conditions = [column == value for column, value in fixed]
+        conditions += [key >= from_] if from_ else []
+        conditions += [key < below] if below else []
+    if dialect == "mysql":
+        query = query.with_hint(key.table, f"FORCE INDEX ({_index_on(columns)})")
+    return query.where(*conditions).order_by(*[column.desc() if newest_first else column for column in order])
+
+
+def _index_on(columns: Sequence[Column[Any]]) -> str:
+    """The name of the index that is on just these columns."""
+    table = columns[0].table
+    assert isinstance(table, Table)
+    if list(table.primary_key) == list(columns):
+        return "PRIMARY"
+    return next(str(index.name) for index in table.indexes if list(index.columns) == list(columns))
