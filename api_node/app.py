@@ -64,7 +64,7 @@ class Stores(Protocol):
 def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[web.RouteDef]:
     """Every path of an API node; those that every node has come with ``serving``."""
     endpoints = Endpoints(settings.public_lb_url)
-    apps, calls = Apps(stores.datastore), Calls(stores.logstore)
+    apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore)
     fns, triggers = Fns(stores.datastore, endpoints), Triggers(stores.datastore, endpoints)
     v1_apps, v1_routes = AppsV1(stores.datastore), RoutesV1(stores.datastore)
     v1_calls = CallsV1(stores.datastore, stores.logstore)
@@ -83,6 +83,7 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         web.put("/v2/fns/{fn_id}", fns.update),
         web.delete("/v2/fns/{fn_id}", fns.remove),
         get("/v2/fns/{fn_id}/calls", calls.list),
+        web.delete("/v2/fns/{fn_id}/calls", calls.remove),
         get("/v2/fns/{fn_id}/calls/{call_id}", calls.get),
         get("/v2/fns/{fn_id}/calls/{call_id}/log", calls.log),
         web.post("/v2/triggers", triggers.create),

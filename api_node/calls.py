@@ -15,21 +15,24 @@ from api_node.paging import cursor, page, per_page
 from shared_models import errors, times
 from shared_models.call import Call, Status
 from shared_models.ids import is_id, time_of
-from shared_models.interfaces import CallFilter, LogStore
+from shared_models.interfaces import CallFilter, Datastore, LogStore, Purge
 from shared_models.web import client_gone, json_response, stopping
 
 FRESH = 5.0
 """Seconds after it was made during which an unknown id may be that of a call on its way here."""
 PATIENCE = 2.0
 """Seconds that a request for such a call waits for its record."""
+_BATCHES, _BATCH = 10, 1000
+"""Calls that a request removes before it leaves the rest to the janitor."""
 _PAUSES = (0.02, 0.05, 0.1)
 
 
 class Calls:
     """Handlers of calls and logs."""
 
-    def __init__(self, store: LogStore) -> None:
+    def __init__(self, store: LogStore, datastore: Datastore) -> None:
         self._store = store
+        self._datastore = datastore
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         limit = per_page(request)
@@ -43,6 +46,20 @@ class Calls:
         )
         calls = await self._store.calls(asked)
         return json_response(page([call.record() for call in calls], limit, calls[-1].id if calls else ""))
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        """204 when all is gone; 202 when there is so much that the rest is removed behind the answer."""
+        purge = Purge(
+            fn_id=request.match_info["fn_id"],
+            from_time=_time(request, "from_time"),
+            # Without an end, calls that are still to come would be meant too.
+            to_time=_time(request, "to_time") or times.now(),
+        )
+        for _ in range(_BATCHES):
+            if not await self._store.remove_calls(purge, _BATCH):
+                return web.Response(status=204)
+        await self._datastore.insert_purge(purge)
+        return json_response({"message": "There are many calls: the rest of them is being removed"}, 202)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]

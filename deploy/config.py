@@ -16,6 +16,7 @@ _TITLES = {
     "log": "Its log",
     "http": "Its HTTP server",
     "stores": "Datastore, log store and message queue",
+    "retention": "How long calls are kept",
     "api": "The API",
     "client": "The way to the API node",
     "agent": "The agent: slots, resources, limits",
@@ -95,7 +96,7 @@ def shown(variable: Variable, value: Any) -> str:
     if value in ("", (), None):
         return "(not set)"
     if variable.secret:
-        return redact(str(value).partition("?")[0]) if variable.name.endswith("_URL") else "(hidden)"
+        return redact(str(value)).partition("?")[0] if variable.name.endswith("_URL") else "(hidden)"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):

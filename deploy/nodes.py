@@ -41,7 +41,7 @@ async def api(settings: APINode) -> AsyncIterator[int]:
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
-        await enter(running_janitor(stores))
+        await enter(running_janitor(stores, settings.retention))
         routes = [*api_routes(stores, DirectDataAccess(stores), settings.api), *api_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
@@ -94,7 +94,7 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
-        await enter(running_janitor(stores))
+        await enter(running_janitor(stores, settings.retention))
         data = DirectDataAccess(stores)
         driver = await enter(open_driver(settings.driver, name))
         # What was made a moment ago is found at once, as on Fn's full nodes: a look-up costs little here.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hybrid_client.client import ClientSettings
     from runner_node.drivers.settings import DriverSettings
     from runner_node.settings import AgentSettings
+    from services.retention import RetentionSettings
     from services.stores import StoreSettings
     from shared_models.web import HTTPSettings
 
@@ -89,6 +90,7 @@ class APINode:
     log: LogSettings
     http: HTTPSettings
     stores: StoreSettings
+    retention: RetentionSettings
     api: APISettings
 
 
@@ -112,6 +114,7 @@ class FullNode:
     log: LogSettings
     http: HTTPSettings
     stores: StoreSettings
+    retention: RetentionSettings
     api: APISettings
     agent: AgentSettings
     driver: DriverSettings
@@ -127,9 +130,10 @@ def groups(node_type: str) -> dict[str, type]:
     found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
     if node_type in ("full", "api"):
         from api_node.app import APISettings
+        from services.retention import RetentionSettings
         from services.stores import StoreSettings
 
-        found |= {"stores": StoreSettings, "api": APISettings}
+        found |= {"stores": StoreSettings, "retention": RetentionSettings, "api": APISettings}
     if node_type == "runner":
         from hybrid_client.client import ClientSettings
 

@@ -1,6 +1,7 @@
-"""Ends calls that nobody else would: their record waits for a message that is in no queue.
+"""Cleans up behind everybody: ends calls that nobody else would, and removes what is not to be kept.
 
-Either the node that recorded the call died before it could queue it, or the queue lost the call.
+A call that nobody else ends has a record that waits for a message that is in no queue: either the node
+that recorded the call died before it could queue it, or the queue lost the call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
+from services.retention import RetentionSettings, tidy
 from services.stores import Stores
 from shared_models import times
 from shared_models.call import Finished, Lease, LeasedCall, Status
@@ -22,6 +24,10 @@ from shared_models.interfaces import CallFilter
 
 log = logging.getLogger(__name__)
 
+LOCK = "janitor"
+EVERY = 30.0
+ROUND_TAKES = 120.0
+"""Seconds that a round may take before another node begins one too."""
 ENQUEUE_TAKES = 60.0
 """Seconds within which a node that lives has queued what it recorded."""
 NEVER_ACCEPTED = (
@@ -33,22 +39,33 @@ _IN_ONE_QUERY = 500
 
 
 @asynccontextmanager
-async def running_janitor(stores: Stores, every: float = 30.0) -> AsyncIterator[None]:
-    """Cleans up every *every* seconds while the block runs."""
-    janitor = asyncio.create_task(_clean_forever(stores, every), name="janitor")
+async def running_janitor(
+    stores: Stores, settings: RetentionSettings, every: float = EVERY
+) -> AsyncIterator[None]:
+    """Cleans up every *every* seconds while the block runs, unless another node has just done so."""
+    if settings.calls and settings.logs > settings.calls:
+        log.warning("FN_LOGS_RETENTION is longer than FN_CALLS_RETENTION: logs are removed with their calls")
+    holder = secrets.token_hex(8)
+    janitor = asyncio.create_task(_clean_forever(stores, settings, holder, every), name="janitor")
     try:
         yield
     finally:
         janitor.cancel()
         with suppress(asyncio.CancelledError):
             await janitor
+        # The next node goes on at once; if it is not told, it does so when the lock runs out.
+        with suppress(FnError):
+            await stores.datastore.hold(LOCK, holder, 0)
 
 
-async def _clean_forever(stores: Stores, every: float) -> None:
+async def _clean_forever(stores: Stores, settings: RetentionSettings, holder: str, every: float) -> None:
     while True:
         await asyncio.sleep(every)
         try:
-            await clean(stores)
+            # Long enough for a slow round; a node that died is replaced after it.
+            if await stores.datastore.hold(LOCK, holder, every + ROUND_TAKES):
+                await clean(stores)
+                await tidy(stores, settings)
         except FnError as exc:
             log.warning("cleaning up is put off: %s", exc)
         except Exception:

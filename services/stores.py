@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from services import urls
+from services import logstore, queue, urls
 from services.datastore import dialects
-from services.datastore.database import open_database
+from services.datastore.database import Database, open_database
 from services.datastore.sql import SQLDatastore
 from services.logstore import open_logstore
 from services.logstore.sql import SQLLogStore
-from services.queue import SCHEMES, open_queue
+from services.queue import open_queue
 from shared_models.env import env
 from shared_models.interfaces import Datastore, LogStore, MessageQueue
+
+_SHARED_QUEUE = ("postgres", "mysql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,22 +26,26 @@ class StoreSettings:
     datastore_url: str = env(
         "FN_DB_URL",
         "sqlite:///data/fn.db",
-        "Where apps, functions, triggers and routes are kept: sqlite:///PATH (//// for an absolute path)",
+        "Where apps, functions, triggers and routes are kept: sqlite:///PATH (//// for an absolute path), "
+        "postgres://USER:PASSWORD@HOST:PORT/DATABASE or mysql://USER:PASSWORD@HOST:PORT/DATABASE",
         parse=urls.one_of(dialects.SCHEMES),
         secret=True,
     )
     logstore_url: str = env(
         "FN_LOGSTORE_URL",
         "",
-        "Where records of calls and their logs are kept; empty: with the functions (FN_DB_URL)",
-        parse=urls.one_of(dialects.SCHEMES),
+        "Where records of calls and their logs are kept: as FN_DB_URL, or "
+        "s3://KEY:SECRET@HOST/REGION/BUCKET; empty: with the functions (FN_DB_URL); none: nowhere, "
+        "calls run and leave no record",
+        parse=logstore.known,
         secret=True,
     )
     queue_url: str = env(
         "FN_MQ_URL",
         "sqlite:///data/queue.db",
-        "Where async calls wait: sqlite:///PATH (durable), or memory:// (lost when the node ends)",
-        parse=urls.one_of(SCHEMES),
+        "Where async calls wait: sqlite:///PATH (durable), redis://HOST:PORT/NUMBER, "
+        "postgres:// or mysql:// as FN_DB_URL, or memory:// (lost when the node ends)",
+        parse=urls.one_of(queue.SCHEMES),
         secret=True,
     )
 
@@ -55,7 +61,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
-    """All three, ready to use; a log store with the datastore's URL shares its database.
+    """All three, ready to use; those with the datastore's URL share its database and its pool.
 
     Raises ValueError that names the variable of a URL that is none of ours, StoreUnavailable or
     QueueUnavailable with one clear line when one cannot be used.
@@ -63,10 +69,17 @@ async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         database = await enter(open_database(settings.datastore_url))
-        logstore: LogStore
+        kept: LogStore
         if settings.logstore_url in ("", settings.datastore_url):
-            logstore = SQLLogStore(database)
+            kept = SQLLogStore(database)
         else:
-            logstore = await enter(open_logstore(settings.logstore_url))
-        queue = await enter(open_queue(settings.queue_url))
-        yield Stores(SQLDatastore(database), logstore, queue)
+            kept = await enter(open_logstore(settings.logstore_url))
+        yield Stores(SQLDatastore(database), kept, await _queue(stack, settings, database))
+
+
+async def _queue(stack: AsyncExitStack, settings: StoreSettings, database: Database) -> MessageQueue:
+    if settings.queue_url == settings.datastore_url and database.backend.scheme in _SHARED_QUEUE:
+        from services.queue.sql import open_queue_on
+
+        return await stack.enter_async_context(open_queue_on(database))
+    return await stack.enter_async_context(open_queue(settings.queue_url))

@@ -137,9 +137,9 @@ def _file(scheme: str, rest: str) -> Address:
 
 
 def _service(scheme: str, rest: str, params: dict[str, str]) -> Address:
-    rest, _, query = rest.partition("?")
-    # A password may have what ends a host: the last @ before the parameters is the one that counts.
+    # A password may have what ends a host, or begins the parameters: the last @ is the one that counts.
     login, at, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
     user, _, password = login.partition(":") if at else ("", "", "")
     host, _, path = place.partition("/")
     if match := _GO_ADDRESS.fullmatch(host):

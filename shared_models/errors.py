@@ -386,6 +386,10 @@ class CallLogNotFound(NotFound):
     text = "Call log not found"
 
 
+class CallsNotKept(NotFound):
+    text = "Calls and their logs are not kept here: the log store is switched off (FN_LOGSTORE_URL=none)"
+
+
 class LogNotAcceptable(FnError):
     status = http.HTTPStatus.NOT_ACCEPTABLE
     text = "unable to respond within acceptable response content types"

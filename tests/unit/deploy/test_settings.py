@@ -57,9 +57,9 @@ def test_every_bad_variable_is_named_at_once() -> None:
 
 def test_urls_of_stores_that_there_are_not_are_bad_values_too() -> None:
     bad = {
-        "FN_DB_URL": "mysql://me:open@db/fn",
+        "FN_DB_URL": "oracle://me:open@db/fn",
         "FN_MQ_URL": "bolt:///q",
-        "FN_LOGSTORE_URL": "s3://me:open@s3/logs",
+        "FN_LOGSTORE_URL": "gcs://me:open@storage/logs",
     }
     with pytest.raises(InvalidSettings) as caught:
         read_all(bad, "api")

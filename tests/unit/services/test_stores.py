@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from services import janitor
+from services.retention import RetentionSettings
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models import env, times
 from shared_models.call import Call, Finished, Status
@@ -110,7 +111,7 @@ async def test_the_janitor_works_while_its_block_runs_and_outlives_a_store_that_
         raise QueueUnavailable
 
     monkeypatch.setattr(type(stores.logstore), "unqueued", down)
-    async with janitor.running_janitor(stores, every=0.001):
+    async with janitor.running_janitor(stores, RetentionSettings(), every=0.001):
         await asyncio.wait_for(looked.wait(), 5)
     ended = looks
     await asyncio.sleep(0.01)

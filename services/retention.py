@@ -1,0 +1,117 @@
+"""Removes calls and logs that are too old, and those that somebody has ordered to be removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge
+
+from services.stores import Stores
+from shared_models import times
+from shared_models.env import env
+from shared_models.interfaces import Purge
+from shared_models.telemetry import REGISTRY
+
+log = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Calls that are removed at once."""
+MOST = 50
+"""Batches of one kind in one round: the rest is for the next."""
+PAUSE = 0.05
+"""Seconds between two batches, so that others get through."""
+_UNTIL_LAST_CALL = 3600.0
+"""Seconds after which no call of a removed app or function is running any more."""
+_PURGES = 100
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+_removed = Counter(
+    "fn_removed", "Records of calls, or logs, that were removed", ("what", "reason"), registry=REGISTRY
+)
+_pending_purges = Gauge("fn_pending_purges", "Orders to remove calls, not yet carried out", registry=REGISTRY)
+
+
+def duration(text: str) -> float:
+    """Seconds of ``30d``, ``12h``, ``1h30m``, ``0``; raises ValueError for anything else."""
+    if text.strip() in ("", "0"):
+        return 0.0
+    parts = re.findall(r"(\d{1,6})([smhdw])", text.strip())
+    if "".join(f"{number}{unit}" for number, unit in parts) != text.strip():
+        raise ValueError("must be a duration such as 30d, 12h or 90m, or 0 to keep everything")
+    return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """For how long calls and logs are kept, in seconds; 0: for ever."""
+
+    calls: float = env(
+        "FN_CALLS_RETENTION",
+        0.0,
+        "age at which records of calls are removed with their logs, such as 30d or 12h; 0 keeps them",
+        parse=duration,
+        unit="s",
+    )
+    logs: float = env(
+        "FN_LOGS_RETENTION",
+        0.0,
+        "age at which logs of calls are removed, such as 7d; 0 keeps them as long as their calls",
+        parse=duration,
+        unit="s",
+    )
+
+
+async def tidy(
+    stores: Stores, settings: RetentionSettings, clock: Callable[[], float] = time.time, pause: float = PAUSE
+) -> None:
+    """One round of everything; raises the stores' errors. Twice at once does no harm."""
+    now = clock()
+    for purge in await _pending(stores):
+        await _carry_out(stores, purge, now, pause)
+    await _pending(stores)
+    logstore = stores.logstore
+    if settings.calls:
+        old = times.to_text(now - settings.calls)
+        removed, _ = await _in_batches(lambda: logstore.expire_calls(old, BATCH), pause)
+        _tell("calls", "retention", removed)
+    if settings.logs:
+        old = times.to_text(now - settings.logs)
+        removed, _ = await _in_batches(lambda: logstore.expire_logs(old, BATCH), pause)
+        _tell("logs", "retention", removed)
+
+
+async def _pending(stores: Stores) -> list[Purge]:
+    purges = await stores.datastore.purges(_PURGES)
+    _pending_purges.set(len(purges))
+    return purges
+
+
+async def _carry_out(stores: Stores, purge: Purge, now: float, pause: float) -> None:
+    removed, done = await _in_batches(lambda: stores.logstore.remove_calls(purge, BATCH), pause)
+    _tell("calls", "purge", removed)
+    ranged = bool(purge.from_time or purge.to_time)
+    if done and (ranged or now - times.seconds_of(purge.created_at) > _UNTIL_LAST_CALL):
+        await stores.datastore.remove_purge(purge.id)
+
+
+async def _in_batches(batch: Callable[[], Awaitable[int]], pause: float) -> tuple[int, bool]:
+    """How many were removed, and whether none is left."""
+    removed = 0
+    for _ in range(MOST):
+        some = await batch()
+        removed += some
+        if not some:
+            return removed, True
+        await asyncio.sleep(pause)
+    return removed, False
+
+
+def _tell(what: str, reason: str, removed: int) -> None:
+    if removed:
+        _removed.labels(what, reason).inc(removed)
+        log.info("%s removed: %d (%s)", what, removed, reason)
