@@ -39,6 +39,7 @@ class RedisLink:
         self._client = client
         self._patience = settings.patience
         self._base = settings.base
+        self._told = ""
 
     def key(self, name: str) -> str:
         """The full name of a key or channel."""
@@ -57,12 +58,14 @@ class RedisLink:
         try:
             answers = await self.ask(commands, repeatable=repeatable)
         except DRIVER_ERRORS as exc:
-            raise _logged(unavailable(exc)) from exc
+            raise self._tell(unavailable(exc)) from exc
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
         failed = {place: unavailable(one) for place, one in enumerate(answers) if isinstance(one, Exception)}
-        for error in {error.detail: error for error in failed.values()}.values():
-            _logged(error)
+        if not failed:
+            self._told = ""
+        for error in failed.values():
+            self._tell(error)
         return [failed.get(place, answer) for place, answer in enumerate(answers)]
 
     async def ask(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
@@ -74,6 +77,13 @@ class RedisLink:
                 if not repeatable or not is_dead_connection(exc):
                     raise
             return await self._with_scripts(commands)
+
+    def _tell(self, error: QueueUnavailable) -> QueueUnavailable:
+        # Once, not for each call of the many that arrive until the server is well again.
+        level = logging.DEBUG if error.detail == self._told else logging.ERROR
+        log.log(level, "the queue's Redis server failed: %s", error.detail)
+        self._told = error.detail
+        return error
 
     async def _with_scripts(self, commands: Sequence[Command]) -> list[Any]:
         answers = await self._send(commands)
@@ -94,11 +104,6 @@ class RedisLink:
                 pipeline.execute_command(*command)
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
             return answers
-
-
-def _logged(error: QueueUnavailable) -> QueueUnavailable:
-    log.error("the queue's Redis server failed: %s", error.detail)
-    return error
 
 
 @asynccontextmanager

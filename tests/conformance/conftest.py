@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +48,19 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What an opener may use: a *folder* of its own, the test's *clock*, servers once it asks for them."""
+    """What an opener may use: a *folder* of its own, the test's *clock*, servers once it asks for them.
+
+    *fresh* is a name that no other test has.
+    """
 
     request: pytest.FixtureRequest
     folder: Path
     clock: Clock
+    fresh: str = field(default_factory=lambda: f"t-{new_id().lower()}")
 
     def url(self, server: str) -> str:
         """The URL of the server that is the fixture *server*."""
         return str(self.request.getfixturevalue(server).url)
-
-    @property
-    def fresh(self) -> str:
-        """A name that no other test has."""
-        return f"t-{new_id().lower()}"
 
 
 Opener = Callable[[Here], AbstractAsyncContextManager[Any]]
@@ -268,6 +267,16 @@ async def logstore(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[
 async def queue(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[MessageQueue]:
     async with request.param(here) as opened:
         yield opened
+
+
+@pytest.fixture(params=[name for name in QUEUES if name != "memory"])
+async def two_nodes(
+    request: pytest.FixtureRequest, here: Here
+) -> AsyncIterator[tuple[MessageQueue, MessageQueue]]:
+    """Two queues on one backend, as two nodes have them; one in memory is its node's alone."""
+    opener = QUEUES[request.param]
+    async with opener(here) as one, opener(here) as other:
+        yield one, other
 
 
 @pytest.fixture(params=STORES.values(), ids=STORES.keys())

@@ -232,11 +232,16 @@ async def test_an_empty_queue_answers_when_the_wait_is_over(queue: MessageQueue)
 
 async def waiting(queue: MessageQueue, wait: float = 10) -> asyncio.Task[list[LeasedCall]]:
     """A reserve that has looked and found nothing."""
+    looked = asyncio.Event()
+    next_free = queue._next_free
+
+    async def after_the_look() -> float:
+        looked.set()
+        return await next_free()
+
+    queue._next_free = after_the_look
     task = asyncio.create_task(queue.reserve(1, wait, TTL))
-    bell = queue._bell
-    before = len(bell._waiting)
-    while len(bell._waiting) == before:
-        await asyncio.sleep(0.001)
+    await asyncio.wait_for(looked.wait(), 10)
     return task
 
 
@@ -286,6 +291,47 @@ async def test_a_cancelled_reserve_gives_back_what_it_was_about_to_get(queue: Me
             await queue.release([one.key for one in done])
     [leased] = await queue.reserve(1, 5, TTL)
     assert (leased.call.id, leased.lease.attempt) == (call.id, 1)
+
+
+# -- several nodes -----------------------------------------------------------------------------
+
+Nodes = tuple[MessageQueue, MessageQueue]
+
+
+async def test_a_push_on_one_node_wakes_a_reserve_on_another(two_nodes: Nodes) -> None:
+    one, other = two_nodes
+    waiter = await waiting(other, 60)
+    call = await push(one)
+    assert ids(await asyncio.wait_for(waiter, 10)) == [call.id]
+
+
+async def test_what_one_node_leases_the_other_knows(two_nodes: Nodes, clock) -> None:
+    one, other = two_nodes
+    first, second = await push(one), await push(other)
+    [leased] = await take(one, 1)
+    assert leased.call.id == first.id
+    assert ids(await take(other)) == [second.id]
+    assert await other.extend([leased.key], 2 * TTL) == []
+    clock.move(TTL + 1)
+    assert ids(await take(one)) == [second.id]
+    await other.release([leased.key])
+    assert ids(await take(one)) == [first.id]
+    await other.delete([LeaseKey(first.id, ""), LeaseKey(second.id, "")])
+    assert await one.holds([first.id, second.id]) == set()
+
+
+async def test_nodes_that_race_share_the_calls(two_nodes: Nodes) -> None:
+    pushed = await asyncio.gather(*[push(node) for node in two_nodes for _ in range(20)])
+    taken = await asyncio.gather(*[take(node, 3) for node in two_nodes for _ in range(10)])
+    flat = [call_id for leased in taken for call_id in ids(leased)]
+    flat += [call_id for node in two_nodes for call_id in ids(await take(node))]
+    assert sorted(flat) == sorted(call.id for call in pushed)
+
+
+async def test_racing_pushes_of_one_id_on_two_nodes_are_one_message(two_nodes: Nodes) -> None:
+    call = a_call()
+    assert sorted(await asyncio.gather(*[node.push(call) for node in two_nodes])) == [False, True]
+    assert ids(await take(two_nodes[0])) == [call.id]
 
 
 # -- at length ---------------------------------------------------------------------------------

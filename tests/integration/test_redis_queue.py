@@ -55,9 +55,7 @@ async def waiting(queue: MessageQueue, wait: float = 60) -> asyncio.Task[list[Le
 
     queue._next_free = after_the_look
     task = asyncio.create_task(queue.reserve(1, wait, TTL))
-    look = asyncio.create_task(looked.wait())
-    await asyncio.wait((task, look), return_when=asyncio.FIRST_COMPLETED)
-    look.cancel()
+    await asyncio.wait_for(looked.wait(), 10)
     return task
 
 
