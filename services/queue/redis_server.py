@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from services.queue.redis_link import Command, RedisLink
 
@@ -28,7 +29,7 @@ async def check(link: RedisLink) -> None:
     version = await _one(link, ("GET", key))
     if version is None:
         await _one(link, ("SET", key, VERSION, "NX"))
-        version = await _one(link, ("GET", key))
+        version = await _one(link, ("GET", key)) or b""
     if not version.isdigit() or int(version) > VERSION:
         raise ValueError(
             f"it has queue schema {version.decode(errors='replace'):.20}, and this version knows {VERSION}: "
@@ -39,12 +40,11 @@ async def check(link: RedisLink) -> None:
     await _warn(link)
 
 
-async def _one(link: RedisLink, command: Command) -> bytes:
+async def _one(link: RedisLink, command: Command) -> Any:
     [answer] = await link.ask([command])
     if isinstance(answer, Exception):
         raise answer
-    found: bytes = answer
-    return found
+    return answer
 
 
 async def _warn(link: RedisLink) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from services.queue import open_queue
+from services.queue import open_queue, redis_bell
 from shared_models.call import Call, LeasedCall
 from shared_models.errors import QueueUnavailable
 from shared_models.ids import new_id
@@ -285,6 +285,25 @@ async def test_a_server_that_hangs_is_unavailable_in_time_and_used_again(
         call = a_call()
         await queue.push(call)
         assert await queue.holds([call.id]) == {call.id}
+
+
+async def test_a_server_that_falls_silent_is_noticed_and_heard_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_bell, "QUIET", 0.05)
+    async with open_queue(server.url) as one, open_queue(server.url + QUICK) as other:
+        waiter = await waiting(other)
+        server.pause()
+        async with asyncio.timeout(10):
+            while "is lost, and tried again: it did not answer in time" not in caplog.text:
+                await asyncio.sleep(0.01)
+        server.resume()
+        call = a_call()
+        await one.push(call)
+        assert await got(waiter) == [call.id]
+        waiter, later = await waiting(other), a_call()
+        await one.push(later)
+        assert await got(waiter) == [later.id]
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(
