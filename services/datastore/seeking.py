@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Select, Table, tuple_
+from sqlalchemy import Column, Index, Select, Table, UniqueConstraint, tuple_
 
 
 def seek(
@@ -17,22 +17,22 @@ def seek(
     dialect: str,
     fixed: Sequence[tuple[Column[Any], str]],
     key: Column[Any],
-    *,
+    *more: Column[Any],
     from_: str = "",
     below: str = "",
     newest_first: bool = False,
 ) -> Select[Any]:
-    """*query* ordered by *key*, for rows that have the values *fixed* and a key in [*from_*, *below*).
+    """*query* ordered by *key* and *more*, of rows with the values *fixed* and a key in [*from_*, *below*).
 
-    There is an index on the columns of *fixed*, in their order, and *key* after them; without *fixed*,
-    *key* is the primary key. *dialect* is SQLAlchemy's name of it.
+    There is an index on the columns of *fixed* in their order, then *key* and *more*. *dialect* is
+    SQLAlchemy's name of it.
     """
-    columns = [*(column for column, _ in fixed), key]
+    columns = [*(column for column, _ in fixed), key, *more]
     values = [value for _, value in fixed]
     if dialect == "postgresql" and fixed:
         # All columns are ordered by and bounded together, as rows: only this index has that order. A column
         # that is equal to one value would drop out of it, and the primary key be good enough.
-        order = columns
+        order: list[Column[Any]] = columns
         start, end = ([*values, bound] if bound else values for bound in (from_, below))
         upper = tuple_(*columns[: len(end)])
         conditions = [
@@ -41,7 +41,7 @@ def seek(
             upper < tuple_(*end) if below else upper <= tuple_(*end),
         ]
     else:
-        order = [key]
+        order = [key, *more]
         conditions = [column == value for column, value in fixed]
         conditions += [key >= from_] if from_ else []
         conditions += [key < below] if below else []
@@ -56,4 +56,6 @@ def _index_on(columns: Sequence[Column[Any]]) -> str:
     assert isinstance(table, Table)
     if list(table.primary_key) == list(columns):
         return "PRIMARY"
-    return next(str(index.name) for index in table.indexes if list(index.columns) == list(columns))
+    found: list[Index | UniqueConstraint] = list(table.indexes)
+    found += [one for one in table.constraints if isinstance(one, UniqueConstraint)]
+    return next(str(one.name) for one in found if list(one.columns) == list(columns))

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, delete, insert, or_, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
+from services.datastore.seeking import seek
 from services.datastore.tables import apps, fns, locks, purges, routes, runners, triggers
 from shared_models import errors, times
 from shared_models.app import App
@@ -44,8 +45,11 @@ class SQLDatastore(Datastore):
     async def _read_one(self, query: Select[Any], type_: type[Resource], missing: type[FnError]) -> Resource:
         return await self._database.read(lambda connection: _one(connection, query, type_, missing))
 
-    async def _read_all(self, query: Select[Any], type_: type[Resource]) -> list[Resource]:
-        rows = await self._database.read(lambda connection: connection.execute(query))
+    async def _read_all(self, query: Callable[[str], Select[Any]], type_: type[Resource]) -> list[Resource]:
+        """What *query*, made for SQLAlchemy's name of a dialect, finds."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(query(connection.dialect.name))
+        )
         return [type_(**row) for row in rows.mappings()]
 
     # -- apps ----------------------------------------------------------------------------------
@@ -61,10 +65,12 @@ class SQLDatastore(Datastore):
         return await self._read_one(select(apps).where(apps.c.id == app_id), App, errors.AppNotFound)
 
     async def apps(self, page: AppFilter) -> list[App]:
-        query = select(apps).where(apps.c.name > page.after)
+        query = select(apps).where(apps.c.name > page.after).limit(page.limit)
         if page.name:
             query = query.where(apps.c.name == page.name)
-        return await self._read_all(query.order_by(apps.c.name).limit(page.limit), App)
+        return await self._read_all(
+            lambda dialect: seek(query, dialect, [], apps.c.name, from_=page.after), App
+        )
 
     async def insert_app(self, app: App) -> App:
         new = app.created(new_id(), self._now())
@@ -103,10 +109,13 @@ class SQLDatastore(Datastore):
         return await self._read_one(select(fns).where(fns.c.id == fn_id), Fn, errors.FnNotFound)
 
     async def fns(self, page: FnFilter) -> list[Fn]:
-        query = select(fns).where(fns.c.app_id == page.app_id, fns.c.name > page.after)
+        query = select(fns).where(fns.c.name > page.after).limit(page.limit)
         if page.name:
             query = query.where(fns.c.name == page.name)
-        return await self._read_all(query.order_by(fns.c.name).limit(page.limit), Fn)
+        of = [(fns.c.app_id, page.app_id)]
+        return await self._read_all(
+            lambda dialect: seek(query, dialect, of, fns.c.name, from_=page.after), Fn
+        )
 
     async def insert_fn(self, fn: Fn) -> Fn:
         new = fn.created(new_id(), self._now())
@@ -154,15 +163,19 @@ class SQLDatastore(Datastore):
 
     async def triggers(self, page: TriggerFilter) -> list[Trigger]:
         name, id_ = triggers.c.name, triggers.c.id
-        query = select(triggers).where(triggers.c.app_id == page.app_id)
-        if page.fn_id:
-            query = query.where(triggers.c.fn_id == page.fn_id)
+        query = select(triggers).where(triggers.c.app_id == page.app_id).limit(page.limit)
         if page.name:
             query = query.where(name == page.name)
+        last_name, last_id = page.after or ("", "")
         if page.after is not None:
-            last_name, last_id = page.after
-            query = query.where(or_(name > last_name, and_(name == last_name, id_ > last_id)))
-        return await self._read_all(query.order_by(name, id_).limit(page.limit), Trigger)
+            query = query.where(or_(name > last_name, id_ > last_id))
+        # Names are unique in a function, whose index has no id after them.
+        of, rest = (
+            ((triggers.c.fn_id, page.fn_id), ()) if page.fn_id else ((triggers.c.app_id, page.app_id), (id_,))
+        )
+        return await self._read_all(
+            lambda dialect: seek(query, dialect, [of], name, *rest, from_=last_name), Trigger
+        )
 
     async def insert_trigger(self, trigger: Trigger) -> Trigger:
         new = trigger.created(new_id(), self._now())
@@ -205,10 +218,13 @@ class SQLDatastore(Datastore):
         )
 
     async def routes(self, page: RouteFilter) -> list[Route]:
-        query = select(routes).where(routes.c.app_id == page.app_id, routes.c.path > page.after)
+        query = select(routes).where(routes.c.path > page.after).limit(page.limit)
         if page.image:
             query = query.where(routes.c.image == page.image)
-        return await self._read_all(query.order_by(routes.c.path).limit(page.limit), Route)
+        of = [(routes.c.app_id, page.app_id)]
+        return await self._read_all(
+            lambda dialect: seek(query, dialect, of, routes.c.path, from_=page.after), Route
+        )
 
     async def insert_route(self, route: Route) -> Route:
         new = route.created(self._now())
