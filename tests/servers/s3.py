@@ -22,7 +22,7 @@ class S3(Server):
 
     @property
     def url(self) -> str:
-        return self.url_of("fn")
+        return self.url_of("fn-calls")
 
     def url_of(self, bucket: str, **parameters: object) -> str:
         """The URL of one of its buckets."""

@@ -1,0 +1,241 @@
+"""Objects of one bucket: the few verbs that the log store needs, and no exception of the SDK leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError, ClientError
+
+from services.logstore.s3_settings import S3Settings
+from shared_models.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+DRIVER_ERRORS = (BotoCoreError, ClientError, OSError, asyncio.TimeoutError)
+"""All that the SDK raises for what we ask of it."""
+CHUNK = 2**16
+AT_ONCE = 32
+"""Requests of one operation that are under way together."""
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_DELETE_AT_ONCE = 1000
+_WORDS = {
+    "InvalidAccessKeyId": "the access key is unknown",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "AccessDenied": "access is denied",
+    "403": "access is denied",
+    "ExpiredToken": "the session token has expired",
+    "InvalidToken": "the session token is not valid",
+    "NoSuchBucket": "there is no such bucket, and it cannot be made",
+    "404": "there is no such bucket, and it cannot be made",
+    "RequestTimeTooSkewed": "the clock of this machine is off",
+    "SlowDown": "it asks to slow down",
+    "QuotaExceeded": "its quota is used up",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What an object has, and the tag of this version of it."""
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Keys and folders (common prefixes) in key order; *last* is where the next listing goes on."""
+
+    keys: list[str]
+    folders: list[str]
+    last: str
+
+
+class Objects:
+    """*conditional*: the server keeps the conditions of a put; else only this process does."""
+
+    def __init__(self, client: Any, settings: S3Settings) -> None:
+        self._client = client
+        self._bucket = settings.bucket
+        self._base = settings.base
+        self._where = settings.where
+        self.conditional = True
+
+    async def get(self, key: str) -> Object | None:
+        """None where there is none."""
+        with self._mapped():
+            try:
+                found = await self._client.get_object(Bucket=self._bucket, Key=self._base + key)
+            except ClientError as exc:
+                if code(exc) in _MISSING:
+                    return None
+                raise
+            async with found["Body"] as body:
+                return Object(await body.read(), found["ETag"])
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """The object in pieces; none where there is none."""
+        with self._mapped():
+            try:
+                found = await self._client.get_object(Bucket=self._bucket, Key=self._base + key)
+            except ClientError as exc:
+                if code(exc) in _MISSING:
+                    return
+                raise
+            async with found["Body"] as body:
+                async for piece in body.iter_chunks(CHUNK):
+                    yield piece
+
+    async def put(self, key: str, body: bytes, *, match: str = "", create: bool = False) -> str | None:
+        """The tag of the new version; None when there is one (*create*), or another than *match*."""
+        condition = {"IfNoneMatch": "*"} if create else {"IfMatch": match} if match else {}
+        if condition and not self.conditional:
+            there = await self.get(key)
+            if (there is not None) if create else (there is None or there.etag != match):
+                return None
+            condition = {}
+        with self._mapped():
+            try:
+                put = await self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._base + key,
+                    Body=body,
+                    ContentType="text/plain",
+                    **condition,
+                )
+            except ClientError as exc:
+                if condition and (code(exc) in _CONFLICT or (match and code(exc) in _MISSING)):
+                    return None
+                raise
+            return str(put["ETag"])
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Unknown ones are no error."""
+        every = [self._base + key for key in keys]
+        with self._mapped():
+            if len(every) == 1:
+                await self._client.delete_object(Bucket=self._bucket, Key=every[0])
+                return
+            for start in range(0, len(every), _DELETE_AT_ONCE):
+                named = [{"Key": key} for key in every[start : start + _DELETE_AT_ONCE]]
+                request = {"Objects": named, "Quiet": True}
+                done = await self._client.delete_objects(Bucket=self._bucket, Delete=request)
+                if failed := done.get("Errors"):
+                    raise StoreUnavailable(detail=f"deleting objects: {failed[0].get('Code', 'failed')}")
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 1000, folders: bool = False) -> Listed:
+        """At most *limit* of what begins with *prefix*, after the key *after*; *last* is "" at the end."""
+        more: dict[str, Any] = {"Delimiter": "/"} if folders else {}
+        if after:
+            more["StartAfter"] = self._base + after
+        with self._mapped():
+            found = await self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._base + prefix, MaxKeys=min(limit, 1000), **more
+            )
+        cut = len(self._base)
+        keys = [one["Key"][cut:] for one in found.get("Contents", ())]
+        below = [one["Prefix"][cut:] for one in found.get("CommonPrefixes", ())]
+        return Listed(keys, below, max([*keys, *below], default="") if found.get("IsTruncated") else "")
+
+    async def keys(self, prefix: str, *, after: str = "", limit: int = 1000) -> AsyncIterator[Sequence[str]]:
+        """All keys that begin with *prefix*, page by page."""
+        while True:
+            found = await self.list(prefix, after=after, limit=limit)
+            if found.keys:
+                yield found.keys
+            if not found.last:
+                return
+            after = found.last
+
+    async def prepare(self) -> None:
+        """Sees that the bucket can be used; raises StoreUnavailable with one clear line.
+
+        Rights to look at the bucket itself, or to make it, are not needed.
+        """
+        try:
+            try:
+                await self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as exc:
+                if code(exc) in (*_MISSING, "NoSuchBucket"):
+                    await self._make()
+            await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
+            self.conditional = await self._keeps_conditions()
+        except DRIVER_ERRORS as exc:
+            raise StoreUnavailable(f"Log store: {self._where}: {cause(exc)}") from exc
+        if not self.conditional:
+            log.warning(
+                "%s does not keep conditions of writes: of two API nodes that end one call at once, both may "
+                "be believed; use one API node, or a server that knows If-None-Match",
+                self._where,
+            )
+
+    async def _make(self) -> None:
+        try:
+            region = self._client.meta.region_name
+            where = {} if region == "us-east-1" else {"LocationConstraint": region}
+            more = {"CreateBucketConfiguration": where} if where else {}
+            await self._client.create_bucket(Bucket=self._bucket, **more)
+        except ClientError as exc:
+            # Another node was faster, or there is no right to: the listing tells whether it is there.
+            log.debug("the bucket cannot be made: %s", code(exc))
+
+    async def _keeps_conditions(self) -> bool:
+        probe = {"Bucket": self._bucket, "Key": f"{self._base}probe"}
+        await self._client.put_object(**probe, Body=b"")
+        try:
+            await self._client.put_object(**probe, Body=b"", IfNoneMatch="*")
+        except ClientError as exc:
+            if code(exc) in _CONFLICT:
+                return True
+            if code(exc) not in ("NotImplemented", "501", "InvalidArgument"):
+                raise
+        return False
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except DRIVER_ERRORS as exc:
+            log.error("the log store failed: %s: %s", self._where, cause(exc))
+            raise StoreUnavailable(detail=cause(exc)) from exc
+
+
+def code(exc: ClientError) -> str:
+    """The server's word for what went wrong."""
+    return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def cause(exc: BaseException) -> str:
+    """One line without anything secret."""
+    if isinstance(exc, ClientError):
+        return _WORDS.get(code(exc), f"it answers {code(exc) or 'an error'}")
+    name = type(exc).__name__
+    if "Credentials" in name:
+        return "no credentials: the URL has none, and neither has the environment of this node"
+    if isinstance(exc, TimeoutError) or "Timeout" in name:
+        return "it did not answer in time"
+    if "Connect" in name or isinstance(exc, OSError):
+        return f"it cannot be reached ({name})"
+    return name
+
+
+@asynccontextmanager
+async def open_objects(settings: S3Settings) -> AsyncIterator[Objects]:
+    """The bucket of *settings*, seen to be usable; raises StoreUnavailable with one clear line."""
+    try:
+        opening = get_session().create_client("s3", **settings.arguments())
+        client = await opening.__aenter__()
+    except (BotoCoreError, ValueError, OSError) as exc:
+        raise StoreUnavailable(f"Log store: {settings.where}: {cause(exc)}") from exc
+    try:
+        objects = Objects(client, settings)
+        await objects.prepare()
+        yield objects
+    finally:
+        await opening.__aexit__(None, None, None)

@@ -1,0 +1,132 @@
+"""Records of calls as objects: those that have ended, those in flight, and how one becomes the other.
+
+A call in flight has its record twice. The one in ``q/`` decides: it is changed on condition that nobody
+else has changed it meanwhile. The one in ``c/``, which listings find, is a copy that may be old until the
+call has ended. Ending goes log, ``q/``, ``c/``, and ``q/`` is deleted last: where there is none, ``c/`` is
+final, or the call was never recorded. Whoever meets a final ``q/`` copies it and deletes it, since its
+node may have died before it could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from services.logstore import s3_keys as keys
+from services.logstore.s3_objects import AT_ONCE, Objects
+from shared_models import wire
+from shared_models.call import Call, CallOnWire
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """A call in flight; ``token`` is that of the lease which may speak for it."""
+
+    call: Call
+    token: str = ""
+    recorded_at: str = ""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What ``results`` judges by."""
+        call = self.call
+        names = ("status", "error", "completed_at", "fn_id", "app_id", "attempt")
+        return {**{name: getattr(call, name) for name in names}, "token": self.token}
+
+
+_live = msgspec.json.Decoder(Live)
+_call = msgspec.json.Decoder(CallOnWire)
+
+
+class Records:
+    """Reads and changes records. Safe concurrently, from any node."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def live(self, call_id: str) -> tuple[Live | None, str]:
+        """The record in flight and the tag of this version of it; None when there is none."""
+        found = await self._objects.get(keys.live(call_id))
+        return (_live.decode(found.body), found.etag) if found else (None, "")
+
+    async def ended(self, app_id: str, call_id: str) -> Call | None:
+        """The final record of a call that is not in flight."""
+        found = await self._objects.get(keys.record(app_id, call_id))
+        call = _call.decode(found.body).call() if found else None
+        return call if call and call.final else None
+
+    async def find(self, app_id: str, call_id: str) -> Call | None:
+        """The record in whichever state; None when there is none."""
+        if call := await self.ended(app_id, call_id):
+            return call
+        live, _ = await self.live(call_id)
+        if live is not None:
+            return live.call if live.call.app_id == app_id else None
+        # It may have ended between the two looks.
+        return await self.ended(app_id, call_id)
+
+    async def create(self, live: Live) -> bool:
+        """Records a call in flight, with all by which it is found; False when there is one already."""
+        body = msgspec.json.encode(live)
+        if not await self._objects.put(keys.live(live.call.id), body, create=True):
+            # The first answer may have been lost, and the SDK have asked again.
+            found = await self._objects.get(keys.live(live.call.id))
+            if found is None or found.body != body:
+                return False
+        await self._write(live.call)
+        return True
+
+    async def change(self, live: Live, etag: str) -> bool:
+        """Changes a record in flight, unless it is another version than *etag* by now."""
+        body = msgspec.json.encode(live)
+        if await self._objects.put(keys.live(live.call.id), body, match=etag):
+            return True
+        found = await self._objects.get(keys.live(live.call.id))
+        return found is not None and found.body == body
+
+    async def settle(self, live: Live) -> None:
+        """Copies a final record to where it stays, and is no longer in flight."""
+        await self._write(live.call)
+        await self._objects.delete([keys.live(live.call.id)])
+
+    async def insert(self, call: Call) -> bool:
+        """Records a call that was never in flight; False when there is a record of it already."""
+        await each(keys.markers(call), lambda key: self._objects.put(key, b""))
+        body = wire.encode(call.wire())
+        if await self._objects.put(keys.record(call.app_id, call.id), body, create=True):
+            return True
+        found = await self._objects.get(keys.record(call.app_id, call.id))
+        return found is not None and found.body == body
+
+    async def forget(self, call: Call) -> None:
+        """Removes everything of a call; in flight first, and its record last, by which it is found again."""
+        key = keys.record(call.app_id, call.id)
+        await self._objects.delete([keys.live(call.id)])
+        await self._objects.delete([keys.log(call.app_id, call.id), *keys.markers(call)])
+        await self._objects.delete([key])
+
+    async def _write(self, call: Call) -> None:
+        await each(keys.markers(call), lambda key: self._objects.put(key, b""))
+        await self._objects.put(keys.record(call.app_id, call.id), wire.encode(call.wire()))
+
+
+async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
+    """The results of *work* on all *items*, in order; so many are under way together."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Item) -> Result:
+        async with gate:
+            return await work(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
