@@ -1,7 +1,6 @@
 """Records and logs that are removed: portions of ids, found by an index, then deleted by primary key.
 
-Rows that another node is about to remove, or has in hand otherwise, are passed over: the next portion
-has them if they are still there.
+Rows that somebody else has in hand are waited for, not passed over: none found must mean that none is left.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ async def _remove(connection: AsyncConnection, ended: Select[Any], limit: int) -
 
 async def _taken(connection: AsyncConnection, query: Select[Any], limit: int) -> Sequence[str]:
     """The first *limit* ids of *query*, whose rows are ours until the transaction ends."""
-    found = await connection.scalars(query.limit(limit).with_for_update(skip_locked=True))
+    found = await connection.scalars(query.limit(limit).with_for_update())
     return found.all()
 
 
