@@ -10,6 +10,7 @@ node may have died before it could.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -25,9 +26,13 @@ Result = TypeVar("Result")
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """A call in flight; ``token`` is that of the lease which may speak for it."""
+    """A call in flight; ``token`` is that of the lease which may speak for it.
+
+    ``nonce`` tells one's own write, whose answer was lost, from the same one of somebody else.
+    """
 
     call: Call
+    nonce: str = ""
     token: str = ""
     recorded_at: str = ""
 
@@ -72,7 +77,7 @@ class Records:
 
     async def create(self, live: Live) -> bool:
         """Records a call in flight, with all by which it is found; False when there is one already."""
-        body = msgspec.json.encode(live)
+        body = msgspec.json.encode(msgspec.structs.replace(live, nonce=secrets.token_hex(8)))
         if not await self._objects.put(keys.live(live.call.id), body, create=True):
             # The first answer may have been lost, and the SDK have asked again.
             found = await self._objects.get(keys.live(live.call.id))

@@ -23,6 +23,7 @@ from services.datastore.database import Database, open_database
 from services.datastore.sql import SQLDatastore
 from services.datastore.tables import metadata
 from services.listening import ListeningDatastore
+from services.logstore.s3 import open_s3_logstore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
 from services.stores import Stores
@@ -127,8 +128,6 @@ def server_logstore(server: str) -> Opener:
 
 @asynccontextmanager
 async def s3_logstore(here: Here) -> AsyncIterator[LogStore]:
-    from services.logstore.s3 import open_s3_logstore
-
     address = urls.parse(f"{here.url('s3')}?prefix={here.fresh}", "FN_LOGSTORE_URL", ("s3",))
     async with open_s3_logstore(address, here.clock) as store:
         yield store
@@ -261,6 +260,12 @@ async def datastore(request: pytest.FixtureRequest, here: Here) -> AsyncIterator
 async def logstore(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[LogStore]:
     async with request.param(here) as opened:
         yield opened
+
+
+@pytest.fixture
+def many(request: pytest.FixtureRequest) -> int:
+    """More calls than fit into one statement; fewer on S3, where a call is several requests."""
+    return 150 if "s3" in request.node.name else 1500
 
 
 @pytest.fixture(params=QUEUES.values(), ids=QUEUES.keys())

@@ -94,7 +94,7 @@ async def test_look_ups_raise_what_the_datastore_raises(data: DataAccess, fn: Fn
 
 async def test_an_accepted_call_is_recorded_and_queued(data: DataAccess, stores: Stores, fn: Fn) -> None:
     call = await accepted(data, fn, payload=b"\xff\x00", headers={"X": ["1"]}, status="", config={"K": "v"})
-    record = await stores.logstore.call(call.id)
+    record = await stores.logstore.call(call.id, app_id=call.app_id)
     assert (record.status, record.attempt, record.fn_id) == ("queued", 0, fn.id)
     leased = await taken(data)
     assert (leased.call.id, leased.call.payload, leased.call.headers, leased.call.config) == (
@@ -113,7 +113,7 @@ async def test_a_repeated_enqueue_is_one_call(data: DataAccess, stores: Stores, 
     await data.finish([ended(leased)])
     await data.enqueue(call)
     assert await data.dequeue(NODE, 10, 0) == []
-    assert (await stores.logstore.call(call.id)).status == "success"
+    assert (await stores.logstore.call(call.id, app_id=call.app_id)).status == "success"
 
 
 async def test_an_id_of_another_call_is_refused(data: DataAccess, stores: Stores, fn: Fn) -> None:
@@ -136,7 +136,7 @@ async def test_a_call_is_checked_before_anything_is_stored(data: DataAccess, sto
             assert "evil:1" in raised.value.message
             assert fn.image in raised.value.message
         with pytest.raises(errors.CallNotFound):
-            await stores.logstore.call(call.id)
+            await stores.logstore.call(call.id, app_id=call.app_id)
     assert await data.dequeue(NODE, 10, 0) == []
 
 
@@ -153,7 +153,7 @@ async def test_a_call_whose_push_fails_is_not_accepted(
         with pytest.raises(trouble):
             await data.enqueue(call)
     with pytest.raises(errors.CallNotFound):
-        await stores.logstore.call(call.id)
+        await stores.logstore.call(call.id, app_id=call.app_id)
     await data.enqueue(call)
     assert (await taken(data)).call.id == call.id
 
@@ -181,7 +181,7 @@ async def test_a_call_of_an_unmodified_fn_runner_needs_only_its_app(
         await data.start(bare)
     assert await data.finish([ended(bare)]) == []
     assert await stores.queue.holds([leased.call.id]) == set()
-    assert (await stores.logstore.call(leased.call.id)).status == "success"
+    assert (await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)).status == "success"
 
 
 async def test_an_unmodified_fn_runner_has_its_calls_timeout_to_finish(
@@ -207,7 +207,7 @@ async def test_a_dequeued_call_is_the_nodes(data: DataAccess, stores: Stores, fn
     assert (leased.lease.attempt, leased.call.attempt) == (1, 1)
     assert leased.lease.token
     assert leased.lease.ttl > 0
-    record = await stores.logstore.call(call.id)
+    record = await stores.logstore.call(call.id, app_id=call.app_id)
     assert (record.status, record.node, record.attempt) == ("queued", NODE, 1)
 
 
@@ -236,7 +236,7 @@ async def test_a_lost_lease_comes_back_with_the_next_attempt(
     clock.move(31)
     [second] = await data.dequeue("node-b", 1, 0)
     assert (second.lease.attempt, second.call.id) == (2, first.call.id)
-    record = await stores.logstore.call(first.call.id)
+    record = await stores.logstore.call(first.call.id, app_id=first.call.app_id)
     assert (record.status, record.node, record.attempt) == ("queued", "node-b", 2)
 
 
@@ -251,7 +251,7 @@ async def test_a_call_is_given_up_after_its_last_attempt_without_a_result(
         other = await accepted(data, fn)
         leased = await taken(data)
         assert leased.call.id == other.id, "it does not stand in the way of others"
-        record = await stores.logstore.call(call.id)
+        record = await stores.logstore.call(call.id, app_id=call.app_id)
         assert record.status == "error"
         assert f"gave up after {attempts} attempts" in record.error
         assert record.completed_at == times.to_text(clock())
@@ -271,7 +271,7 @@ async def test_a_call_that_waited_too_long_is_given_up(
     clock.move(6 * 3600)
     assert await data.dequeue(NODE, 5, 0) == []
     for call in (short, normal):
-        record = await stores.logstore.call(call.id)
+        record = await stores.logstore.call(call.id, app_id=call.app_id)
         assert (record.status, "in the queue" in record.error) == ("error", True)
 
 
@@ -286,7 +286,7 @@ async def test_a_message_that_outlived_its_call_is_dropped(
     clock.move(31)
     assert await data.dequeue(NODE, 1, 0) == []
     assert await stores.queue.holds([leased.call.id]) == set()
-    assert (await stores.logstore.call(leased.call.id)).status == "success"
+    assert (await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)).status == "success"
 
 
 async def test_a_lease_that_nobody_claimed_comes_back(
@@ -324,7 +324,7 @@ async def test_a_start_may_be_repeated_and_renews_the_lease(
     clock.move(29)
     for _ in range(2):
         await data.start(leased)
-    assert (await stores.logstore.call(leased.call.id)).status == "running"
+    assert (await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)).status == "running"
     clock.move(29)
     assert await data.dequeue(NODE, 1, 0) == []
 
@@ -345,7 +345,7 @@ async def test_a_late_runner_can_neither_start_nor_extend_nor_finish(
     assert await data.finish([ended(late, "error", error="late")]) == [late.call.id]
     assert await data.finish([ended(holder)]) == []
     assert await data.finish([ended(late, "error", error="late")]) == [late.call.id]
-    assert (await stores.logstore.call(late.call.id)).status == "success"
+    assert (await stores.logstore.call(late.call.id, app_id=late.call.app_id)).status == "success"
 
 
 async def test_a_renewed_lease_keeps_the_call(data: DataAccess, fn: Fn, clock) -> None:
@@ -372,7 +372,7 @@ async def test_a_released_call_goes_to_the_next_runner_at_once_uncounted(
     leased = await taken(data)
     for _ in range(2):
         await data.release([leased.key])
-    record = await stores.logstore.call(leased.call.id)
+    record = await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)
     assert (record.status, record.attempt, record.node) == ("queued", 0, "")
     again = await taken(data)
     assert again.lease.attempt == 1
@@ -403,8 +403,13 @@ async def test_a_finished_call_leaves_the_queue_and_keeps_its_log(
     for _ in range(2):
         assert await data.finish([ended(leased, log=b"\xff log")]) == []
     assert await stores.queue.holds([leased.call.id]) == set()
-    assert (await stores.logstore.call(leased.call.id)).status == "success"
-    assert b"".join([piece async for piece in await stores.logstore.log(leased.call.id)]) == b"\xff log"
+    assert (await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)).status == "success"
+    assert (
+        b"".join(
+            [piece async for piece in await stores.logstore.log(leased.call.id, app_id=leased.call.app_id)]
+        )
+        == b"\xff log"
+    )
     with pytest.raises(errors.LeaseLost):
         await data.start(leased)
 
@@ -418,7 +423,7 @@ async def test_a_batch_may_mix_sync_and_async_results(data: DataAccess, stores: 
     await data.start(one)
     assert await data.finish([sync, ended(one), forged]) == [two.call.id]
     assert await data.finish([]) == []
-    assert (await stores.logstore.call(sync.call.id)).status == "success"
+    assert (await stores.logstore.call(sync.call.id, app_id=sync.call.app_id)).status == "success"
     assert await stores.queue.holds([one.call.id, two.call.id]) == {two.call.id}
     await data.start(two)
 
@@ -443,7 +448,7 @@ async def test_a_function_that_fails_is_run_again_only_if_it_asks_for_it(
             assert leased.lease.attempt == attempt
             await data.start(leased)
             assert await data.finish([ended(leased, status, error="e")]) == []
-            record = await stores.logstore.call(call.id)
+            record = await stores.logstore.call(call.id, app_id=call.app_id)
             assert record.status == (status if attempt == runs else "queued")
         assert await data.dequeue(NODE, 1, 0) == []
 
@@ -462,7 +467,7 @@ async def test_results_are_kept_while_the_queue_is_away(
         assert await data.finish([ended(leased)]) == []
     clock.move(31)
     assert await data.dequeue(NODE, 1, 0) == []
-    assert (await stores.logstore.call(leased.call.id)).status == "success"
+    assert (await stores.logstore.call(leased.call.id, app_id=leased.call.app_id)).status == "success"
 
 
 # -- heartbeat ---------------------------------------------------------------------------------
