@@ -48,14 +48,17 @@ class CallsV1:
         body = {
             "message": "Successfully listed calls",
             "next_cursor": calls[-1].id if len(calls) >= limit else "",
-            "calls": [_record(call) for call in calls],
+            "calls": [self._shown(call) for call in calls],
         }
         return json_response(body)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]
         call = await call_of(request, self._store, call_id, app_id=app_id)
-        return json_response({"message": "Successfully loaded call", "call": _record(call)})
+        return json_response({"message": "Successfully loaded call", "call": self._shown(call)})
+
+    def _shown(self, call: Call) -> dict[str, Any]:
+        return call.whole() if self._store.whole else _record(call)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]

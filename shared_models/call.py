@@ -167,6 +167,16 @@ class Call(_Call, frozen=True, kw_only=True):
             body[name] = getattr(self, name)
         return body
 
+    def whole(self) -> dict[str, Any]:
+        """The JSON object that Fn keeps in an object store, and v1 then shows: all of the call.
+
+        One that was never prepared to be run has no priority.
+        """
+        body = self.wire()
+        if not self.method and not self.priority:
+            del body["priority"]
+        return body
+
 
 class CallOnWire(_Call, frozen=True, kw_only=True):
     """A call as it arrives in JSON; ``call()`` checks it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -232,8 +233,11 @@ class LogStore(ABC):
     """Records of calls, and their logs. Guards the life of a call: a final state never changes.
 
     A record's *token* is that of the lease that may speak for the call; it never leaves the store.
+    ``whole`` tells that a record is all of the call, as it was handed in, and not only what became of it.
     Source: api/models/logs.go and calls.go (Fn 0.3.484), extended by states and fencing.
     """
+
+    whole: ClassVar[bool] = False
 
     @abstractmethod
     async def insert_call(self, call: Call) -> bool:

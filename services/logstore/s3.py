@@ -43,6 +43,8 @@ async def open_s3_logstore(
 class S3LogStore(LogStore):
     """Calls of one batch are worked on at the same time."""
 
+    whole = True
+
     def __init__(self, objects: Objects, clock: Callable[[], float]) -> None:
         self._objects = objects
         self._records = Records(objects)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +26,9 @@ AT_ONCE = 32
 """Requests of one operation that are under way together."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_UNKNOWN = frozenset(
+    {"NotImplemented", "501", "405", "MethodNotAllowed", "InvalidArgument", "MissingContentMD5"}
+)
 _DELETE_AT_ONCE = 1000
 _WORDS = {
     "InvalidAccessKeyId": "the access key is unknown",
@@ -58,7 +63,10 @@ class Listed:
 
 
 class Objects:
-    """*conditional*: the server keeps the conditions of a put; else only this process does."""
+    """Verbs that every server has: some that call themselves compatible know no newer ones.
+
+    *conditional*: the server keeps the conditions of a put; else only this process does.
+    """
 
     def __init__(self, client: Any, settings: S3Settings) -> None:
         self._client = client
@@ -66,6 +74,8 @@ class Objects:
         self._base = settings.base
         self._where = settings.where
         self.conditional = True
+        self._deletes_many = True
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, key: str) -> Object | None:
         """None where there is none."""
@@ -77,7 +87,9 @@ class Objects:
                     return None
                 raise
             async with found["Body"] as body:
-                return Object(await body.read(), found["ETag"])
+                content = await body.read()
+        tag = found["ETag"] if self.conditional else hashlib.blake2b(content, digest_size=16).hexdigest()
+        return Object(content, tag)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """The object in pieces; none where there is none."""
@@ -92,50 +104,59 @@ class Objects:
                 async for piece in body.iter_chunks(CHUNK):
                     yield piece
 
-    async def put(self, key: str, body: bytes, *, match: str = "", create: bool = False) -> str | None:
-        """The tag of the new version; None when there is one (*create*), or another than *match*."""
+    async def put(self, key: str, body: bytes, *, match: str = "", create: bool = False) -> bool:
+        """False when there is one (*create*), or another version than *match*."""
         condition = {"IfNoneMatch": "*"} if create else {"IfMatch": match} if match else {}
-        if condition and not self.conditional:
+        if self.conditional or not condition:
+            return await self._put(key, body, condition)
+        async with self._locks.setdefault(key, asyncio.Lock()):
             there = await self.get(key)
-            if (there is not None) if create else (there is None or there.etag != match):
-                return None
-            condition = {}
+            if there is not None if create else there is None or there.etag != match:
+                return False
+            return await self._put(key, body, {})
+
+    async def _put(self, key: str, body: bytes, condition: dict[str, str]) -> bool:
+        named = {"Bucket": self._bucket, "Key": self._base + key}
         with self._mapped():
             try:
-                put = await self._client.put_object(
-                    Bucket=self._bucket,
-                    Key=self._base + key,
-                    Body=body,
-                    ContentType="text/plain",
-                    **condition,
-                )
+                await self._client.put_object(**named, Body=body, ContentType="text/plain", **condition)
             except ClientError as exc:
-                if condition and (code(exc) in _CONFLICT or (match and code(exc) in _MISSING)):
-                    return None
+                if condition and code(exc) in _CONFLICT | _MISSING:
+                    return False
                 raise
-            return str(put["ETag"])
+        return True
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Unknown ones are no error."""
         every = [self._base + key for key in keys]
         with self._mapped():
-            if len(every) == 1:
-                await self._client.delete_object(Bucket=self._bucket, Key=every[0])
-                return
             for start in range(0, len(every), _DELETE_AT_ONCE):
-                named = [{"Key": key} for key in every[start : start + _DELETE_AT_ONCE]]
-                request = {"Objects": named, "Quiet": True}
-                done = await self._client.delete_objects(Bucket=self._bucket, Delete=request)
-                if failed := done.get("Errors"):
-                    raise StoreUnavailable(detail=f"deleting objects: {failed[0].get('Code', 'failed')}")
+                some = every[start : start + _DELETE_AT_ONCE]
+                if len(some) == 1 or not (self._deletes_many and await self._delete_many(some)):
+                    for key in some:
+                        await self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    async def _delete_many(self, keys: Sequence[str]) -> bool:
+        """False when the server cannot."""
+        request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        try:
+            done = await self._client.delete_objects(Bucket=self._bucket, Delete=request)
+        except ClientError as exc:
+            if code(exc) in _UNKNOWN:
+                self._deletes_many = False
+                return False
+            raise
+        if failed := done.get("Errors"):
+            raise StoreUnavailable(detail=f"deleting objects: {failed[0].get('Code', 'failed')}")
+        return True
 
     async def list(self, prefix: str, *, after: str = "", limit: int = 1000, folders: bool = False) -> Listed:
         """At most *limit* of what begins with *prefix*, after the key *after*; *last* is "" at the end."""
         more: dict[str, Any] = {"Delimiter": "/"} if folders else {}
         if after:
-            more["StartAfter"] = self._base + after
+            more["Marker"] = self._base + after
         with self._mapped():
-            found = await self._client.list_objects_v2(
+            found = await self._client.list_objects(
                 Bucket=self._bucket, Prefix=self._base + prefix, MaxKeys=min(limit, 1000), **more
             )
         cut = len(self._base)
@@ -164,7 +185,7 @@ class Objects:
             except ClientError as exc:
                 if code(exc) in (*_MISSING, "NoSuchBucket"):
                     await self._make()
-            await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
+            await self._client.list_objects(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
             self.conditional = await self._keeps_conditions()
         except DRIVER_ERRORS as exc:
             raise StoreUnavailable(f"Log store: {self._where}: {cause(exc)}") from exc
@@ -193,8 +214,11 @@ class Objects:
         except ClientError as exc:
             if code(exc) in _CONFLICT:
                 return True
-            if code(exc) not in ("NotImplemented", "501", "InvalidArgument"):
+            if code(exc) not in _UNKNOWN:
                 raise
+        finally:
+            with suppress(ClientError):
+                await self._client.delete_object(**probe)
         return False
 
     @contextmanager

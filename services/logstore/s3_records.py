@@ -102,7 +102,7 @@ class Records:
     async def insert(self, call: Call) -> bool:
         """Records a call that was never in flight; False when there is a record of it already."""
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))
-        body = wire.encode(call.wire())
+        body = wire.encode(call.whole())
         if await self._objects.put(keys.record(call.app_id, call.id), body, create=True):
             return True
         found = await self._objects.get(keys.record(call.app_id, call.id))
@@ -117,7 +117,7 @@ class Records:
 
     async def _write(self, call: Call) -> None:
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))
-        await self._objects.put(keys.record(call.app_id, call.id), wire.encode(call.wire()))
+        await self._objects.put(keys.record(call.app_id, call.id), wire.encode(call.whole()))
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
