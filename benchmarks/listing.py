@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from tests.servers.server import running
 PAGE = 30
 DEEP = 10_000
 """The page that is asked for, besides the first; where there are not so many, the one in the middle."""
-ASKED = 200
+ASKED = 500
 """Times that a page is asked for."""
 ONE = "one call"
 """A record by its key, which costs the same at any size: where this one changes, the machine did."""
@@ -95,10 +95,12 @@ async def measured(name: str, url: str, sizes: Sequence[int]) -> list[dict[str, 
             await fill(database, have, size)
             have = size
             store = SQLLogStore(database)
-            by_key = partial(store.call, a_call(size // 2).id, fn_id="fn0")
-            found.setdefault(ONE, {})[size] = await cost(by_key)
-            for page, asked in pages(size).items():
-                found.setdefault(page, {})[size] = await cost(partial(store.calls, asked))
+            asked: dict[str, Callable[[], Awaitable[object]]] = {
+                ONE: partial(store.call, a_call(size // 2).id, fn_id="fn0"),
+                **{page: partial(store.calls, filter_) for page, filter_ in pages(size).items()},
+            }
+            for page, milliseconds in (await costs_of(asked)).items():
+                found.setdefault(page, {})[size] = milliseconds
         await emptied(database)
     return [{"database": name, "page": page, "milliseconds": costs} for page, costs in found.items()]
 
@@ -118,15 +120,17 @@ def pages(size: int) -> dict[str, CallFilter]:
     }
 
 
-async def cost(ask: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds that it takes: a tenth of the times it took less, so that noise counts little."""
-    taken = []
+async def costs_of(asked: Mapping[str, Callable[[], Awaitable[object]]]) -> dict[str, float]:
+    """Milliseconds that each takes: a tenth of the times it took less, so that noise counts little."""
+    taken: dict[str, list[float]] = {name: [] for name in asked}
+    # In turns: what slows the machine down for a while slows all of them.
     for _ in range(ASKED):
-        start = time.perf_counter()
-        found = await ask()
-        taken.append((time.perf_counter() - start) * 1000)
-        assert found
-    return round(statistics.quantiles(taken, n=10)[0], 3)
+        for name, ask in asked.items():
+            start = time.perf_counter()
+            found = await ask()
+            taken[name].append((time.perf_counter() - start) * 1000)
+            assert found
+    return {name: round(statistics.quantiles(times_, n=10)[0], 3) for name, times_ in taken.items()}
 
 
 def a_call(number: int) -> Call:
