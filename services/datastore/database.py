@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from sqlalchemy import exc as sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
-from services.datastore import dialects, migrate
+from services.datastore import dialects, failures, migrate
 from services.datastore.dialects import Backend
+from services.datastore.failures import Meaning
 from shared_models.errors import Invalid, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 5
+_PAUSE = 0.02
+_READ_AGAIN = (Meaning.LOST, Meaning.AGAIN)
 
 
 class Database:
@@ -40,32 +43,53 @@ class Database:
         return self._backend
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Runs *work*, whose statements only read, each of them a transaction of its own."""
+        """Runs *work*, whose statements only read, each of them a transaction of its own.
+
+        It runs once more when its connection turns out to be dead.
+        """
 
         async def reading() -> T:
             async with self._engine.connect() as raw:
                 connection = await raw.execution_options(**self._backend.reading)
                 return await work(connection)
 
-        return await self._to_the_end(reading())
+        async def persistent() -> T:
+            try:
+                return await reading()
+            except Exception as exc:
+                if not failures.known(exc) or failures.meaning(exc) not in _READ_AGAIN:
+                    raise
+            return await reading()
+
+        return await self._to_the_end(persistent())
 
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work* in one transaction and commits; its exceptions roll back and pass.
 
         A broken constraint means that somebody was faster: *work* runs again, and its own checks,
-        which see the winner now, name what is taken.
+        which see the winner now, name what is taken. It also runs again after a deadlock, and when the
+        connection broke before the commit. A commit without an answer may have happened: that is
+        StoreUnavailable, and whoever asked repeats what may be repeated.
         """
 
         async def writing() -> T:
             for left in reversed(range(_TRIES)):
+                committing = False
                 try:
                     async with self._turn(), self._engine.connect() as raw:
                         connection = await raw.execution_options(**self._backend.writing)
                         async with connection.begin():
-                            return await work(connection)
-                except sql.IntegrityError:
-                    if not left:
+                            result = await work(connection)
+                            committing = True
+                        return result
+                except Exception as exc:
+                    means = failures.meaning(exc) if failures.known(exc) else None
+                    lost = means is Meaning.LOST and not committing
+                    if not left or not (lost or means in (Meaning.AGAIN, Meaning.TAKEN)):
                         raise
+                if means is not Meaning.TAKEN:
+                    # Those that got in each other's way must not meet again.
+                    await asyncio.sleep(random.uniform(0, _PAUSE * (_TRIES - left)))
             raise AssertionError("unreachable")
 
         return await self._to_the_end(writing())
@@ -89,11 +113,16 @@ class Database:
         if self._closed:
             work.close()
             raise StoreUnavailable("The database is closed: the node is stopping")
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._in_time(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         with _mapped():
             return await asyncio.shield(task)
+
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        # A statement of SQLite ends by itself (``busy_timeout``).
+        async with asyncio.timeout(None if self._backend.turns else self._backend.timeout):
+            return await work
 
 
 @asynccontextmanager
@@ -104,9 +133,15 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     clear line when the database cannot be used or has a newer schema than this version knows.
     """
     address = urls.parse(url, variable, dialects.SCHEMES)
-    database = Database(await dialects.open_backend(address, variable))
+    backend = await dialects.open_backend(address, variable)
+    database = Database(backend)
     try:
-        await database.transact(lambda connection: connection.run_sync(migrate.upgrade))
+        try:
+            await migrate.prepare(backend)
+        except Exception as exc:
+            if not failures.known(exc):
+                raise
+            raise StoreUnavailable(failures.explain(exc, address, backend.port, variable)) from exc
         yield database
     finally:
         await database.close()
@@ -116,8 +151,12 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
 def _mapped() -> Iterator[None]:
     try:
         yield
-    except (sql.DBAPIError, sql.TimeoutError) as exc:
-        log.error("the database failed: %s", getattr(exc, "orig", None) or exc)
-        raise StoreUnavailable(detail=type(exc).__name__) from exc
     except (UnicodeEncodeError, OverflowError) as exc:
         raise Invalid(f"A value cannot be stored: {exc}") from exc
+    except Exception as exc:
+        if not failures.known(exc):
+            raise
+        if failures.meaning(exc) is Meaning.INVALID:
+            raise Invalid(f"A value cannot be stored: {failures.words(exc)}") from exc
+        log.error("the database failed: %s", failures.words(exc))
+        raise StoreUnavailable(detail=type(exc).__name__) from exc

@@ -17,7 +17,7 @@ from sqlalchemy import URL, LargeBinary, String, Text, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from sqlalchemy.types import TypeEngine
 
 from services import sqlite_file, urls
@@ -46,7 +46,8 @@ class Backend:
     connection that only reads, each statement a transaction of its own, and of one that writes.
     *timeout*: seconds after which a statement is given up. *time*: a query of the server's own unix
     seconds; empty where the database is in this process. *connect*: opens a connection of the driver's
-    own, outside the pool, on a database that can notify.
+    own, outside the pool, on a database that can notify. *port*: of the server. *patient*: an engine for
+    migrations, whose statements may take as long as they take.
     """
 
     scheme: str
@@ -57,6 +58,8 @@ class Backend:
     timeout: float = 30.0
     time: str = ""
     connect: Callable[[], Awaitable[Any]] | None = None
+    port: int = 0
+    patient: Callable[[], AsyncEngine] | None = None
 
 
 # -- types ---------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ async def _sqlite(path: str) -> Backend:
 
 def _postgres(address: urls.Address, variable: str) -> Backend:
     server = _Server.of(address, variable, 5432)
-    arguments = {
+    arguments: dict[str, Any] = {
         "timeout": server.connect_timeout,
         "command_timeout": server.timeout,
         "ssl": server.ssl,
@@ -144,15 +147,15 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
             **arguments,
         )
 
-    engine = create_async_engine(
-        server.url("postgresql+asyncpg"),
-        connect_args={
-            **arguments,
-            "statement_cache_size": server.statement_cache,
-            "prepared_statement_cache_size": server.statement_cache,
-        },
-        **server.pool(),
-    )
+    arguments["statement_cache_size"] = server.statement_cache
+    url = server.url("postgresql+asyncpg")
+    engine_arguments = {**arguments, "prepared_statement_cache_size": server.statement_cache}
+
+    def patient() -> AsyncEngine:
+        endless = {**engine_arguments, "command_timeout": None}
+        return create_async_engine(url, connect_args=endless, poolclass=NullPool, hide_parameters=True)
+
+    engine = create_async_engine(url, connect_args=engine_arguments, **server.pool())
     return Backend(
         scheme="postgres",
         engine=engine,
@@ -161,20 +164,33 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
         timeout=server.timeout,
         time="SELECT EXTRACT(EPOCH FROM clock_timestamp())",
         connect=connect,
+        port=server.port,
+        patient=patient,
     )
 
 
 def _mysql(address: urls.Address, variable: str) -> Backend:
     server = _Server.of(address, variable, 3306)
-    engine = create_async_engine(
-        server.url("mysql+aiomysql", charset="utf8mb4"),
-        connect_args={
-            "connect_timeout": server.connect_timeout,
-            "ssl": server.ssl,
-            "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-        },
-        **server.pool(),
-    )
+    url = server.url("mysql+aiomysql", charset="utf8mb4")
+    # A row that somebody holds is given up before the whole operation is.
+    patience = max(1, int(server.timeout / 2))
+    arguments = {
+        "connect_timeout": server.connect_timeout,
+        "ssl": server.ssl,
+        "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+        f"innodb_lock_wait_timeout={patience}",
+    }
+
+    def made(**pool: Any) -> AsyncEngine:
+        engine = create_async_engine(url, connect_args=arguments, **pool)
+        if server.ssl:
+            event.listen(engine.sync_engine, "connect", _refuse_plain)
+        return engine
+
+    def patient() -> AsyncEngine:
+        return made(poolclass=NullPool, hide_parameters=True)
+
+    engine = made(**server.pool())
     return Backend(
         scheme="mysql",
         engine=engine,
@@ -182,6 +198,8 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         writing={"isolation_level": "READ COMMITTED"},
         timeout=server.timeout,
         time="SELECT UNIX_TIMESTAMP(SYSDATE(6))",
+        port=server.port,
+        patient=patient,
     )
 
 
@@ -262,6 +280,12 @@ def _tls(params: urls.Params, variable: str) -> ssl.SSLContext | None:
     if mode == "require" and not files["sslrootcert"]:
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _refuse_plain(connection: Any, _record: object) -> None:
+    # aiomysql goes on in plain text, without a word, with a server that has no TLS.
+    if connection.driver_connection._writer.get_extra_info("ssl_object") is None:
+        raise ssl.SSLError(0, "the server has no TLS")
 
 
 def _connected(connection: Any, _record: object) -> None:

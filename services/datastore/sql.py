@@ -95,10 +95,12 @@ class SQLDatastore(Datastore):
 
     async def remove_app(self, app_id: str) -> None:
         async def work(connection: AsyncConnection) -> None:
+            # The app first: whoever adds to it holds it too, and waits, or is waited for.
+            query = select(apps).where(apps.c.id == app_id).with_for_update()
+            await _one(connection, query, App, errors.AppNotFound)
             for table in (triggers, routes, fns):
                 await connection.execute(delete(table).where(table.c.app_id == app_id))
-            if not (await connection.execute(delete(apps).where(apps.c.id == app_id))).rowcount:
-                raise errors.AppNotFound
+            await connection.execute(delete(apps).where(apps.c.id == app_id))
             await connection.execute(insert(purges).values(_row(self._ordered(Purge(app_id=app_id)))))
 
         await self._database.transact(work)
@@ -121,8 +123,7 @@ class SQLDatastore(Datastore):
         new = fn.created(new_id(), self._now())
 
         async def work(connection: AsyncConnection) -> Fn:
-            query = select(apps).where(apps.c.id == new.app_id)
-            app = await _one(connection, query, App, errors.AppNotFound)
+            app = await _held_app(connection, new.app_id)
             taken = and_(fns.c.app_id == new.app_id, fns.c.name == new.name)
             await _refuse(connection, fns, taken, errors.FnExists)
             shaped = msgspec.structs.replace(new, shape=app.shape)
@@ -144,9 +145,10 @@ class SQLDatastore(Datastore):
 
     async def remove_fn(self, fn_id: str) -> None:
         async def work(connection: AsyncConnection) -> None:
+            query = select(fns).where(fns.c.id == fn_id).with_for_update()
+            await _one(connection, query, Fn, errors.FnNotFound)
             await connection.execute(delete(triggers).where(triggers.c.fn_id == fn_id))
-            if not (await connection.execute(delete(fns).where(fns.c.id == fn_id))).rowcount:
-                raise errors.FnNotFound
+            await connection.execute(delete(fns).where(fns.c.id == fn_id))
             await connection.execute(insert(purges).values(_row(self._ordered(Purge(fn_id=fn_id)))))
 
         await self._database.transact(work)
@@ -181,7 +183,7 @@ class SQLDatastore(Datastore):
         new = trigger.created(new_id(), self._now())
 
         async def work(connection: AsyncConnection) -> Trigger:
-            await _one(connection, select(apps).where(apps.c.id == new.app_id), App, errors.AppNotFound)
+            await _held_app(connection, new.app_id)
             await _check_trigger(connection, new)
             await connection.execute(insert(triggers).values(_row(new)))
             return new
@@ -230,7 +232,7 @@ class SQLDatastore(Datastore):
         new = route.created(self._now())
 
         async def work(connection: AsyncConnection) -> Route:
-            await _one(connection, select(apps).where(apps.c.id == new.app_id), App, errors.AppNotFound)
+            await _held_app(connection, new.app_id)
             await _refuse(connection, routes, _route_is(new.app_id, new.path), errors.RouteExists)
             await connection.execute(insert(routes).values(_row(new)))
             return new
@@ -253,7 +255,7 @@ class SQLDatastore(Datastore):
 
     async def put_route(self, route: Route) -> tuple[Route, bool]:
         async def work(connection: AsyncConnection) -> tuple[Route, bool]:
-            await _one(connection, select(apps).where(apps.c.id == route.app_id), App, errors.AppNotFound)
+            await _held_app(connection, route.app_id)
             try:
                 return await self._merge_route(connection, route.app_id, route.path, route), False
             except errors.RouteNotFound:
@@ -358,6 +360,12 @@ async def _one(
     return type_(**row)
 
 
+async def _held_app(connection: AsyncConnection, app_id: str) -> App:
+    """The app, which cannot be removed until the transaction ends; raises AppNotFound."""
+    query = select(apps).where(apps.c.id == app_id).with_for_update(read=True)
+    return await _one(connection, query, App, errors.AppNotFound)
+
+
 async def _refuse(
     connection: AsyncConnection, table: Table, taken: ColumnElement[bool], error: type[FnError]
 ) -> None:
@@ -375,7 +383,8 @@ def _route_is(app_id: str, path: str) -> ColumnElement[bool]:
 
 async def _check_trigger(connection: AsyncConnection, new: Trigger) -> None:
     """Raises what keeps *new* from being stored; a taken source is named before a taken name."""
-    fn = await _one(connection, select(fns).where(fns.c.id == new.fn_id), Fn, errors.FnNotFound)
+    query = select(fns).where(fns.c.id == new.fn_id).with_for_update(read=True)
+    fn = await _one(connection, query, Fn, errors.FnNotFound)
     if fn.app_id != new.app_id:
         raise errors.TriggerFnNotOwned
     other = triggers.c.id != new.id

@@ -182,7 +182,7 @@ calls = Table(
     Column("node", ordered(255), nullable=False),
     Column("token", ordered(64), nullable=False),
     Column("recorded_at", ordered(TIME), nullable=False),
-    Column("path_hash", ordered(16), nullable=False),
+    Column("path_hash", ordered(16), nullable=False, server_default=""),
     Index("ix_calls_app_id_id", "app_id", "id"),
     Index("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id"),
     Index("ix_calls_fn_id_id", "fn_id", "id"),

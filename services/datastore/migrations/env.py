@@ -10,6 +10,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=tables.metadata,
     render_as_batch=True,
+    output_buffer=context.config.attributes.get("output"),
 )
 with context.begin_transaction():
     context.run_migrations()

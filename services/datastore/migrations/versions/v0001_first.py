@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 
-from services.datastore.dialects import long_text, ordered, table_options
+from services.datastore.dialects import long_text, ordered
+from services.datastore.migrations import steps
 
 revision = "0001"
 down_revision: str | None = None
@@ -13,8 +13,7 @@ down_revision: str | None = None
 
 def upgrade() -> None:
     """Makes all tables."""
-    options = table_options(op.get_bind().dialect)
-    op.create_table(
+    steps.create_table(
         "apps",
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("name", ordered(255), nullable=False),
@@ -26,9 +25,8 @@ def upgrade() -> None:
         sa.Column("updated_at", ordered(24), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_apps"),
         sa.UniqueConstraint("name", name="uq_apps_name"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "calls",
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("status", ordered(16), nullable=False),
@@ -48,30 +46,27 @@ def upgrade() -> None:
         sa.Column("token", ordered(64), nullable=False),
         sa.Column("recorded_at", ordered(24), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_calls"),
-        **options,
     )
-    op.create_index("ix_calls_app_id_id", "calls", ["app_id", "id"], unique=False)
-    op.create_index("ix_calls_created_at", "calls", ["created_at"], unique=False)
-    op.create_index("ix_calls_fn_id_id", "calls", ["fn_id", "id"], unique=False)
-    op.create_index("ix_calls_status_recorded_at", "calls", ["status", "recorded_at"], unique=False)
-    op.create_table(
+    steps.create_index("ix_calls_app_id_id", "calls", ["app_id", "id"])
+    steps.create_index("ix_calls_created_at", "calls", ["created_at"])
+    steps.create_index("ix_calls_fn_id_id", "calls", ["fn_id", "id"])
+    steps.create_index("ix_calls_status_recorded_at", "calls", ["status", "recorded_at"])
+    steps.create_table(
         "logs",
         sa.Column("call_id", ordered(26), nullable=False),
         sa.Column("piece", sa.Integer(), nullable=False),
         sa.Column("body", sa.LargeBinary(length=65536), nullable=False),
         sa.PrimaryKeyConstraint("call_id", "piece", name="pk_logs"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "runners",
         sa.Column("id", ordered(255), nullable=False),
         sa.Column("report", long_text(), nullable=False),
         sa.Column("state", ordered(16), nullable=False),
         sa.Column("seen_at", ordered(24), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_runners"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "fns",
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("name", ordered(255), nullable=False),
@@ -88,9 +83,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["app_id"], ["apps.id"], name="fk_fns_app_id"),
         sa.PrimaryKeyConstraint("id", name="pk_fns"),
         sa.UniqueConstraint("app_id", "name", name="uq_fns_app_id_name"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "routes",
         sa.Column("app_id", ordered(26), nullable=False),
         sa.Column("path", ordered(700), nullable=False),
@@ -109,9 +103,8 @@ def upgrade() -> None:
         sa.Column("updated_at", ordered(24), nullable=False),
         sa.ForeignKeyConstraint(["app_id"], ["apps.id"], name="fk_routes_app_id"),
         sa.PrimaryKeyConstraint("app_id", "path", name="pk_routes"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "triggers",
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("name", ordered(255), nullable=False),
@@ -127,22 +120,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_triggers"),
         sa.UniqueConstraint("app_id", "type", "source", name="uq_triggers_app_id_type_source"),
         sa.UniqueConstraint("fn_id", "name", name="uq_triggers_fn_id_name"),
-        **options,
     )
-    op.create_index("ix_triggers_app_id_name_id", "triggers", ["app_id", "name", "id"], unique=False)
+    steps.create_index("ix_triggers_app_id_name_id", "triggers", ["app_id", "name", "id"])
 
 
 def downgrade() -> None:
     """Drops all tables with what is in them."""
-    op.drop_index("ix_triggers_app_id_name_id", table_name="triggers")
-    op.drop_table("triggers")
-    op.drop_table("routes")
-    op.drop_table("fns")
-    op.drop_table("runners")
-    op.drop_table("logs")
-    op.drop_index("ix_calls_status_recorded_at", table_name="calls")
-    op.drop_index("ix_calls_fn_id_id", table_name="calls")
-    op.drop_index("ix_calls_created_at", table_name="calls")
-    op.drop_index("ix_calls_app_id_id", table_name="calls")
-    op.drop_table("calls")
-    op.drop_table("apps")
+    steps.drop_index("ix_triggers_app_id_name_id", "triggers")
+    steps.drop_table("triggers")
+    steps.drop_table("routes")
+    steps.drop_table("fns")
+    steps.drop_table("runners")
+    steps.drop_table("logs")
+    steps.drop_index("ix_calls_status_recorded_at", "calls")
+    steps.drop_index("ix_calls_fn_id_id", "calls")
+    steps.drop_index("ix_calls_created_at", "calls")
+    steps.drop_index("ix_calls_app_id_id", "calls")
+    steps.drop_table("calls")
+    steps.drop_table("apps")

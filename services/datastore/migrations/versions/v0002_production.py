@@ -7,7 +7,8 @@ import hashlib
 import sqlalchemy as sa
 from alembic import op
 
-from services.datastore.dialects import long_bytes, long_text, ordered, table_options
+from services.datastore.dialects import long_bytes, long_text, ordered
+from services.datastore.migrations import steps
 
 revision = "0002"
 down_revision: str | None = "0001"
@@ -17,8 +18,7 @@ _AT_ONCE = 1000
 
 def upgrade() -> None:
     """Adds ``purges``, ``locks`` and ``messages``; calls can be listed by path and by state."""
-    options = table_options(op.get_bind().dialect)
-    op.create_table(
+    steps.create_table(
         "purges",
         sa.Column("id", ordered(26), nullable=False),
         sa.Column("app_id", ordered(26), nullable=False),
@@ -27,17 +27,15 @@ def upgrade() -> None:
         sa.Column("to_time", ordered(24), nullable=False),
         sa.Column("created_at", ordered(24), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_purges"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "locks",
         sa.Column("name", ordered(64), nullable=False),
         sa.Column("holder", ordered(255), nullable=False),
         sa.Column("until", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_locks"),
-        **options,
     )
-    op.create_table(
+    steps.create_table(
         "messages",
         sa.Column(
             "place",
@@ -57,39 +55,36 @@ def upgrade() -> None:
         sa.Column("payload", long_bytes(), nullable=False),
         sa.PrimaryKeyConstraint("place", name="pk_messages"),
         sa.UniqueConstraint("id", name="uq_messages_id"),
-        **options,
     )
-    op.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
-    op.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
-    op.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
-    with op.batch_alter_table("calls") as table:
-        table.add_column(sa.Column("path_hash", ordered(16), nullable=False, server_default=""))
+    steps.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
+    steps.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
+    steps.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
+    # The default stays: SQLite could drop it only with a copy of the table.
+    steps.add_column("calls", sa.Column("path_hash", ordered(16), nullable=False, server_default=""))
     _hash_paths()
-    with op.batch_alter_table("calls") as table:
-        table.alter_column(
-            "path_hash", existing_type=ordered(16), existing_nullable=False, server_default=None
-        )
-    op.create_index("ix_calls_app_id_path_hash_id", "calls", ["app_id", "path_hash", "id"])
-    op.create_index("ix_calls_fn_id_status_id", "calls", ["fn_id", "status", "id"])
-    op.create_index("ix_calls_status_id", "calls", ["status", "id"])
-    op.drop_index("ix_calls_created_at", table_name="calls")
+    steps.create_index("ix_calls_app_id_path_hash_id", "calls", ["app_id", "path_hash", "id"])
+    steps.create_index("ix_calls_fn_id_status_id", "calls", ["fn_id", "status", "id"])
+    steps.create_index("ix_calls_status_id", "calls", ["status", "id"])
+    steps.drop_index("ix_calls_created_at", "calls")
 
 
 def downgrade() -> None:
     """Drops what was added, and with it the messages of a queue."""
-    op.create_index("ix_calls_created_at", "calls", ["created_at"])
-    op.drop_index("ix_calls_status_id", table_name="calls")
-    op.drop_index("ix_calls_fn_id_status_id", table_name="calls")
-    op.drop_index("ix_calls_app_id_path_hash_id", table_name="calls")
-    with op.batch_alter_table("calls") as table:
-        table.drop_column("path_hash")
-    op.drop_table("messages")
-    op.drop_table("locks")
-    op.drop_table("purges")
+    steps.create_index("ix_calls_created_at", "calls", ["created_at"])
+    steps.drop_index("ix_calls_status_id", "calls")
+    steps.drop_index("ix_calls_fn_id_status_id", "calls")
+    steps.drop_index("ix_calls_app_id_path_hash_id", "calls")
+    steps.drop_column("calls", "path_hash")
+    steps.drop_table("messages")
+    steps.drop_table("locks")
+    steps.drop_table("purges")
 
 
 def _hash_paths() -> None:
     if op.get_context().as_sql:
+        op.get_context().impl.static_output(
+            "-- fn-node migrate fills calls.path_hash here: hex of blake2b(path, 8 bytes), '' for no path"
+        )
         return
     connection = op.get_bind()
     calls = sa.table("calls", sa.column("path"), sa.column("path_hash"))
