@@ -32,6 +32,7 @@ async def hearing_bell(settings: RedisSettings, ring: Callable[[], None]) -> Asy
     try:
         yield
     finally:
+        listener.leaving = True
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -44,9 +45,11 @@ class _Listener:
         self._channel = f"{settings.base}bell"
         self._ring = ring
         self._connection: Connection | None = None
+        # Before Python 3.12, a task that is cancelled within the driver may not notice.
+        self.leaving = False
 
     async def run(self) -> None:
-        while True:
+        while not self.leaving:
             try:
                 await self._hear()
             except DRIVER_ERRORS as exc:
@@ -73,7 +76,7 @@ class _Listener:
     async def _hear(self) -> None:
         connection = self._connection
         assert connection is not None
-        while True:
+        while not self.leaving:
             heard = await connection.read_response(timeout=QUIET)
             if heard is None:
                 await connection.send_command("PING")
@@ -85,7 +88,7 @@ class _Listener:
 
     async def _return(self) -> None:
         pause = _SHORTEST
-        while True:
+        while not self.leaving:
             await self.close()
             try:
                 return await self.subscribe()

@@ -40,6 +40,7 @@ class RedisLink:
         self._patience = settings.patience
         self._base = settings.base
         self._told = ""
+        self._under_way: set[asyncio.Task[list[Any]]] = set()
 
     def key(self, name: str) -> str:
         """The full name of a key or channel."""
@@ -70,6 +71,24 @@ class RedisLink:
 
     async def ask(self, commands: Sequence[Command], *, repeatable: bool = True) -> list[Any]:
         """The same, with the driver's own exceptions."""
+        # In a task of its own: before Python 3.12, one that is cancelled within the driver may not notice.
+        asked = asyncio.create_task(self._in_time(commands, repeatable), name="redis")
+        self._under_way.add(asked)
+        asked.add_done_callback(self._done)
+        return await asyncio.shield(asked)
+
+    async def settle(self) -> None:
+        """Returns when everything asked for so far has an answer, or none in time."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _done(self, asked: asyncio.Task[list[Any]]) -> None:
+        self._under_way.discard(asked)
+        if not asked.cancelled():
+            # Marked as seen: whoever asked may have been cancelled meanwhile.
+            asked.exception()
+
+    async def _in_time(self, commands: Sequence[Command], repeatable: bool) -> list[Any]:
         async with asyncio.timeout(self._patience):
             try:
                 return await self._with_scripts(commands)
@@ -110,7 +129,9 @@ class RedisLink:
 async def open_link(settings: RedisSettings) -> AsyncIterator[RedisLink]:
     """Connections are opened when they are needed, and closed at the end."""
     pool = settings.pool()
+    link = RedisLink(settings, Redis(connection_pool=pool))
     try:
-        yield RedisLink(settings, Redis(connection_pool=pool))
+        yield link
     finally:
+        await link.settle()
         await pool.disconnect(inuse_connections=True)

@@ -6,38 +6,15 @@ import asyncio
 import logging
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 import redis.asyncio
 
 from services.queue import open_queue
 from services.queue.redis_server import VERSION
-from shared_models.call import Call
 from shared_models.errors import Invalid, QueueUnavailable
-from shared_models.ids import new_id
-from tests.servers.redis import Redis
+from tests.integration.redis_queues import TTL, a_call
 from tests.servers.server import Server, free_port
-
-TTL = 30.0
-
-
-@pytest.fixture
-def server(own_server: Callable[..., Server]) -> Server:
-    """A durable one of the test's own."""
-    return own_server(Redis, True)
-
-
-@pytest.fixture
-async def admin(server: Server) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client of the server."""
-    async with redis.asyncio.from_url(server.url, protocol=2, decode_responses=True) as client:
-        yield client
-
-
-def a_call(**more: Any) -> Call:
-    return Call(id=new_id(), **{"fn_id": "fn", "app_id": "app", **more})
 
 
 async def refusal(url: str) -> str:
@@ -49,8 +26,8 @@ async def refusal(url: str) -> str:
     return str(caught.value)
 
 
-def with_login(server: Server, login: str) -> str:
-    return server.url.replace("redis://", f"redis://{login}@")
+def with_login(own_redis: Server, login: str) -> str:
+    return own_redis.url.replace("redis://", f"redis://{login}@")
 
 
 # -- at the start ------------------------------------------------------------------------------
@@ -64,28 +41,28 @@ async def test_a_server_that_is_not_there_is_told() -> None:
 
 
 async def test_a_wrong_password_is_told_and_not_repeated(
-    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+    own_redis: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     await admin.config_set("requirepass", "s3cret")
-    assert "it refuses the login" in await refusal(server.url)
+    assert "it refuses the login" in await refusal(own_redis.url)
     for login in (":wr0ng", "default:wr0ng", "nobody:wr0ng"):
-        told = await refusal(with_login(server, login))
+        told = await refusal(with_login(own_redis, login))
         assert "it refuses the login" in told
         assert "wr0ng" not in told + caplog.text
-    async with open_queue(with_login(server, ":s3cret")) as queue:
+    async with open_queue(with_login(own_redis, ":s3cret")) as queue:
         assert await queue.push(a_call())
 
 
-async def test_a_database_that_is_not_there_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
-    assert "DB index is out of range" in await refusal(server.url.removesuffix("/0") + "/9999")
+async def test_a_database_that_is_not_there_is_told(own_redis: Server, admin: redis.asyncio.Redis) -> None:
+    assert "DB index is out of range" in await refusal(own_redis.url.removesuffix("/0") + "/9999")
 
 
-async def test_a_replica_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
-    async with open_queue(server.url) as queue:
+async def test_a_replica_is_told(own_redis: Server, admin: redis.asyncio.Redis) -> None:
+    async with open_queue(own_redis.url) as queue:
         kept, lost = a_call(), a_call()
         await queue.push(kept)
         await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-        assert "it is a replica" in await refusal(server.url)
+        assert "it is a replica" in await refusal(own_redis.url)
         with pytest.raises(QueueUnavailable) as caught:
             await queue.push(lost)
         assert caught.value.detail.startswith("it is a replica")
@@ -93,24 +70,28 @@ async def test_a_replica_is_told(server: Server, admin: redis.asyncio.Redis) -> 
         assert await queue.holds([kept.id, lost.id]) == {kept.id}
 
 
-async def test_what_a_newer_version_wrote_is_left_alone(server: Server, admin: redis.asyncio.Redis) -> None:
+async def test_what_a_newer_version_wrote_is_left_alone(
+    own_redis: Server, admin: redis.asyncio.Redis
+) -> None:
     await admin.set("{fn}:version", VERSION + 1)
-    assert f"it has queue schema {VERSION + 1}, and this version knows {VERSION}" in await refusal(server.url)
+    assert f"it has queue schema {VERSION + 1}, and this version knows {VERSION}" in await refusal(
+        own_redis.url
+    )
     await admin.set("{fn}:version", "x")
-    assert "it has queue schema x" in await refusal(server.url)
+    assert "it has queue schema x" in await refusal(own_redis.url)
 
 
-async def test_a_user_who_may_not_run_scripts_is_told(server: Server, admin: redis.asyncio.Redis) -> None:
+async def test_a_user_who_may_not_run_scripts_is_told(own_redis: Server, admin: redis.asyncio.Redis) -> None:
     await admin.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "&*", "+@all", "-evalsha")
-    assert "the user lacks a right that the queue needs" in await refusal(with_login(server, "weak:pw"))
+    assert "the user lacks a right that the queue needs" in await refusal(with_login(own_redis, "weak:pw"))
 
 
 async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
-    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+    own_redis: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     rights = ("~{fn}:*", "&{fn}:*", "+@all", "-@dangerous", "-@admin")
     await admin.execute_command("ACL", "SETUSER", "own", "on", ">pw", *rights)
-    async with open_queue(with_login(server, "own:pw")) as queue:
+    async with open_queue(with_login(own_redis, "own:pw")) as queue:
         await queue.push(a_call())
         [leased] = await queue.reserve(1, 5, TTL)
         await queue.extend([leased.key], TTL)
@@ -127,7 +108,7 @@ async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
     ],
 )
 async def test_a_server_that_may_lose_calls_is_warned_of(
-    server: Server,
+    own_redis: Server,
     admin: redis.asyncio.Redis,
     caplog: pytest.LogCaptureFixture,
     name: str,
@@ -136,25 +117,25 @@ async def test_a_server_that_may_lose_calls_is_warned_of(
 ) -> None:
     await admin.config_set(name, value)
     with caplog.at_level(logging.WARNING):
-        async with open_queue(server.url):
+        async with open_queue(own_redis.url):
             pass
     [line] = caplog.messages
     assert line.startswith(words)
 
 
 async def test_tls_is_checked_against_the_given_certificate(
-    server: Server, admin: redis.asyncio.Redis
+    own_redis: Server, admin: redis.asyncio.Redis
 ) -> None:
     if not shutil.which("openssl"):
         pytest.skip("NO OPENSSL COMMAND: Redis over TLS is not tested")
     port = free_port()
-    cert, key = server.folder / "cert.pem", server.folder / "key.pem"
+    cert, key = own_redis.folder / "cert.pem", own_redis.folder / "key.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
     )
     arguments = [*command.split(), "-keyout", str(key), "-out", str(cert)]
     await asyncio.to_thread(subprocess.run, arguments, check=True, capture_output=True)
-    server.own(key)
+    own_redis.own(key)
     await admin.config_set("tls-auth-clients", "no")
     await admin.execute_command(
         *("CONFIG", "SET", "tls-cert-file", str(cert), "tls-key-file", str(key)),
@@ -165,16 +146,16 @@ async def test_tls_is_checked_against_the_given_certificate(
         assert await queue.push(a_call())
     assert "certificate verify failed" in (await refusal(f"rediss://127.0.0.1:{port}/0")).lower()
     assert await refusal(f"redis://127.0.0.1:{port}/0?timeout=1&connect_timeout=1")
-    assert await refusal(server.url.replace("redis://", "rediss://") + "?timeout=1&connect_timeout=1")
+    assert await refusal(own_redis.url.replace("redis://", "rediss://") + "?timeout=1&connect_timeout=1")
 
 
 # -- while it runs -----------------------------------------------------------------------------
 
 
 async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
-    server: Server, admin: redis.asyncio.Redis
+    own_redis: Server, admin: redis.asyncio.Redis
 ) -> None:
-    async with open_queue(server.url) as queue:
+    async with open_queue(own_redis.url) as queue:
         calls = [a_call(payload=b"x" * 1000) for _ in range(200)]
         for call in calls:
             await queue.push(call)
@@ -184,7 +165,7 @@ async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
             await queue.push(refused)
         assert caught.value.detail.startswith("its memory is full")
         assert await queue.holds([refused.id]) == set()
-        async with open_queue(server.url) as late:
+        async with open_queue(own_redis.url) as late:
             taken = await late.reserve(100, 0, TTL)
         assert [one.call.id for one in taken] == [call.id for call in calls[:100]]
         assert await queue.extend([one.key for one in taken], TTL) == []
@@ -199,10 +180,10 @@ async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
 
 
 async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(
-    server: Server, admin: redis.asyncio.Redis
+    own_redis: Server, admin: redis.asyncio.Redis
 ) -> None:
-    snapshot = server.folder / "dump.rdb"
-    async with open_queue(server.url) as queue:
+    snapshot = own_redis.folder / "dump.rdb"
+    async with open_queue(own_redis.url) as queue:
         kept, refused = a_call(), a_call()
         await queue.push(kept)
         snapshot.unlink(missing_ok=True)
@@ -215,7 +196,7 @@ async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(
         with pytest.raises(QueueUnavailable) as caught:
             await queue.push(refused)
         assert caught.value.detail.startswith("it cannot write to its disk")
-        assert "it cannot write to its disk" in await refusal(server.url)
+        assert "it cannot write to its disk" in await refusal(own_redis.url)
         shutil.rmtree(snapshot)
         await admin.save()
         assert await queue.holds([kept.id, refused.id]) == {kept.id}
@@ -223,9 +204,9 @@ async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(
 
 
 async def test_a_call_that_cannot_be_read_is_put_aside(
-    server: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+    own_redis: Server, admin: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_queue(server.url) as queue:
+    async with open_queue(own_redis.url) as queue:
         broken, whole = a_call(), a_call()
         for call in (broken, whole):
             await queue.push(call)
@@ -239,9 +220,9 @@ async def test_a_call_that_cannot_be_read_is_put_aside(
 
 
 async def test_messages_that_the_server_evicted_are_passed_over(
-    server: Server, admin: redis.asyncio.Redis
+    own_redis: Server, admin: redis.asyncio.Redis
 ) -> None:
-    async with open_queue(server.url) as queue:
+    async with open_queue(own_redis.url) as queue:
         calls = [a_call() for _ in range(600)]
         for call in calls:
             await queue.push(call)
@@ -249,8 +230,10 @@ async def test_messages_that_the_server_evicted_are_passed_over(
         assert [one.call.id for one in await queue.reserve(1, 0, TTL)] == [calls[-1].id]
 
 
-async def test_what_cannot_be_written_as_text_is_invalid(server: Server, admin: redis.asyncio.Redis) -> None:
-    async with open_queue(server.url) as queue:
+async def test_what_cannot_be_written_as_text_is_invalid(
+    own_redis: Server, admin: redis.asyncio.Redis
+) -> None:
+    async with open_queue(own_redis.url) as queue:
         with pytest.raises(Invalid):
             await queue.push(a_call(path="/\ud800"))
         with pytest.raises(Invalid):

@@ -1,0 +1,39 @@
+"""Calls for queues on Redis, and reserves that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from shared_models.call import Call, LeasedCall
+from shared_models.ids import new_id
+from shared_models.interfaces import MessageQueue
+
+TTL = 30.0
+
+
+def a_call(**more: Any) -> Call:
+    return Call(id=new_id(), **{"fn_id": "fn", "app_id": "app", **more})
+
+
+def ids(leased: list[LeasedCall]) -> list[str]:
+    return [one.call.id for one in leased]
+
+
+async def waiting(queue: MessageQueue, wait: float = 60) -> asyncio.Task[list[LeasedCall]]:
+    """A reserve that has looked and found nothing."""
+    looked = asyncio.Event()
+    next_free = queue._next_free
+
+    async def after_the_look() -> float:
+        looked.set()
+        return await next_free()
+
+    queue._next_free = after_the_look
+    task = asyncio.create_task(queue.reserve(1, wait, TTL))
+    await asyncio.wait_for(looked.wait(), 10)
+    return task
+
+
+async def got(task: asyncio.Task[list[LeasedCall]]) -> list[str]:
+    return ids(await asyncio.wait_for(task, 15))
