@@ -61,7 +61,8 @@ class RouteFilter(msgspec.Struct, frozen=True, kw_only=True):
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
     """A page of calls, newest first: those older than *before* (an id), of the route *path* if given.
 
-    ``from_time`` and ``to_time`` (wire text, exclusive) bound ``created_at``.
+    ``from_time`` and ``to_time`` (wire text, exclusive) bound ``created_at``. Stores seek by the time in
+    ids: a bound may miss a call whose id and ``created_at`` are more than a minute apart.
     """
 
     app_id: str = ""
