@@ -170,9 +170,11 @@ class Call(_Call, frozen=True, kw_only=True):
     def whole(self) -> dict[str, Any]:
         """The JSON object that Fn keeps in an object store, and v1 then shows: all of the call.
 
-        One that was never prepared to be run has no priority.
+        One that was never prepared to be run has no priority. Attempts and nodes are not in it.
         """
         body = self.wire()
+        for ours in ("attempt", "node"):
+            body.pop(ours, None)
         if not self.method and not self.priority:
             del body["priority"]
         return body

@@ -165,7 +165,7 @@ class S3LogStore(LogStore):
                     return True
             elif verdict.ended:
                 assert live is not None
-                await self._put_log(one, again=live.call.attempt > 1)
+                await self._put_log(one)
                 result = {
                     name: getattr(call, name)
                     for name in ("status", "error", "stats", "started_at", "completed_at")
@@ -179,10 +179,9 @@ class S3LogStore(LogStore):
                     await self._records.settle(live)
                 return not verdict.refused
 
-    async def _put_log(self, one: Finished, *, again: bool = False) -> None:
-        # An attempt that lost the call while it handed its log in may have left that.
-        if one.log or again:
-            await self._objects.put(keys.log(one.call.app_id, one.call.id), one.log)
+    async def _put_log(self, one: Finished) -> None:
+        # An empty one too, as Fn does: an attempt that lost the call meanwhile may have left another.
+        await self._objects.put(keys.log(one.call.app_id, one.call.id), one.log)
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +47,11 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """What an object has, and the tag of this version of it."""
+    """What an object has, the tag of this version of it, and what is noted beside it."""
 
     body: bytes
     etag: str
+    notes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Objects:
             async with found["Body"] as body:
                 content = await body.read()
         tag = found["ETag"] if self.conditional else hashlib.blake2b(content, digest_size=16).hexdigest()
-        return Object(content, tag)
+        return Object(content, tag, found.get("Metadata", {}))
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """The object in pieces; none where there is none."""
@@ -104,19 +105,29 @@ class Objects:
                 async for piece in body.iter_chunks(CHUNK):
                     yield piece
 
-    async def put(self, key: str, body: bytes, *, match: str = "", create: bool = False) -> bool:
-        """False when there is one (*create*), or another version than *match*."""
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        match: str = "",
+        create: bool = False,
+        notes: Mapping[str, str] | None = None,
+    ) -> bool:
+        """False when there is one (*create*), or another version than *match*. *notes* are ASCII."""
         condition = {"IfNoneMatch": "*"} if create else {"IfMatch": match} if match else {}
         if self.conditional or not condition:
-            return await self._put(key, body, condition)
+            return await self._put(key, body, notes, condition)
         async with self._locks.setdefault(key, asyncio.Lock()):
             there = await self.get(key)
             if there is not None if create else there is None or there.etag != match:
                 return False
-            return await self._put(key, body, {})
+            return await self._put(key, body, notes, {})
 
-    async def _put(self, key: str, body: bytes, condition: dict[str, str]) -> bool:
-        named = {"Bucket": self._bucket, "Key": self._base + key}
+    async def _put(
+        self, key: str, body: bytes, notes: Mapping[str, str] | None, condition: dict[str, str]
+    ) -> bool:
+        named = {"Bucket": self._bucket, "Key": self._base + key, "Metadata": notes or {}}
         with self._mapped():
             try:
                 await self._client.put_object(**named, Body=body, ContentType="text/plain", **condition)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -62,8 +63,10 @@ class Records:
     async def ended(self, app_id: str, call_id: str) -> Call | None:
         """The final record of a call that is not in flight."""
         found = await self._objects.get(keys.record(app_id, call_id))
-        call = _call.decode(found.body).call() if found else None
-        return call if call and call.final else None
+        if found is None:
+            return None
+        call = msgspec.structs.replace(_call.decode(found.body).call(), **_noted(found.notes))
+        return call if call.final else None
 
     async def find(self, app_id: str, call_id: str) -> Call | None:
         """The record in whichever state; None when there is none."""
@@ -103,9 +106,10 @@ class Records:
         """Records a call that was never in flight; False when there is a record of it already."""
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))
         body = wire.encode(call.whole())
-        if await self._objects.put(keys.record(call.app_id, call.id), body, create=True):
+        key = keys.record(call.app_id, call.id)
+        if await self._objects.put(key, body, create=True, notes=_notes(call)):
             return True
-        found = await self._objects.get(keys.record(call.app_id, call.id))
+        found = await self._objects.get(key)
         return found is not None and found.body == body
 
     async def forget(self, call: Call) -> None:
@@ -117,7 +121,21 @@ class Records:
 
     async def _write(self, call: Call) -> None:
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))
-        await self._objects.put(keys.record(call.app_id, call.id), wire.encode(call.whole()))
+        key, body = keys.record(call.app_id, call.id), wire.encode(call.whole())
+        await self._objects.put(key, body, notes=_notes(call))
+
+
+# Beside the record, which is as Fn writes it.
+def _notes(call: Call) -> dict[str, str]:
+    return {"attempt": str(call.attempt), "node": urllib.parse.quote(call.node)}
+
+
+def _noted(notes: Mapping[str, str]) -> dict[str, Any]:
+    attempt = notes.get("attempt", "")
+    return {
+        "attempt": int(attempt) if attempt.isdecimal() else 0,
+        "node": urllib.parse.unquote(notes.get("node", "")),
+    }
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:

@@ -11,9 +11,13 @@ from shared_models.web import HTTPSettings, api_refusals, runner_refusals, servi
 HTTP = HTTPSettings(port=0, host="127.0.0.1", drain=5.0)
 
 
-def _stores(folder):
+def _stores(folder, logstore_url=""):
     return open_stores(
-        StoreSettings(datastore_url=f"sqlite:///{folder}/fn.db", queue_url=f"sqlite:///{folder}/queue.db")
+        StoreSettings(
+            datastore_url=f"sqlite:///{folder}/fn.db",
+            logstore_url=logstore_url,
+            queue_url=f"sqlite:///{folder}/queue.db",
+        )
     )
 
 
@@ -27,7 +31,7 @@ async def _api_node(folder, *, public_lb_url=""):
 
 
 @contextlib.asynccontextmanager
-async def _full_node(folder, driver, **limits):
+async def _full_node(folder, driver, *, logstore_url="", **limits):
     """A node that runs functions too; *limits* are fields of the agent's and the server's settings."""
     from runner_node.agent import running_agent
     from runner_node.invoke import invoke_routes
@@ -38,7 +42,7 @@ async def _full_node(folder, driver, **limits):
 
     agent_settings = AgentSettings(spool_path="", **of(AgentSettings))
     http = dataclasses.replace(HTTP, **of(HTTPSettings))
-    async with _stores(folder) as stores:
+    async with _stores(folder, logstore_url) as stores:
         data = DirectDataAccess(stores)
         async with running_agent(data, driver, agent_settings, "wire", missing=0.0) as agent:
             routes = [*api_routes(stores, data, APISettings(runner_auth="none")), *invoke_routes(agent)]

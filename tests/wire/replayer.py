@@ -12,11 +12,11 @@ import base64
 import http.client
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tests.wire.fn_node import FnNode
-from tests.wire.matching import Answer, Bindings, compare
+from tests.wire.matching import Answer, Bindings, compare, match_json
 
 
 def send(
@@ -57,7 +57,8 @@ def send(
 class Run:
     """One run of a scenario against the servers at *urls*: one base URL, or one for each target.
 
-    *node* is what a runner has for its API node, where that is played from the recording too.
+    *node* is what a runner has for its API node, where that is played from the recording too. *objects*
+    tells what an object store has, where the recording looks into it.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Run:
         urls: str | Mapping[str, str],
         bindings: Bindings | None = None,
         node: FnNode | None = None,
+        objects: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._scenario = scenario
         self._urls = {"main": urls} if isinstance(urls, str) else dict(urls)
         self._node = node
+        self._objects = objects
         self._bindings = bindings or Bindings(dict(scenario.get("vars") or {}))
         if len(self._urls) == 1:
             (only,) = self._urls.values()
@@ -99,6 +102,8 @@ class Run:
             return self._compared(step, await self._background.pop(step["join"]))
         if "upstream" in step and self._node:
             return await self._node.differences(step)
+        if "store" in step and self._objects:
+            return await self._look(step)
         if "request" not in step:
             return []
         asked = self._request(step["request"])
@@ -117,6 +122,18 @@ class Run:
                 return problems
             self._bindings.values = before
             await asyncio.sleep(until.get("every_ms", 200) / 1000)
+
+    async def _look(self, step: dict[str, Any]) -> list[str]:
+        assert self._objects is not None
+        deadline = asyncio.get_running_loop().time() + step.get("within_s", 10)
+        while True:
+            before = dict(self._bindings.values)
+            found = await self._objects()
+            problems = match_json(step["store"], found, self._bindings)
+            if not problems or asyncio.get_running_loop().time() > deadline:
+                return problems
+            self._bindings.values = before
+            await asyncio.sleep(0.1)
 
     def _compared(self, step: dict[str, Any], answer: Answer) -> list[str]:
         before = dict(self._bindings.values)

@@ -11,6 +11,7 @@ from runner_node.drivers.settings import DriverSettings
 from tests.engine.images import RECIPES
 from tests.wire.fn_node import FnNode, serving_exchanges
 from tests.wire.matching import Bindings
+from tests.wire.objects import objects_at
 from tests.wire.replayer import Run
 
 HERE = Path(__file__).parent
@@ -52,8 +53,8 @@ def described(scenario, differences):
     return "\n".join(lines)
 
 
-async def replay(scenario, urls, *played):
-    differences = await Run(scenario, urls, *played).differences()
+async def replay(scenario, urls, *played, **more):
+    differences = await Run(scenario, urls, *played, **more).differences()
     assert not differences, described(scenario, differences)
 
 
@@ -79,11 +80,12 @@ ROUTES = [
 CORS = scenarios("2018-cors")
 HYBRID = scenarios("2018-hybrid")
 OF_RUNNERS = scenarios("2018-runner")
+IN_S3 = scenarios("2018-s3")
 ELSEWHERE = {
     "v2-2018-": "a draft of /v2 that 0.3.753 replaced; head-apps, -fns and -triggers are replayed instead",
-    "s3-": "calls and logs are not kept in S3",
 }
 """Recordings that are not replayed here, by the beginning of their name, and why."""
+EVERYTHING = [*RECORDED, *V1, *ROUTES, *CORS, *HYBRID, *OF_RUNNERS, *IN_S3]
 ROUTE_LIMITS = {"max_response_size": 2048, "max_request_size": 1024, "max_log_size": 100}
 
 
@@ -164,17 +166,26 @@ async def test_an_unmodified_api_node_is_asked_as_recorded(scenario, docker, eng
         await replay(scenario, {"runner": runner}, bindings, node)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("scenario", named(IN_S3))
+async def test_calls_are_kept_in_an_object_store_as_recorded(
+    scenario, docker, engine_images, full_node, s3, tmp_path
+):
+    need_images(scenario, engine_images)
+    url = f"{s3.url}?prefix={tmp_path.name}"
+    async with full_node(docker, logstore_url=url) as base_url:
+        await replay(scenario, base_url, objects=lambda: objects_at(url))
+
+
 def test_every_recording_is_replayed_or_there_is_a_reason():
-    replayed = {one["name"] for one in [*RECORDED, *V1, *ROUTES, *CORS, *HYBRID, *OF_RUNNERS]}
+    replayed = {one["name"] for one in EVERYTHING}
     left = [path.stem for path in (HERE / "scenarios").glob("*-*/*.json") if path.stem not in replayed]
     assert all(any(name.startswith(beginning) for beginning in ELSEWHERE) for name in left), left
     assert all(any(name.startswith(beginning) for name in left) for beginning in ELSEWHERE)
 
 
 def test_every_difference_is_at_a_recorded_step_and_has_a_reason():
-    recorded = {
-        one["name"]: len(one["steps"]) for one in [*RECORDED, *V1, *ROUTES, *CORS, *HYBRID, *OF_RUNNERS]
-    }
+    recorded = {one["name"]: len(one["steps"]) for one in EVERYTHING}
     for name, steps in DIFFERENCES.items():
         for number, difference in steps.items():
             assert 0 <= int(number) < recorded[name]
