@@ -66,6 +66,11 @@ class Postgres(Server):
         if not have:
             self._sql(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
 
+    def create_on(self, disk: Path, database: str) -> None:
+        """Makes *database* with its tables in the folder *disk*."""
+        self._sql(f"CREATE TABLESPACE apart LOCATION '{disk}'")
+        self._sql(f'CREATE DATABASE "{database}" TABLESPACE apart')
+
     def command(self) -> Sequence[str]:
         settings = [
             f"port={self.port}",

@@ -1,0 +1,299 @@
+"""What goes wrong with database servers: refused, killed, held still, slow, cut, full, unknown to us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from services.datastore import open_datastore
+from services.stores import Stores, StoreSettings, open_stores
+from shared_models.app import App
+from shared_models.call import Call
+from shared_models.errors import AppExists, FnExists, StoreUnavailable, TriggerExists, TriggerSourceExists
+from shared_models.fn import Fn
+from shared_models.ids import new_id
+from shared_models.interfaces import AppFilter, CallFilter
+from shared_models.trigger import Trigger
+from tests.engine.packages import missing
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgres import Postgres
+from tests.servers.proxy import Proxy, proxy
+from tests.servers.server import Server, free_port
+
+LIMIT = 20.0
+"""Seconds that an answer may take at the very most, where the URL says one second."""
+KINDS: dict[str, type[Postgres] | type[MariaDB]] = {"postgres": Postgres, "mariadb": MariaDB}
+
+
+@pytest.fixture(params=KINDS)
+def shared(request: pytest.FixtureRequest) -> str:
+    """The URL of a server that is there to stay."""
+    return str(request.getfixturevalue(request.param).url)
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def own(request: pytest.FixtureRequest, own_server: Callable[..., Server]) -> Any:
+    """A durable server of the test's own."""
+    return own_server(request.param, True)
+
+
+@pytest.fixture
+async def between(own: Any) -> AsyncIterator[tuple[Proxy, str]]:
+    """What is between a node and its server, and the URL through it."""
+    async with proxy(own.port) as network:
+        url = own.url_of("fn", timeout=1, connect_timeout=1)
+        yield network, url.replace(f":{own.port}/", f":{network.port}/")
+
+
+def settings(url: str) -> StoreSettings:
+    return StoreSettings(datastore_url=url, queue_url="memory://")
+
+
+def a_call() -> Call:
+    return Call(id=new_id(), app_id="app", fn_id="fn", type="detached", path="/𠀋")
+
+
+async def refusal(url: str, caplog: pytest.LogCaptureFixture) -> str:
+    """What the node's operator reads when a store cannot be opened."""
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(StoreUnavailable) as caught:
+            async with open_stores(settings(url)):
+                pass
+    said = f"{caught.value} {caught.value.detail} {caplog.text}"
+    lines = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) <= 1, said
+    assert all("\n" not in record.getMessage() for record in lines), said
+    assert not {"hush", "secret"} & set(re.findall(r"\w+", said)), said
+    return said
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "mysql"])
+async def test_a_server_that_is_not_there_is_one_clear_line(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await refusal(f"{scheme}://fn:hush@127.0.0.1:{free_port()}/fn", caplog)
+    assert "refuses connections: is it running?" in said
+
+
+async def test_a_wrong_password_is_one_clear_line(shared: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = await refusal(shared.replace(":secret@", ":hush@"), caplog)
+    assert "refuses user 'fn': check user, password and rights (FN_DB_URL)" in said
+
+
+async def test_an_unknown_database_is_one_clear_line(shared: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = await refusal(f"{shared.rpartition('/')[0]}/nowhere", caplog)
+    assert "nowhere" in said
+
+
+async def test_what_an_insert_has_answered_survives_a_kill_of_the_server(own: Any) -> None:
+    answered: list[str] = []
+    failed: list[BaseException] = []
+    enough, over = asyncio.Event(), asyncio.Event()
+
+    async def insert_on(stores: Stores) -> None:
+        while not over.is_set():
+            call = a_call()
+            try:
+                assert await stores.logstore.insert_call(call)
+            except StoreUnavailable as exc:
+                failed.append(exc)
+                await asyncio.sleep(0)
+                continue
+            answered.append(call.id)
+            if len(answered) >= 100:
+                enough.set()
+
+    async with open_stores(settings(own.url)) as stores, asyncio.timeout(6 * LIMIT):
+        inserters = [asyncio.create_task(insert_on(stores)) for _ in range(8)]
+        await enough.wait()
+        await asyncio.to_thread(own.stop)
+        while not failed:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(own.start)
+        before = len(answered)
+        while len(answered) < before + 100:
+            await asyncio.sleep(0.01)
+        over.set()
+        await asyncio.gather(*inserters)
+        for call_id in answered:
+            assert (await stores.logstore.call(call_id)).status == "queued"
+        app = await stores.datastore.insert_app(App(name="after"))
+        assert await stores.datastore.app_id("after") == app.id
+
+
+async def unavailable(*work: Coroutine[Any, Any, Any]) -> None:
+    """All of *work* answers in time that the store does not."""
+    ends = await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), LIMIT)
+    assert [type(end) for end in ends] == [StoreUnavailable] * len(work), ends
+
+
+def questions(stores: Stores) -> list[Coroutine[Any, Any, Any]]:
+    return [
+        stores.datastore.app_id("one"),
+        stores.datastore.apps(AppFilter()),
+        stores.datastore.insert_app(App(name="two")),
+        stores.datastore.hold("cleaning", "me", 1),
+        stores.logstore.insert_call(a_call()),
+        stores.logstore.calls(CallFilter(fn_id="fn")),
+        stores.logstore.log(new_id()),
+    ]
+
+
+async def test_a_server_that_is_held_still_is_unavailable_in_time_and_used_again(own: Any) -> None:
+    url = own.url_of("fn", timeout=1, connect_timeout=1)
+    async with open_stores(settings(url)) as stores:
+        app = await stores.datastore.insert_app(App(name="one"))
+        own.pause()
+        try:
+            await unavailable(*questions(stores))
+            async with asyncio.timeout(LIMIT):
+                with pytest.raises(StoreUnavailable):
+                    async with open_datastore(url):
+                        pass
+        finally:
+            own.resume()
+        assert await stores.datastore.app_id("one") == app.id
+        assert await stores.logstore.insert_call(a_call())
+
+
+async def test_a_network_that_hangs_is_unavailable_in_time_and_used_again(
+    between: tuple[Proxy, str],
+) -> None:
+    network, url = between
+    async with open_stores(settings(url)) as stores:
+        app = await stores.datastore.insert_app(App(name="one"))
+        network.hang()
+        await unavailable(*questions(stores))
+        network.flow()
+        assert await stores.datastore.app_id("one") == app.id
+
+
+async def test_a_slow_server_gives_right_answers(between: tuple[Proxy, str]) -> None:
+    network, url = between
+    network.delay = 0.02
+    async with asyncio.timeout(6 * LIMIT), open_stores(settings(url)) as stores:
+        made = await asyncio.gather(
+            *[stores.datastore.insert_app(App(name=f"app-{number}")) for number in range(10)]
+        )
+        assert [app.id for app in await stores.datastore.apps(AppFilter())] == [
+            app.id for app in sorted(made, key=lambda app: app.name)
+        ]
+
+
+async def test_connections_that_break_are_replaced(between: tuple[Proxy, str]) -> None:
+    network, url = between
+    async with open_stores(settings(url)) as stores:
+        app = await stores.datastore.insert_app(App(name="one"))
+        network.cut()
+        assert await stores.datastore.app_id("one") == app.id
+        await network.refuse()
+        await unavailable(*questions(stores))
+        await network.accept()
+        assert await stores.datastore.app_id("one") == app.id
+
+
+async def test_the_largest_config_and_characters_of_four_bytes_come_back(shared: str) -> None:
+    # Requests have at most 10 MiB by default (FN_MAX_REQUEST_SIZE).
+    config = {"BIG": '𠀋é\\"' * (1 << 20), "𝒌": "💾"}
+    name = new_id()
+    async with open_datastore(shared) as datastore:
+        app = await datastore.insert_app(App(name=name, config=config))
+        fn = await datastore.insert_fn(Fn(name="𠀋", app_id=app.id, image="a/b:1", config=config))
+        assert (await datastore.app(app.id)).config == config
+        assert (await datastore.fn(fn.id)).config == config
+        await datastore.remove_app(app.id)
+
+
+async def test_of_nodes_that_race_for_a_name_one_wins(shared: str) -> None:
+    async with open_datastore(shared) as one, open_datastore(shared) as other:
+        nodes = (one, other, one, other)
+
+        async def race(makes: list[Coroutine[Any, Any, Any]], loses: type[Exception]) -> Any:
+            ends = await asyncio.gather(*makes, return_exceptions=True)
+            (winner,) = [end for end in ends if not isinstance(end, BaseException)]
+            assert [type(end) for end in ends if end is not winner] == [loses] * (len(makes) - 1), ends
+            return winner
+
+        for _ in range(10):
+            name = new_id()
+            app = await race([node.insert_app(App(name=name)) for node in nodes], AppExists)
+            fn = await race(
+                [node.insert_fn(Fn(name="fn", app_id=app.id, image="a/b:1")) for node in nodes], FnExists
+            )
+            named = [
+                Trigger(name="t", app_id=app.id, fn_id=fn.id, type="http", source=f"/{number}")
+                for number in range(len(nodes))
+            ]
+            await race(
+                [node.insert_trigger(one) for node, one in zip(nodes, named, strict=True)], TriggerExists
+            )
+            sourced = [
+                Trigger(name=f"t-{number}", app_id=app.id, fn_id=fn.id, type="http", source="/t")
+                for number in range(len(nodes))
+            ]
+            won = await race(
+                [node.insert_trigger(one) for node, one in zip(nodes, sourced, strict=True)],
+                TriggerSourceExists,
+            )
+            assert (await other.trigger_by_source(app.id, "http", "/t")).id == won.id
+            await one.remove_app(app.id)
+
+
+@pytest.fixture
+def small_disk(own_server: Callable[..., Server]) -> Iterator[Server]:
+    """PostgreSQL whose database ``small`` is on a disk of 16 MB."""
+    server = own_server(Postgres)
+    assert isinstance(server, Postgres)
+    disk = server.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        missing(f"NO SMALL DISK: {mounted.stderr.decode().strip()}")
+    try:
+        server.own(disk)
+        disk.chmod(0o700)
+        server.create_on(disk, "small")
+        yield server
+        server.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def test_a_full_disk_refuses_writes_and_answers_reads(small_disk: Postgres) -> None:
+    await fill(small_disk.url_of("small"))
+
+
+async def test_a_full_table_space_refuses_writes_and_answers_reads(
+    own_server: Callable[..., Server],
+) -> None:
+    options = ("--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M:autoextend:max:24M")
+    await fill(own_server(MariaDB, False, *options).url)
+
+
+async def fill(url: str) -> None:
+    """Writes until the server refuses: that is StoreUnavailable, and nothing else changes."""
+    async with open_datastore(url) as datastore, asyncio.timeout(6 * LIMIT):
+        first = await datastore.insert_app(App(name="first"))
+        written = 0
+
+        async def write_on() -> None:
+            nonlocal written
+            while written < 200:
+                noise = {"K": os.urandom(1 << 17).hex()}
+                await datastore.insert_app(App(name=f"app-{written:03}", config=noise))
+                written += 1
+
+        with pytest.raises(StoreUnavailable):
+            await write_on()
+        assert written > 2
+        assert await datastore.app(first.id) == first
+        apps = await datastore.apps(AppFilter(limit=1000))
+        assert [app.name for app in apps[:-1]] == [f"app-{number:03}" for number in range(written)]
