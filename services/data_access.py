@@ -109,7 +109,10 @@ class DirectDataAccess(DataAccess):
         A push in vain does no harm: the queue knows the id, or the record is final by then and the
         message is dropped when it comes up.
         """
-        known = await self._logstore.call(call.id)
+        try:
+            known = await self._logstore.call(call.id, app_id=call.app_id)
+        except errors.CallNotFound:
+            raise errors.CallExists from None
         if (known.fn_id, known.app_id, known.type) != (call.fn_id, call.app_id, call.type):
             raise errors.CallExists
         return known.status == Status.QUEUED
@@ -210,7 +213,7 @@ class DirectDataAccess(DataAccess):
         # Without records the lease alone says whose the call is.
         with contextlib.suppress(errors.CallsNotKept):
             try:
-                record = await self._logstore.call(one.call.id)
+                record = await self._logstore.call(one.call.id, app_id=one.call.app_id)
             except errors.CallNotFound:
                 return False
             if record.final:
