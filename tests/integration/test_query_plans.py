@@ -157,10 +157,14 @@ PLACES: list[tuple[dict[str, str], set[str]]] = [
     ({"from_time": FROM, "to_time": TO}, {"id"}),
     ({"from_time": FROM, "to_time": TO, "before": MIDDLE}, {"id"}),
 ]
-PAGES = [(CallFilter(**owner, **place), seeks | more) for owner, seeks in OWNERS for place, more in PLACES]
+PAGES = [
+    pytest.param(CallFilter(**owner, **place), seeks | more, id="-".join([*owner, *place]))
+    for owner, seeks in OWNERS
+    for place, more in PLACES
+]
 
 
-@pytest.mark.parametrize(("page", "seeks"), PAGES, ids=lambda one: "")
+@pytest.mark.parametrize(("page", "seeks"), PAGES)
 async def test_a_page_of_calls_is_a_range_of_an_index(
     database: Database, page: CallFilter, seeks: set[str]
 ) -> None:
@@ -200,6 +204,16 @@ async def test_a_page_of_routes_is_a_range_of_an_index(database: Database, after
     store = SQLDatastore(database)
     asked = RouteFilter(app_id="app00000", after=after)
     assert await objections(database, lambda: store.routes(asked), {"app_id", "path"}) == []
+
+
+async def test_what_is_invoked_is_found_by_an_index(database: Database) -> None:
+    store = SQLDatastore(database)
+    assert await objections(database, lambda: store.app_id("app00100"), {"name"}) == []
+    route = await objections(database, lambda: store.route("app00000", "/r00100"), {"app_id", "path"})
+    assert route == []
+    seeks = {"app_id", "type", "source"}
+    trigger = await objections(database, lambda: store.trigger_by_source("app00000", "http", "/100"), seeks)
+    assert trigger == []
 
 
 async def test_calls_that_wait_for_the_queue_are_found_by_an_index(database: Database) -> None:
@@ -257,7 +271,7 @@ async def test_a_lost_index_is_noticed(database: Database, index: Index) -> None
 
     async def all_pages() -> list[str]:
         found = await objections(database, lambda: store.unqueued(TO, 100), {"status", "recorded_at"})
-        for page, seeks in PAGES:
+        for page, seeks in [one.values for one in PAGES]:
             found += await objections(database, lambda page=page: store.calls(page), seeks)
         return found
 
