@@ -1,6 +1,6 @@
-"""The command ``fn-node``: runs a node until a signal stops it, or prints its settings.
+"""The command ``fn-node``: runs a node until a signal stops it, prints settings, or migrates databases.
 
-Exit codes: 0 stopped as asked, 1 could not start or broke down, 2 bad settings or command line.
+Exit codes: 0 stopped as asked, 1 could not start, broke down or is behind, 2 bad settings or command line.
 Settings are read from ``os.environ`` here and nowhere else.
 """
 
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "config" and options.markdown:
         print(config.markdown(), end="")
         return 0
+    if command == "migrate":
+        return _migrate(options)
     node_type = (options.type or "") if command == "config" else command
     try:
         settings, warnings = read_all(os.environ, node_type)
@@ -77,8 +79,33 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("config", help="print every setting with its meaning and value in force")
     show.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
     show.add_argument("--markdown", action="store_true", help="all settings, as docs/configuration.md")
+    move = commands.add_parser("migrate", help="bring the databases to this version's schema")
+    only = move.add_mutually_exclusive_group()
+    only.add_argument("--check", action="store_true", help="change nothing; exit code 1 when one is behind")
+    only.add_argument("--sql", action="store_true", help="change nothing; print the statements")
+    move.add_argument("--to", metavar="REVISION", default="", help="up or down to this revision")
+    move.add_argument("--yes", action="store_true", help="allow a downgrade, which drops data")
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    # Imported only now: see _run.
+    from deploy.migrate import Order, run
+
+    order = Order(check=options.check, sql=options.sql, to=options.to, yes=options.yes)
+    try:
+        return run(os.environ, order)
+    except InvalidSettings as exc:
+        for problem in exc.problems:
+            _complain(problem)
+        return 2
+    except ValueError as exc:
+        _complain(str(exc))
+        return 2
+    except FnError as exc:
+        _complain(exc.explained)
+        return 1
 
 
 def _run(settings: Settings, warnings: Sequence[str]) -> int:

@@ -132,19 +132,37 @@ async def open_database(url: str, variable: str = "FN_DB_URL") -> AsyncIterator[
     Raises ValueError for a URL that is none of ours (it names *variable*), StoreUnavailable with one
     clear line when the database cannot be used or has a newer schema than this version knows.
     """
+    async with open_unmigrated(url, variable) as backend:
+        database = Database(backend)
+        try:
+            with explained(url, variable, backend.port):
+                await migrate.prepare(backend)
+            yield database
+        finally:
+            await database.close()
+
+
+@asynccontextmanager
+async def open_unmigrated(url: str, variable: str) -> AsyncIterator[Backend]:
+    """The engine at *url* with whatever schema its database has; raises as ``open_database``."""
     address = urls.parse(url, variable, dialects.SCHEMES)
     backend = await dialects.open_backend(address, variable)
-    database = Database(backend)
     try:
-        try:
-            await migrate.prepare(backend)
-        except Exception as exc:
-            if not failures.known(exc):
-                raise
-            raise StoreUnavailable(failures.explain(exc, address, backend.port, variable)) from exc
-        yield database
+        yield backend
     finally:
-        await database.close()
+        await backend.engine.dispose()
+
+
+@contextmanager
+def explained(url: str, variable: str, port: int) -> Iterator[None]:
+    """A failure to use the database at *url* at all becomes StoreUnavailable with one clear line."""
+    try:
+        yield
+    except Exception as exc:
+        if not failures.known(exc):
+            raise
+        address = urls.parse(url, variable, dialects.SCHEMES)
+        raise StoreUnavailable(failures.explain(exc, address, port, variable)) from exc
 
 
 @contextmanager

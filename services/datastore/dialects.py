@@ -18,7 +18,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
 from services.sqlite_file import CannotOpen
@@ -65,17 +65,37 @@ class Backend:
 # -- types ---------------------------------------------------------------------------------------
 
 
+class _WithoutNul(TypeDecorator[str]):
+    """Text on PostgreSQL, which can store no NUL: the symbol for it (U+2400) takes its place.
+
+    So a record with one is kept, and a look-up with one finds nothing.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        return value.replace("\0", "\u2400") if value is not None else None
+
+
+class _LongWithoutNul(_WithoutNul):
+    impl = Text
+    cache_ok = True
+
+
 def ordered(length: int) -> TypeEngine[str]:
     """Text that is compared byte by byte, so that it sorts in code point order.
 
     SQLite compares so by itself (BINARY, over UTF-8), and so do tables made with ``table_options``.
     """
-    return String(length).with_variant(String(length, collation="C"), "postgresql")
+    return String(length).with_variant(_WithoutNul(length, collation="C"), "postgresql")
 
 
 def long_text() -> TypeEngine[str]:
     """Text of any length that is never compared."""
-    return Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+    long = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+    return long.with_variant(_LongWithoutNul(), "postgresql")
 
 
 def long_bytes() -> TypeEngine[bytes]:

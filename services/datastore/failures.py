@@ -84,9 +84,10 @@ def meaning(exc: BaseException) -> Meaning:
 
 def words(exc: BaseException) -> str:
     """One line of what the driver says."""
-    first = [*_causes(exc)][-1]
-    if isinstance(first, TimeoutError):
+    causes = [*_causes(exc)]
+    if any(isinstance(one, TimeoutError) for one in causes):
         return "no answer in time"
+    first = causes[-1]
     code = _code(first)
     text = str(first.args[1]) if isinstance(code, int) and code and len(first.args) > 1 else str(first)
     return _line(text) or type(first).__name__

@@ -7,6 +7,7 @@ every step may be run again.
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,7 +38,8 @@ async def prepare(backend: Backend) -> None:
 
     Raises StoreUnavailable when the database has a revision that this version does not know.
     """
-    async with backend.engine.connect() as raw:
+    # A server may accept a connection and say nothing, which not every driver gives up.
+    async with asyncio.timeout(backend.timeout), backend.engine.connect() as raw:
         connection = await raw.execution_options(**backend.reading)
         if await connection.run_sync(current) == newest():
             return

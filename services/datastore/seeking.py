@@ -9,7 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Index, Select, Table, UniqueConstraint, tuple_
+from sqlalchemy import Column, ColumnElement, Index, Select, Table, UniqueConstraint, and_, literal, tuple_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+START = 500
+"""Characters of a long text that an index of PostgreSQL has: its entries are at most 2,704 bytes."""
+
+
+class Start(GenericFunction[str]):
+    """The part of a long text that is in an index: the first characters on PostgreSQL, else all."""
+
+    inherit_cache = True
+    name = "fn_start"
+
+
+@compiles(Start)
+def _all(element: Start, compiler: SQLCompiler, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(Start, "postgresql")
+def _first(element: Start, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"left({compiler.process(element.clauses, **kw)}, {START})"
+
+
+def long_is(column: Column[Any], value: str) -> ColumnElement[bool]:
+    """That the long text *column* is *value*, found by an index."""
+    return and_(Start(column) == Start(literal(value, column.type)), column == value)
 
 
 def seek(
@@ -21,12 +49,19 @@ def seek(
     from_: str = "",
     below: str = "",
     newest_first: bool = False,
+    long: bool = False,
 ) -> Select[Any]:
     """*query* ordered by *key* and *more*, of rows with the values *fixed* and a key in [*from_*, *below*).
 
     There is an index on the columns of *fixed* in their order, then *key* and *more*. *dialect* is
-    SQLAlchemy's name of it.
+    SQLAlchemy's name of it. A *long* key is not the last of that index, but its ``Start`` is.
     """
+    if long and dialect == "postgresql":
+        bound = [*(value for _, value in fixed), Start(literal(from_, key.type))]
+        row = [*(column for column, _ in fixed), Start(key)]
+        first, value = fixed[0]
+        near = (first.between(value, value), tuple_(*row) >= tuple_(*bound), *(c == v for c, v in fixed))
+        return query.where(*near).order_by(*row, key)
     columns = [*(column for column, _ in fixed), key, *more]
     values = [value for _, value in fixed]
     if dialect == "postgresql" and fixed:

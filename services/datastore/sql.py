@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, delete, insert, or_, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
-from services.datastore.seeking import seek
+from services.datastore.seeking import long_is, seek
 from services.datastore.tables import apps, fns, locks, purges, routes, runners, triggers
 from shared_models import errors, times
 from shared_models.app import App
@@ -225,7 +225,7 @@ class SQLDatastore(Datastore):
             query = query.where(routes.c.image == page.image)
         of = [(routes.c.app_id, page.app_id)]
         return await self._read_all(
-            lambda dialect: seek(query, dialect, of, routes.c.path, from_=page.after), Route
+            lambda dialect: seek(query, dialect, of, routes.c.path, from_=page.after, long=True), Route
         )
 
     async def insert_route(self, route: Route) -> Route:
@@ -374,11 +374,11 @@ async def _refuse(
 
 
 def _source_is(app_id: str, type_: str, source: str) -> ColumnElement[bool]:
-    return and_(triggers.c.app_id == app_id, triggers.c.type == type_, triggers.c.source == source)
+    return and_(triggers.c.app_id == app_id, triggers.c.type == type_, long_is(triggers.c.source, source))
 
 
 def _route_is(app_id: str, path: str) -> ColumnElement[bool]:
-    return and_(routes.c.app_id == app_id, routes.c.path == path)
+    return and_(routes.c.app_id == app_id, long_is(routes.c.path, path))
 
 
 async def _check_trigger(connection: AsyncConnection, new: Trigger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable
 
 import msgspec
@@ -521,6 +522,68 @@ async def test_orders_are_kept_in_their_order_until_they_are_carried_out(datasto
         await datastore.remove_purge(given[0].id)
     await datastore.remove_purge("unknown")
     assert await datastore.purges(2) == given[1:]
+
+
+# -- long and odd texts --------------------------------------------------------------------------
+
+
+async def test_the_longest_paths_and_sources_of_the_largest_characters_are_kept_in_order(
+    datastore: Datastore,
+) -> None:
+    letters = random.Random(4)
+    app = await datastore.insert_app(App(name="long"))
+    fn = await datastore.insert_fn(Fn(name="f", app_id=app.id, image="i"))
+    same = "/" + "".join(chr(letters.randrange(0x10000, 0x110000)) for _ in range(600))
+    rest = ["".join(chr(letters.randrange(0x10000, 0x110000)) for _ in range(99)) for _ in range(5)]
+    longest = [same + one for one in rest]
+    for number, text in enumerate(longest):
+        await datastore.insert_route(Route(app_id=app.id, path=text, image="i"))
+        await datastore.insert_trigger(
+            Trigger(name=f"t{number}", app_id=app.id, fn_id=fn.id, type="http", source=text)
+        )
+    with pytest.raises(errors.RouteExists):
+        await datastore.insert_route(Route(app_id=app.id, path=longest[0], image="i"))
+    with pytest.raises(errors.TriggerSourceExists):
+        await datastore.insert_trigger(
+            Trigger(name="other", app_id=app.id, fn_id=fn.id, type="http", source=longest[0])
+        )
+    listed: list[str] = []
+    while page := await datastore.routes(
+        RouteFilter(app_id=app.id, after=listed[-1] if listed else "", limit=2)
+    ):
+        listed += [route.path for route in page]
+    assert listed == sorted(longest)
+    for text in longest:
+        assert (await datastore.route(app.id, text)).path == text
+        assert (await datastore.trigger_by_source(app.id, "http", text)).source == text
+
+
+async def test_a_look_up_with_a_nul_finds_nothing(datastore: Datastore) -> None:
+    app = await datastore.insert_app(App(name="a"))
+    with pytest.raises(errors.AppNotFound):
+        await datastore.app_id("a\0")
+    with pytest.raises(errors.AppNotFound):
+        await datastore.app("\0")
+    with pytest.raises(errors.RouteNotFound):
+        await datastore.route(app.id, "/\0")
+    with pytest.raises(errors.TriggerNotFound):
+        await datastore.trigger_by_source(app.id, "http", "/\0")
+    assert await datastore.routes(RouteFilter(app_id=app.id, after="\0")) == []
+
+
+# -- races -------------------------------------------------------------------------------------
+
+
+async def test_functions_that_race_with_the_removal_of_their_app_leave_nothing_behind(
+    datastore: Datastore,
+) -> None:
+    for number in range(5):
+        app = await datastore.insert_app(App(name=f"a{number}"))
+        adding = [datastore.insert_fn(Fn(name=f"f{i}", app_id=app.id, image="i")) for i in range(4)]
+        outcomes = await asyncio.gather(*adding, datastore.remove_app(app.id), return_exceptions=True)
+        failed = [one for one in outcomes if isinstance(one, BaseException)]
+        assert all(isinstance(one, errors.AppNotFound) for one in failed), failed
+        assert await datastore.fns(FnFilter(app_id=app.id)) == []
 
 
 # -- locks -------------------------------------------------------------------------------------

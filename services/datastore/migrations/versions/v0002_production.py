@@ -14,6 +14,27 @@ revision = "0002"
 down_revision: str | None = "0001"
 
 _AT_ONCE = 1000
+# An entry of a B-tree of PostgreSQL has at most 2,704 bytes, and a path or a source up to 2,800. Hash
+# indexes have no such bound, and an exclusion compares the values themselves. Listings and look-ups go by
+# the first 500 characters (``seeking.START``).
+_LONG_KEYS = (
+    "ALTER TABLE routes DROP CONSTRAINT pk_routes",
+    "ALTER TABLE routes ADD CONSTRAINT ex_routes_app_id_path "
+    "EXCLUDE USING hash ((app_id || ' ' || path) WITH =)",
+    "CREATE INDEX ix_routes_app_id_path_start ON routes (app_id, left(path, 500))",
+    "ALTER TABLE triggers DROP CONSTRAINT uq_triggers_app_id_type_source",
+    "ALTER TABLE triggers ADD CONSTRAINT ex_triggers_app_id_type_source "
+    "EXCLUDE USING hash ((app_id || ' ' || type || ' ' || source) WITH =)",
+    "CREATE INDEX ix_triggers_app_id_type_source_start ON triggers (app_id, type, left(source, 500))",
+)
+_SHORT_KEYS = (
+    "DROP INDEX ix_triggers_app_id_type_source_start",
+    "ALTER TABLE triggers DROP CONSTRAINT ex_triggers_app_id_type_source",
+    "ALTER TABLE triggers ADD CONSTRAINT uq_triggers_app_id_type_source UNIQUE (app_id, type, source)",
+    "DROP INDEX ix_routes_app_id_path_start",
+    "ALTER TABLE routes DROP CONSTRAINT ex_routes_app_id_path",
+    "ALTER TABLE routes ADD CONSTRAINT pk_routes PRIMARY KEY (app_id, path)",
+)
 
 
 def upgrade() -> None:
@@ -59,6 +80,9 @@ def upgrade() -> None:
     steps.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
     steps.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
     steps.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
+    if op.get_context().dialect.name == "postgresql":
+        for statement in _LONG_KEYS:
+            op.execute(statement)
     # The default stays: SQLite could drop it only with a copy of the table.
     steps.add_column("calls", sa.Column("path_hash", ordered(16), nullable=False, server_default=""))
     _hash_paths()
@@ -75,6 +99,9 @@ def downgrade() -> None:
     steps.drop_index("ix_calls_fn_id_status_id", "calls")
     steps.drop_index("ix_calls_app_id_path_hash_id", "calls")
     steps.drop_column("calls", "path_hash")
+    if op.get_context().dialect.name == "postgresql":
+        for statement in _SHORT_KEYS:
+            op.execute(statement)
     steps.drop_table("messages")
     steps.drop_table("locks")
     steps.drop_table("purges")
