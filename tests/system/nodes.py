@@ -92,28 +92,35 @@ def _clean_environ() -> dict[str, str]:
 
 
 class Cluster:
-    """One API node and runner nodes, all below one folder."""
+    """API nodes and runner nodes, all below one folder; *stores* are SQLite files unless it has URLs."""
 
-    def __init__(self, folder: Path, runner_environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runner_environ: Mapping[str, str],
+        stores: Mapping[str, str] | None = None,
+        apis: int = 1,
+    ) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
         self._runner_environ = runner_environ
         data = folder / "data"
-        self.api = self._node(
-            "api", "api",
-            {
-                "FN_DB_URL": f"sqlite:///{data / 'fn.db'}",
-                "FN_MQ_URL": f"sqlite:///{data / 'queue.db'}",
-                "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
-            },
-        )  # fmt: skip
+        stores = stores or {
+            "FN_DB_URL": f"sqlite:///{data / 'fn.db'}",
+            "FN_MQ_URL": f"sqlite:///{data / 'queue.db'}",
+            "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
+        }
+        names = ["api"] if apis == 1 else [f"api-{number}" for number in range(apis)]
+        self.apis = [self._node(name, "api", {"FN_NODE_ID": name, **stores}) for name in names]
+        self.api = self.apis[0]
 
-    def runner(self, name: str, **environ: str) -> Node:
-        """One more runner node, not yet started."""
+    def runner(self, name: str, first: int = 0, **environ: str) -> Node:
+        """One more runner node, not yet started. It asks the API node number *first* before others."""
+        apis = self.apis[first:] + self.apis[:first]
         return self._node(
             name, "runner",
             {
-                "FN_RUNNER_API_URL": self.api.url,
+                "FN_RUNNER_API_URL": ",".join(api.url for api in apis),
                 "FN_NODE_ID": name,
                 "FN_SPOOL_PATH": str(self.folder / f"{name}-spool"),
                 **self._runner_environ,
@@ -140,11 +147,17 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, runner_environ: Mapping[str, str]) -> AsyncIterator[Cluster]:
-    """A started API node and the means to start runners; every node is stopped at the end."""
-    nodes = Cluster(folder, runner_environ)
+async def cluster(
+    folder: Path,
+    runner_environ: Mapping[str, str],
+    stores: Mapping[str, str] | None = None,
+    apis: int = 1,
+) -> AsyncIterator[Cluster]:
+    """Started API nodes and the means to start runners; every node is stopped at the end."""
+    nodes = Cluster(folder, runner_environ, stores, apis)
     try:
-        await nodes.api.start()
+        # At once: the first on an empty database, all of which want to make its tables.
+        await asyncio.gather(*(api.start() for api in nodes.apis))
         yield nodes
     finally:
         for node in reversed(nodes.nodes):
