@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,35 +14,16 @@ from weakref import WeakValueDictionary
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
+from services.logstore.s3_errors import CONFLICT, DRIVER_ERRORS, MISSING, UNKNOWN, cause, code
 from services.logstore.s3_settings import S3Settings
 from shared_models.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-DRIVER_ERRORS = (BotoCoreError, ClientError, OSError, asyncio.TimeoutError)
-"""All that the SDK raises for what we ask of it."""
 CHUNK = 2**16
 AT_ONCE = 32
 """Requests of one operation that are under way together."""
-_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
-_CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-_UNKNOWN = frozenset(
-    {"NotImplemented", "501", "405", "MethodNotAllowed", "InvalidArgument", "MissingContentMD5"}
-)
 _DELETE_AT_ONCE = 1000
-_WORDS = {
-    "InvalidAccessKeyId": "the access key is unknown",
-    "SignatureDoesNotMatch": "the secret key is wrong",
-    "AccessDenied": "access is denied",
-    "403": "access is denied",
-    "ExpiredToken": "the session token has expired",
-    "InvalidToken": "the session token is not valid",
-    "NoSuchBucket": "there is no such bucket, and it cannot be made",
-    "404": "there is no such bucket, and it cannot be made",
-    "RequestTimeTooSkewed": "the clock of this machine is off",
-    "SlowDown": "it asks to slow down",
-    "QuotaExceeded": "its quota is used up",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +55,7 @@ class Objects:
         self._bucket = settings.bucket
         self._base = settings.base
         self._where = settings.where
+        self._timeout = settings.timeout
         self.conditional = True
         self._deletes_many = True
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -82,13 +64,13 @@ class Objects:
         """None where there is none."""
         with self._mapped():
             try:
-                found = await self._client.get_object(Bucket=self._bucket, Key=self._base + key)
+                found = await self._ask(self._client.get_object(Bucket=self._bucket, Key=self._base + key))
             except ClientError as exc:
-                if code(exc) in _MISSING:
+                if code(exc) in MISSING:
                     return None
                 raise
             async with found["Body"] as body:
-                content = await body.read()
+                content = await self._ask(body.read())
         tag = found["ETag"] if self.conditional else hashlib.blake2b(content, digest_size=16).hexdigest()
         return Object(content, tag, found.get("Metadata", {}))
 
@@ -96,9 +78,9 @@ class Objects:
         """The object in pieces; none where there is none."""
         with self._mapped():
             try:
-                found = await self._client.get_object(Bucket=self._bucket, Key=self._base + key)
+                found = await self._ask(self._client.get_object(Bucket=self._bucket, Key=self._base + key))
             except ClientError as exc:
-                if code(exc) in _MISSING:
+                if code(exc) in MISSING:
                     return
                 raise
             async with found["Body"] as body:
@@ -130,9 +112,11 @@ class Objects:
         named = {"Bucket": self._bucket, "Key": self._base + key, "Metadata": notes or {}}
         with self._mapped():
             try:
-                await self._client.put_object(**named, Body=body, ContentType="text/plain", **condition)
+                await self._ask(
+                    self._client.put_object(**named, Body=body, ContentType="text/plain", **condition)
+                )
             except ClientError as exc:
-                if condition and code(exc) in _CONFLICT | _MISSING:
+                if condition and code(exc) in CONFLICT | MISSING:
                     return False
                 raise
         return True
@@ -145,15 +129,15 @@ class Objects:
                 some = every[start : start + _DELETE_AT_ONCE]
                 if len(some) == 1 or not (self._deletes_many and await self._delete_many(some)):
                     for key in some:
-                        await self._client.delete_object(Bucket=self._bucket, Key=key)
+                        await self._ask(self._client.delete_object(Bucket=self._bucket, Key=key))
 
     async def _delete_many(self, keys: Sequence[str]) -> bool:
         """False when the server cannot."""
         request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         try:
-            done = await self._client.delete_objects(Bucket=self._bucket, Delete=request)
+            done = await self._ask(self._client.delete_objects(Bucket=self._bucket, Delete=request))
         except ClientError as exc:
-            if code(exc) in _UNKNOWN:
+            if code(exc) in UNKNOWN:
                 self._deletes_many = False
                 return False
             raise
@@ -167,8 +151,10 @@ class Objects:
         if after:
             more["Marker"] = self._base + after
         with self._mapped():
-            found = await self._client.list_objects(
-                Bucket=self._bucket, Prefix=self._base + prefix, MaxKeys=min(limit, 1000), **more
+            found = await self._ask(
+                self._client.list_objects(
+                    Bucket=self._bucket, Prefix=self._base + prefix, MaxKeys=min(limit, 1000), **more
+                )
             )
         cut = len(self._base)
         keys = [one["Key"][cut:] for one in found.get("Contents", ())]
@@ -192,11 +178,11 @@ class Objects:
         """
         try:
             try:
-                await self._client.head_bucket(Bucket=self._bucket)
+                await self._ask(self._client.head_bucket(Bucket=self._bucket))
             except ClientError as exc:
-                if code(exc) in (*_MISSING, "NoSuchBucket"):
+                if code(exc) in (*MISSING, "NoSuchBucket"):
                     await self._make()
-            await self._client.list_objects(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
+            await self._ask(self._client.list_objects(Bucket=self._bucket, Prefix=self._base, MaxKeys=1))
             self.conditional = await self._keeps_conditions()
         except DRIVER_ERRORS as exc:
             raise StoreUnavailable(f"Log store: {self._where}: {cause(exc)}") from exc
@@ -212,25 +198,30 @@ class Objects:
             region = self._client.meta.region_name
             where = {} if region == "us-east-1" else {"LocationConstraint": region}
             more = {"CreateBucketConfiguration": where} if where else {}
-            await self._client.create_bucket(Bucket=self._bucket, **more)
+            await self._ask(self._client.create_bucket(Bucket=self._bucket, **more))
         except ClientError as exc:
             # Another node was faster, or there is no right to: the listing tells whether it is there.
             log.debug("the bucket cannot be made: %s", code(exc))
 
     async def _keeps_conditions(self) -> bool:
         probe = {"Bucket": self._bucket, "Key": f"{self._base}probe"}
-        await self._client.put_object(**probe, Body=b"")
+        await self._ask(self._client.put_object(**probe, Body=b""))
         try:
-            await self._client.put_object(**probe, Body=b"", IfNoneMatch="*")
+            await self._ask(self._client.put_object(**probe, Body=b"", IfNoneMatch="*"))
         except ClientError as exc:
-            if code(exc) in _CONFLICT:
+            if code(exc) in CONFLICT:
                 return True
-            if code(exc) not in _UNKNOWN:
+            if code(exc) not in UNKNOWN:
                 raise
         finally:
             with suppress(ClientError):
-                await self._client.delete_object(**probe)
+                await self._ask(self._client.delete_object(**probe))
         return False
+
+    async def _ask(self, request: Awaitable[Any]) -> Any:
+        # With all the repetitions of the SDK.
+        async with asyncio.timeout(self._timeout):
+            return await request
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -239,25 +230,6 @@ class Objects:
         except DRIVER_ERRORS as exc:
             log.error("the log store failed: %s: %s", self._where, cause(exc))
             raise StoreUnavailable(detail=cause(exc)) from exc
-
-
-def code(exc: ClientError) -> str:
-    """The server's word for what went wrong."""
-    return str(exc.response.get("Error", {}).get("Code", ""))
-
-
-def cause(exc: BaseException) -> str:
-    """One line without anything secret."""
-    if isinstance(exc, ClientError):
-        return _WORDS.get(code(exc), f"it answers {code(exc) or 'an error'}")
-    name = type(exc).__name__
-    if "Credentials" in name:
-        return "no credentials: the URL has none, and neither has the environment of this node"
-    if isinstance(exc, TimeoutError) or "Timeout" in name:
-        return "it did not answer in time"
-    if "Connect" in name or isinstance(exc, OSError):
-        return f"it cannot be reached ({name})"
-    return name
 
 
 @asynccontextmanager
