@@ -1,0 +1,201 @@
+"""Migrations on each SQL database, and ``fn-node migrate``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, LargeBinary, inspect, text
+
+from deploy.__main__ import main
+from services.datastore import migrate, tables
+from services.datastore.database import Database, open_database, open_unmigrated
+from shared_models.errors import StoreUnavailable
+
+# PostgreSQL has long keys in its own way: see migration 0002.
+LONG_KEYS = {
+    "uq_triggers_app_id_type_source",
+    "ix_routes_app_id_path_start",
+    "ix_triggers_app_id_type_source_start",
+    "ex_routes_app_id_path",
+    "ex_triggers_app_id_type_source",
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """An empty database; one that tests share is brought back to the newest schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/fn.db"
+        return
+    shared: str = request.getfixturevalue(request.param).url
+    async with open_unmigrated(shared, "FN_DB_URL") as backend:
+        await migrate.migrate(backend, migrate.BASE)
+    yield shared
+    async with open_unmigrated(shared, "FN_DB_URL") as backend:
+        await migrate.migrate(backend, migrate.newest())
+
+
+async def looked_at(url: str, look: Any) -> Any:
+    async with open_unmigrated(url, "FN_DB_URL") as backend, backend.engine.connect() as connection:
+        return await connection.run_sync(look)
+
+
+async def moved(url: str, target: str) -> tuple[str, str]:
+    async with open_unmigrated(url, "FN_DB_URL") as backend:
+        return await migrate.migrate(backend, target)
+
+
+def names(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+async def test_the_revisions_make_the_tables_and_unmake_them(url: str) -> None:
+    for _ in range(2):
+        assert await moved(url, migrate.newest()) == (migrate.BASE, migrate.newest())
+        assert await looked_at(url, names) == {*tables.metadata.tables, "alembic_version"}
+        assert await moved(url, "0001") == (migrate.newest(), "0001")
+        assert "messages" not in await looked_at(url, names)
+        assert await moved(url, migrate.BASE) == ("0001", migrate.BASE)
+        assert await looked_at(url, names) == {"alembic_version"}
+
+
+async def test_the_revisions_make_what_the_tables_say(url: str) -> None:
+    await moved(url, migrate.newest())
+
+    def compare(connection: Connection) -> list[Any]:
+        def counts(_: object, name: str | None, *__: object) -> bool:
+            return name not in LONG_KEYS or connection.dialect.name != "postgresql"
+
+        def differ(context: MigrationContext, _: object, column: Any, __: object, type_: Any) -> bool | None:
+            # MariaDB makes of a number of bytes the blob that is large enough.
+            blob = context.dialect.name == "mysql" and isinstance(type_, LargeBinary)
+            return False if blob else None
+
+        options = {"compare_type": differ, "include_object": counts}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata))
+
+    assert await looked_at(url, compare) == []
+
+
+async def test_ten_nodes_that_start_at_once_migrate_once(url: str) -> None:
+    async def start() -> str:
+        async with open_database(url) as database:
+            return await migrate.revision_of(database.backend)
+
+    assert await asyncio.gather(*[start() for _ in range(10)]) == [migrate.newest()] * 10
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
+    async with open_database(url) as database:
+        await _say(database, "UPDATE alembic_version SET version_num = '9999'")
+    try:
+        with pytest.raises(StoreUnavailable, match=r"9999.*newer version"):
+            async with open_database(url):
+                pass
+    finally:
+        async with open_unmigrated(url, "FN_DB_URL") as backend, backend.engine.begin() as connection:
+            await connection.execute(text(f"UPDATE alembic_version SET version_num = '{migrate.newest()}'"))
+
+
+async def test_calls_of_the_first_schema_can_be_listed_by_path(url: str) -> None:
+    await moved(url, "0001")
+    columns = (
+        "app_id fn_id trigger_id path image type created_at started_at completed_at error stats node token"
+    )
+    fields = ["id", "status", "attempt", "recorded_at", *columns.split()]
+    values = {name: "" for name in fields} | {"attempt": 0, "stats": "[]"}
+    insert = f"INSERT INTO calls ({', '.join(fields)}) VALUES ({', '.join(f':{name}' for name in fields)})"
+    async with open_unmigrated(url, "FN_DB_URL") as backend, backend.engine.begin() as connection:
+        await connection.execute(
+            text(insert), [values | {"id": "c1", "path": "/a"}, values | {"id": "c2", "path": ""}]
+        )
+    await moved(url, migrate.newest())
+    found = await looked_at(
+        url, lambda connection: connection.execute(text("SELECT id, path_hash FROM calls ORDER BY id")).all()
+    )
+    assert [tuple(row) for row in found] == [("c1", "ac7a9193037c4a10"), ("c2", "")]
+
+
+async def test_a_migration_that_broke_half_way_can_be_run_again(mariadb: Any) -> None:
+    """MariaDB commits each change of a table: a node that dies leaves some of them."""
+    await moved(mariadb.url, migrate.newest())
+    async with open_unmigrated(mariadb.url, "FN_DB_URL") as backend, backend.engine.begin() as connection:
+        await connection.execute(text("DROP INDEX ix_calls_status_id ON calls"))
+        await connection.execute(text("DROP TABLE messages"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    async with open_database(mariadb.url) as database:
+        assert await migrate.revision_of(database.backend) == migrate.newest()
+    indexes = await looked_at(mariadb.url, lambda connection: inspect(connection).get_indexes("calls"))
+    assert "ix_calls_status_id" in {index["name"] for index in indexes}
+    assert "messages" in await looked_at(mariadb.url, names)
+
+
+@pytest.fixture
+def node(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs ``fn-node migrate`` for the database *url*; answers the exit code and what was said."""
+    monkeypatch.setenv("FN_DB_URL", url)
+    monkeypatch.delenv("FN_LOGSTORE_URL", raising=False)
+    monkeypatch.setenv("FN_MQ_URL", "memory://")
+
+    async def run(*arguments: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(main, ["migrate", *arguments])
+        said = capsys.readouterr()
+        assert "secret" not in said.out + said.err
+        return code, said.out + said.err
+
+    return run
+
+
+async def test_the_command_migrates_and_says_from_where_to_where(node: Any) -> None:
+    code, said = await node("--check")
+    assert code == 1
+    assert "base, to be migrated to 0002" in said
+    code, said = await node()
+    assert code == 0
+    assert "base -> 0002" in said
+    code, said = await node()
+    assert code == 0
+    assert "nothing to do" in said
+    code, said = await node("--check")
+    assert code == 0
+    assert "0002, current" in said
+
+
+async def test_the_command_shows_the_statements_and_runs_none(node: Any) -> None:
+    code, said = await node("--sql")
+    assert code == 0
+    assert "CREATE TABLE apps" in said
+    assert "CREATE TABLE messages" in said
+    code, said = await node("--check")
+    assert code == 1
+    assert "base" in said
+    await node("--to", "0001")
+    code, said = await node("--sql")
+    assert "CREATE TABLE apps" not in said
+    assert "CREATE TABLE messages" in said
+
+
+async def test_the_command_drops_data_only_when_told_twice(node: Any) -> None:
+    await node()
+    code, said = await node("--to", "0001")
+    assert code == 1
+    assert "--yes" in said
+    code, said = await node("--to", "0001", "--yes")
+    assert code == 0
+    assert "0002 -> 0001" in said
+
+
+async def test_an_unknown_revision_is_a_bad_command_line(node: Any) -> None:
+    code, said = await node("--to", "7")
+    assert code == 2
+    assert "base, 0001, 0002" in said
+
+
+async def _say(database: Database, statement: str) -> None:
+    await database.transact(lambda connection: connection.execute(text(statement)))
