@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from shared_models.errors import Unavailable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -58,6 +60,9 @@ class Batches(Generic[Item, Result]):
     async def _results(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
         try:
             return await self._work(items)
+        except Unavailable as exc:
+            # One after the other would wait for the backend as often as there are items.
+            return [type(exc)(exc.message, detail=exc.detail) for _ in items]
         except Exception as exc:
             if len(items) == 1:
                 return [exc]

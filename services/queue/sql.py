@@ -41,6 +41,8 @@ MySQL cannot notify: calls that another node queued are found so. PostgreSQL can
 of other nodes that ran out.
 """
 _ASIDE = 3600.0
+_PASSED_OVER = 0.05
+"""Seconds after which a reserve looks again when all that there is was being taken by other nodes."""
 _AT_ONCE = 500
 _decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
@@ -254,13 +256,26 @@ class SQLQueue(WaitingQueue):
             await _promote(connection, now)
             return await _lease(connection, limit, now, ttl)
 
-        async with self._taking:
+        async with self._turn():
             taken = await self._database.transact(work)
         self._busy = bool(taken)
         if not taken and await self._look():
             # Others are taking those; what they leave is seen in a moment.
-            self._next = now
+            self._next = now + _PASSED_OVER
         return taken
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        # Many who wait for a server that does not answer wait at the same time, not one after the other.
+        try:
+            async with asyncio.timeout(self._database.backend.timeout):
+                await self._taking.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(detail="others wait for an answer, too") from None
+        try:
+            yield
+        finally:
+            self._taking.release()
 
     async def _look(self) -> bool:
         """Whether there may be something to take; learns when the next falls due."""
