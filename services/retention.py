@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 from services.stores import Stores
 from shared_models import times
 from shared_models.env import env
+from shared_models.errors import CallsNotKept
 from shared_models.interfaces import Purge
 from shared_models.telemetry import REGISTRY
 
@@ -92,7 +93,10 @@ async def _pending(stores: Stores) -> list[Purge]:
 
 
 async def _carry_out(stores: Stores, purge: Purge, now: float, pause: float) -> None:
-    removed, done = await _in_batches(lambda: stores.logstore.remove_calls(purge, BATCH), pause)
+    try:
+        removed, done = await _in_batches(lambda: stores.logstore.remove_calls(purge, BATCH), pause)
+    except CallsNotKept:
+        removed, done = 0, True
     _tell("calls", "purge", removed)
     ranged = bool(purge.from_time or purge.to_time)
     if done and (ranged or now - times.seconds_of(purge.created_at) > _UNTIL_LAST_CALL):

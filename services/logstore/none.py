@@ -12,8 +12,8 @@ from shared_models.interfaces import CallFilter, LogStore, Purge
 class NoLogStore(LogStore):
     """Accepts what it is told and keeps nothing: leases alone say who may run a call.
 
-    Reading raises CallsNotKept. Only the look for calls in flight, of which it never knows any, is
-    answered: with nothing.
+    Reading and removing raise CallsNotKept. Only the look for calls in flight, of which it never knows
+    any, is answered: with nothing.
     """
 
     async def insert_call(self, call: Call) -> bool:
@@ -49,7 +49,7 @@ class NoLogStore(LogStore):
         return []
 
     async def remove_calls(self, purge: Purge, limit: int) -> int:
-        return 0
+        raise CallsNotKept
 
     async def expire_calls(self, older_than: str, limit: int) -> int:
         return 0

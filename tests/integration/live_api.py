@@ -41,9 +41,11 @@ def call_of(fn, **changes):
 
 
 @asynccontextmanager
-async def live_api(folder, *, data=None, drain=5.0, max_request_size=32 << 20, **settings):
+async def live_api(folder, *, data=None, logstore="", drain=5.0, max_request_size=32 << 20, **settings):
     """*data* makes what the runner API calls from the direct data access."""
-    stores_at = StoreSettings(datastore_url=f"sqlite:///{folder}/fn.db", queue_url="memory://")
+    stores_at = StoreSettings(
+        datastore_url=f"sqlite:///{folder}/fn.db", logstore_url=logstore, queue_url="memory://"
+    )
     api = APISettings(**{"runner_auth": "none", **settings})
     async with open_stores(stores_at) as stores:
         direct = DirectDataAccess(stores)

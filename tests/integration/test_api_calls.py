@@ -4,6 +4,8 @@ import time
 import msgspec
 import pytest
 
+from api_node import calls as api_calls
+from services.retention import RetentionSettings, tidy
 from shared_models import times
 from shared_models.call import Call, Finished
 from shared_models.ids import IdMaker, new_id
@@ -136,3 +138,70 @@ async def test_the_log_of_a_call_that_has_not_ended_says_so(tmp_path):
         assert answer == {
             "message": "Call log not found: the call is queued, its log can be read when it has ended"
         }
+
+
+# -- removal -----------------------------------------------------------------------------------
+
+
+async def listed(api, fn):
+    return [item["id"] for item in (await api.json("GET", f"/v2/fns/{fn.id}/calls"))["items"]]
+
+
+async def remove(api, path, **params):
+    async with api.client.delete(path, params=params) as answer:
+        return answer.status, await answer.json() if answer.status != 204 else None
+
+
+async def test_a_range_of_ended_calls_is_removed_with_their_logs(tmp_path):
+    async with live_api(tmp_path) as api:
+        fn, other = await api.fn("f"), await api.fn("g")
+        years = [ended(fn, created_at=f"{year}-01-01T00:00:00.000Z", log=b"x") for year in (2020, 2022, 2024)]
+        elsewhere, queued = ended(other, created_at="2022-01-01T00:00:00.000Z"), call_of(fn)
+        await api.data.finish([*years, elsewhere])
+        await api.data.enqueue(queued)
+        path = f"/v2/fns/{fn.id}/calls"
+        bounds = {"from_time": "2021-01-01T00:00:00Z", "to_time": "2023-01-01T02:00:00+02:00"}
+        assert await remove(api, path, **bounds) == (204, None)
+        assert await listed(api, fn) == [queued.id, years[2].call.id, years[0].call.id]
+        assert await api.json("GET", f"{path}/{years[1].call.id}/log", status=404)
+        assert await remove(api, path) == (204, None)
+        assert await listed(api, fn) == [queued.id]
+        assert await listed(api, other) == [elsewhere.call.id]
+        assert await api.stores.datastore.purges(10) == []
+
+
+async def test_what_is_left_of_many_calls_is_removed_behind_the_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(api_calls, "_BATCH", 1)
+    async with live_api(tmp_path) as api:
+        fn = await api.fn()
+        await api.data.finish([ended(fn, id=new_id()) for _ in range(13)])
+        status, said = await remove(api, f"/v2/fns/{fn.id}/calls", to_time="2100-01-01T00:00:00Z")
+        assert status == 202
+        assert said == {"message": "There are many calls: the rest of them is being removed"}
+        assert len(await listed(api, fn)) == 3
+        await tidy(api.stores, RetentionSettings(), pause=0)
+        assert await listed(api, fn) == []
+        assert await api.stores.datastore.purges(10) == []
+
+
+async def test_a_removal_with_a_bad_time_removes_nothing(tmp_path):
+    async with live_api(tmp_path) as api:
+        fn = await api.fn()
+        one = ended(fn)
+        await api.data.finish([one])
+        status, said = await remove(api, f"/v2/fns/{fn.id}/calls", from_time="monday")
+        assert (status, said) == (400, {"message": "from_time: not an RFC 3339 time: 'monday'"})
+        assert await listed(api, fn) == [one.call.id]
+
+
+@pytest.mark.parametrize("kind", ["apps", "fns"])
+async def test_the_calls_of_what_was_deleted_vanish_behind_the_answer(tmp_path, kind):
+    async with live_api(tmp_path) as api:
+        fn, other = await api.fn("f"), await api.fn("g")
+        one, stays = ended(fn, log=b"x"), ended(other)
+        await api.data.finish([one, stays])
+        assert await remove(api, f"/v2/{kind}/{fn.app_id if kind == 'apps' else fn.id}") == (204, None)
+        assert await listed(api, fn) == [one.call.id]
+        await tidy(api.stores, RetentionSettings(), pause=0)
+        assert await listed(api, fn) == []
+        assert await listed(api, other) == [stays.call.id]

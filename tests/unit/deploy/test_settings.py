@@ -12,6 +12,7 @@ from deploy.settings import (
     NodeSettings,
     RunnerNode,
     address,
+    declared,
     node_id,
     read_all,
 )
@@ -178,6 +179,24 @@ def test_config_hides_secrets_and_passwords() -> None:
     assert "redis://me:***@here/queue" in text
 
 
+@pytest.mark.parametrize("variable", ["FN_DB_URL", "FN_LOGSTORE_URL", "FN_MQ_URL"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://me:sesame@tcp(here:3306)/fn", "mysql://me:***@tcp(here:3306)/fn"),
+        ("mysql://me:a/b@sesame?@tcp(here:3306)/fn?timeout=5", "mysql://me:***@tcp(here:3306)/fn"),
+        ("postgresql://:sesame@here/fn?sslkey=sesame", "postgresql://:***@here/fn"),
+        ("mariadb://me:sesame@[::1]:3306/fn", "mariadb://me:***@[::1]:3306/fn"),
+        ("s3://KEY:sesame/+@here:9000/r/bucket", "s3://KEY:***@here:9000/r/bucket"),
+        ("s3:///r/bucket?session_token=sesame/@", "s3:///r/bucket"),
+        ("rediss://:sesame@here/0?ca=sesame", "rediss://:***@here/0"),
+    ],
+)
+def test_config_shows_where_a_store_is_and_not_how_one_gets_in(variable: str, url: str, said: str) -> None:
+    shown = config.shown(declared("api")[variable], url)
+    assert shown == said
+
+
 def test_a_problem_does_not_tell_a_password() -> None:
     with pytest.raises(InvalidSettings) as caught:
         read_all({"FN_PORT": "http://me:open@here/"}, "full")
@@ -186,8 +205,6 @@ def test_a_problem_does_not_tell_a_password() -> None:
 
 @pytest.mark.parametrize("node_type", NODE_TYPES)
 def test_every_variable_says_what_it_means(node_type: str) -> None:
-    from deploy.settings import declared
-
     for name, variable in declared(node_type).items():
         assert len(variable.meaning) > 10, name
         if variable.secret and not name.endswith("_URL"):
