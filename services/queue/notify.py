@@ -17,7 +17,13 @@ CHANNEL = "fn_queue"
 QUIET = 20.0
 """Seconds after which a silent connection is asked whether it is there."""
 _SHORTEST, _LONGEST = 0.05, 5.0
-_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.TimeoutError)
+_FAILURES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 @asynccontextmanager
@@ -27,43 +33,52 @@ async def hearing(connect: Callable[[], Awaitable[Any]], ring: Callable[[], None
     A connection that is lost is opened anew until it can be, and then rings too, since something may
     have been missed. It is tried the first time in the background, as every other time.
     """
-    task = asyncio.create_task(_hear_forever(connect, ring), name="queue-notify")
+    listener = _Listener(connect, ring)
+    task = asyncio.create_task(listener.run(), name="queue-notify")
     try:
         yield
     finally:
+        listener.closing = True
         task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, *_FAILURES):
             await task
 
 
-async def _hear_forever(connect: Callable[[], Awaitable[Any]], ring: Callable[[], None]) -> None:
-    pause = _SHORTEST
-    while True:
-        try:
-            connection = await connect()
-        except _FAILURES as exc:
-            log.debug("cannot listen for queued calls yet: %s", type(exc).__name__)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST)
-            continue
-        try:
+class _Listener:
+    """*closing* says what a cancellation may fail to: the driver can turn one into another error."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]], ring: Callable[[], None]) -> None:
+        self._connect = connect
+        self._ring = ring
+        self.closing = False
+
+    async def run(self) -> None:
+        pause = _SHORTEST
+        while not self.closing:
+            try:
+                connection = await self._connect()
+            except _FAILURES as exc:
+                log.debug("cannot listen for queued calls yet: %s", type(exc).__name__)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST)
+                continue
             pause = _SHORTEST
-            await _hear(connection, ring)
-        except _FAILURES as exc:
-            log.warning("the queue's notifications are lost, and listened for anew: %s", type(exc).__name__)
-        finally:
-            connection.terminate()
-        await asyncio.sleep(pause)
+            try:
+                await self._hear(connection)
+            except _FAILURES as exc:
+                if not self.closing:
+                    log.warning("the queue's notifications are lost: %s", type(exc).__name__)
+            finally:
+                connection.terminate()
 
-
-async def _hear(connection: Any, ring: Callable[[], None]) -> None:
-    lost = asyncio.Event()
-    connection.add_termination_listener(lambda _: lost.set())
-    await connection.add_listener(CHANNEL, lambda *_: ring())
-    ring()
-    while not lost.is_set():
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(lost.wait(), QUIET)
-            break
-        await connection.execute("SELECT 1")
-    raise ConnectionResetError
+    async def _hear(self, connection: Any) -> None:
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener(CHANNEL, lambda *_: self._ring())
+        self._ring()
+        while not lost.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(lost.wait(), QUIET)
+                break
+            await connection.execute("SELECT 1")
+        raise ConnectionResetError
