@@ -80,21 +80,22 @@ class Records:
 
     async def create(self, live: Live) -> bool:
         """Records a call in flight, with all by which it is found; False when there is one already."""
-        body = msgspec.json.encode(msgspec.structs.replace(live, nonce=secrets.token_hex(8)))
-        if not await self._objects.put(keys.live(live.call.id), body, create=True):
-            # The first answer may have been lost, and the SDK have asked again.
-            found = await self._objects.get(keys.live(live.call.id))
-            if found is None or found.body != body:
-                return False
+        if not await self._decide(live, create=True):
+            return False
         await self._write(live.call)
         return True
 
     async def change(self, live: Live, etag: str) -> bool:
         """Changes a record in flight, unless it is another version than *etag* by now."""
-        body = msgspec.json.encode(live)
-        if await self._objects.put(keys.live(live.call.id), body, match=etag):
+        return await self._decide(live, match=etag)
+
+    async def _decide(self, live: Live, *, match: str = "", create: bool = False) -> bool:
+        key = keys.live(live.call.id)
+        body = msgspec.json.encode(msgspec.structs.replace(live, nonce=secrets.token_hex(8)))
+        if await self._objects.put(key, body, match=match, create=create):
             return True
-        found = await self._objects.get(keys.live(live.call.id))
+        # The first answer may have been lost, and the SDK have asked again.
+        found = await self._objects.get(key)
         return found is not None and found.body == body
 
     async def settle(self, live: Live) -> None:
