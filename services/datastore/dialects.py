@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, LargeBinary, String, Text, event
+from sqlalchemy import LargeBinary, String, Text, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -21,6 +21,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
+from services.datastore.server_url import Server
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable
 
@@ -35,7 +36,6 @@ _PRAGMAS = (
     "PRAGMA synchronous=NORMAL",
     "PRAGMA foreign_keys=ON",
 )
-SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +149,12 @@ async def _sqlite(path: str) -> Backend:
 
 
 def _postgres(address: urls.Address, variable: str) -> Backend:
-    server = _Server.of(address, variable, 5432)
+    server = Server.of(address, variable, 5432)
     arguments: dict[str, Any] = {
         "timeout": server.connect_timeout,
         "command_timeout": server.timeout,
-        "ssl": server.ssl,
+        # None would be asyncpg's own choice.
+        "ssl": "prefer" if server.prefers_tls else server.tls or "disable",
         "server_settings": {"application_name": "fn-hybrid"},
     }
 
@@ -190,20 +191,20 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
 
 
 def _mysql(address: urls.Address, variable: str) -> Backend:
-    server = _Server.of(address, variable, 3306)
+    server = Server.of(address, variable, 3306)
     url = server.url("mysql+aiomysql", charset="utf8mb4")
     # A row that somebody holds is given up before the whole operation is.
     patience = max(1, int(server.timeout / 2))
     arguments = {
         "connect_timeout": server.connect_timeout,
-        "ssl": server.ssl,
+        "ssl": server.tls,
         "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
         f"innodb_lock_wait_timeout={patience}",
     }
 
     def made(**pool: Any) -> AsyncEngine:
         engine = create_async_engine(url, connect_args=arguments, **pool)
-        if server.ssl:
+        if server.tls and not server.prefers_tls:
             event.listen(engine.sync_engine, "connect", _refuse_plain)
         return engine
 
@@ -221,85 +222,6 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         port=server.port,
         patient=patient,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Server:
-    """What the URL of a database server says."""
-
-    address: urls.Address
-    port: int
-    pool_size: int
-    connect_timeout: float
-    timeout: float
-    statement_cache: int
-    ssl: ssl.SSLContext | None
-
-    @classmethod
-    def of(cls, address: urls.Address, variable: str, port: int) -> _Server:
-        if not address.path:
-            raise ValueError(
-                f"{variable}: the path of a {address.scheme}:// URL names the database, "
-                f"for example {address.scheme}://user:password@host:{port}/fn"
-            )
-        params = urls.Params(variable, address)
-        server = cls(
-            address=address,
-            port=address.port or port,
-            pool_size=params.whole("pool_size", 10, 1, 1000),
-            connect_timeout=params.seconds("connect_timeout", 10),
-            timeout=params.seconds("timeout", 30),
-            statement_cache=params.whole("statement_cache_size", 100, 0, 10_000)
-            if address.scheme == "postgres"
-            else 0,
-            ssl=_tls(params, variable),
-        )
-        params.done()
-        return server
-
-    def url(self, driver: str, **query: str) -> URL:
-        address = self.address
-        return URL.create(
-            driver,
-            address.user or None,
-            address.password or None,
-            address.host or "localhost",
-            self.port,
-            address.path,
-            query,
-        )
-
-    def pool(self) -> dict[str, Any]:
-        return {
-            "poolclass": AsyncAdaptedQueuePool,
-            "pool_size": self.pool_size,
-            "max_overflow": 0,
-            "pool_timeout": self.timeout,
-            "pool_pre_ping": True,
-            "hide_parameters": True,
-        }
-
-
-def _tls(params: urls.Params, variable: str) -> ssl.SSLContext | None:
-    """A context as libpq's ``sslmode`` means it; None where the connection is not encrypted."""
-    mode = params.choice("sslmode", "disable", SSL_MODES)
-    files = {name: params.text(name) for name in ("sslrootcert", "sslcert", "sslkey")}
-    if mode in ("disable", "prefer"):
-        if any(files.values()):
-            raise ValueError(
-                f"{variable}: the URL's parameter sslmode must be require or more for certificates"
-            )
-        return None
-    try:
-        context = ssl.create_default_context(cafile=files["sslrootcert"] or None)
-        if files["sslcert"]:
-            context.load_cert_chain(files["sslcert"], files["sslkey"] or None)
-    except (OSError, ssl.SSLError) as exc:
-        raise ValueError(f"{variable}: the certificates of the URL cannot be used: {exc}") from None
-    context.check_hostname = mode == "verify-full"
-    if mode == "require" and not files["sslrootcert"]:
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _refuse_plain(connection: Any, _record: object) -> None:

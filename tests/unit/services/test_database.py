@@ -150,3 +150,26 @@ async def test_listings_of_calls_follow_an_index(tmp_path: Path, query: str, ind
         )
     plan = " ".join(row[3] for row in rows)
     assert f"INDEX ix_calls_{index}" in plan
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "mysql", "mariadb"])
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("fn:hidden@host", "names the database"),
+        ("fn:hidden@host/fn?pools=3", "has no parameter 'pools'; it has connect_timeout, pool_size"),
+        ("fn:hidden@host/fn?pool_size=0", "pool_size must be a whole number from 1 to 1000"),
+        ("fn:hidden@host/fn?timeout=0", "timeout must be a number of seconds"),
+        ("fn:hidden@host/fn?sslmode=allow", "sslmode must be one of disable, prefer, require"),
+        ("fn:hidden@host/fn?sslrootcert=/ca.pem", "sslmode must be require or more"),
+        ("fn:hidden@host/fn?sslmode=verify-full&sslrootcert=/no/ca.pem", "cannot be used"),
+    ],
+)
+async def test_a_bad_url_of_a_server_is_told_with_its_rule_and_without_its_password(
+    scheme: str, rest: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match="FN_DB_URL") as raised:
+        async with open_database(f"{scheme}://{rest}"):
+            pass
+    assert said in str(raised.value)
+    assert "hidden" not in str(raised.value)
