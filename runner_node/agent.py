@@ -257,6 +257,8 @@ class Agent:
                 id=call.id, status=status, app_id=call.app_id, fn_id=call.fn_id, trigger_id=call.trigger_id,
                 type=call.type, created_at=call.created_at, started_at=started_at, completed_at=completed_at,
                 error=reason, attempt=attempt, node=self.node_id, stats=stats,
+                # They say whether a queued call is to be run again.
+                annotations=call.annotations if job.token else {},
             )  # fmt: skip
         self.recorder.add(Result(record, call_log, job.token, job.stored))
         if self._listeners:
