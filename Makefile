@@ -10,13 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench lock docs clean
+.PHONY: help install run test lint types imports bench bench-stores lock docs clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
 	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS)"
 	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
-	@echo "make lint types imports bench    one of them"
+	@echo "make lint types imports bench bench-stores    one of them"
 	@echo "make docs      docs/configuration.md anew"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
 	@echo "make clean     removes $(VENV) and caches, not the data"
@@ -42,6 +42,9 @@ imports: install
 bench: install
 	@if [ -f benchmarks/invoke.py ]; then $(BIN)/python -m benchmarks.invoke $(BENCH_ARGS); \
 	else echo "There are no benchmarks yet."; fi
+
+bench-stores: install
+	$(BIN)/python -m benchmarks.stores --into docs/benchmarks $(BENCH_ARGS)
 
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md

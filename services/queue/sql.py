@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -93,7 +94,7 @@ async def _tick(ring: Callable[[], None], every: float) -> None:
 
 
 class SQLQueue(WaitingQueue):
-    """Pushes, and deletes, that arrive while others are under way share the next transaction."""
+    """Pushes, reserves and deletes that arrive while others are under way share the next transaction."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -101,8 +102,7 @@ class SQLQueue(WaitingQueue):
         self._notifies = database.backend.connect is not None
         self._next = math.inf
         self._busy = True
-        # One at a time in this process: at the same time they would only pass over each other's calls.
-        self._taking = asyncio.Lock()
+        self._takes = Batches(self._take_all)
         self._pushes = Batches(self._push_all)
         self._deletes = Batches(self._delete_all)
         self._returns: set[asyncio.Task[None]] = set()
@@ -113,6 +113,7 @@ class SQLQueue(WaitingQueue):
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is done."""
+        await self._takes.settle()
         await self._pushes.settle()
         await self._deletes.settle()
         while self._returns:
@@ -250,32 +251,12 @@ class SQLQueue(WaitingQueue):
         # Looks without a transaction first, unless there was something a moment ago.
         if not self._busy and not await self._look():
             return []
-        now = self._clock()
-
-        async def work(connection: AsyncConnection) -> list[LeasedCall]:
-            await _promote(connection, now)
-            return await _lease(connection, limit, now, ttl)
-
-        async with self._turn():
-            taken = await self._database.transact(work)
+        taken = await self._takes.ask((limit, ttl))
         self._busy = bool(taken)
         if not taken and await self._look():
             # Others are taking those; what they leave is seen in a moment.
-            self._next = now + _PASSED_OVER
+            self._next = self._clock() + _PASSED_OVER
         return taken
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        # Many who wait for a server that does not answer wait at the same time, not one after the other.
-        try:
-            async with asyncio.timeout(self._database.backend.timeout):
-                await self._taking.acquire()
-        except TimeoutError:
-            raise StoreUnavailable(detail="others wait for an answer, too") from None
-        try:
-            yield
-        finally:
-            self._taking.release()
 
     async def _look(self) -> bool:
         """Whether there may be something to take; learns when the next falls due."""
@@ -293,6 +274,18 @@ class SQLQueue(WaitingQueue):
     async def _announce(self, connection: AsyncConnection) -> None:
         if self._notifies:
             await connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+    async def _take_all(self, asked: Sequence[tuple[int, float]]) -> list[list[LeasedCall]]:
+        """What is free, dealt out in the order in which it was asked for: limits, and seconds of leases."""
+        now = self._clock()
+        ttls = [ttl for limit, ttl in asked for _ in range(limit)][:_AT_ONCE]
+
+        async def work(connection: AsyncConnection) -> list[LeasedCall]:
+            await _promote(connection, now)
+            return await _lease(connection, ttls, now)
+
+        taken = iter(await self._database.transact(work))
+        return [list(islice(taken, limit)) for limit, _ in asked]
 
     async def _push_all(self, rows: Sequence[dict[str, Any]]) -> list[bool]:
         async def work(connection: AsyncConnection) -> list[bool]:
@@ -358,14 +351,14 @@ async def _promote(connection: AsyncConnection, now: float) -> None:
             return
 
 
-async def _lease(connection: AsyncConnection, limit: int, now: float, ttl: float) -> list[LeasedCall]:
-    """Leases the first ready ones that nobody else is taking."""
+async def _lease(connection: AsyncConnection, ttls: Sequence[float], now: float) -> list[LeasedCall]:
+    """Leases the first ready ones that nobody else is taking, one for each of *ttls*."""
     first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
     first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
-    rows = (await connection.execute(first.limit(limit).with_for_update(skip_locked=True))).all()
+    rows = (await connection.execute(first.limit(len(ttls)).with_for_update(skip_locked=True))).all()
     secret = secrets.token_urlsafe(16)
     taken: list[LeasedCall] = []
-    places: list[int] = []
+    places: dict[float, list[int]] = {}
     for place, attempt, pushed, body, payload in rows:
         try:
             call = msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt + 1)
@@ -375,19 +368,18 @@ async def _lease(connection: AsyncConnection, limit: int, now: float, ttl: float
             aside = update(messages).where(_place == place).values(ready=0, free_at=now + _ASIDE, token="")
             await connection.execute(aside)
             continue
-        places.append(place)
-        lease = Lease(
-            token=f"{secret}.{place}", attempt=attempt + 1, ttl=ttl, age=max(0.0, now - float(pushed))
-        )
-        taken.append(LeasedCall(call=call, lease=lease))
-    if places:
+        ttl = ttls[len(taken)]
+        places.setdefault(ttl, []).append(place)
+        token, age = f"{secret}.{place}", max(0.0, now - float(pushed))
+        taken.append(LeasedCall(call=call, lease=Lease(token=token, attempt=attempt + 1, ttl=ttl, age=age)))
+    for ttl, held in places.items():
         change = {
             "ready": 0,
             "free_at": now + ttl,
             "attempt": messages.c.attempt + 1,
             "token": literal(f"{secret}.") + cast(_place, String(32)),
         }
-        await connection.execute(update(messages).where(_place.in_(places)).values(change))
+        await connection.execute(update(messages).where(_place.in_(held)).values(change))
     return taken
 
 
