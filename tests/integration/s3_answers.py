@@ -12,9 +12,13 @@ EMPTY = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 @dataclass(slots=True)
 class Answers:
-    """*refused*: status and code by what is asked (``HEAD bucket``, ``GET bucket``, ``PUT object``...)."""
+    """*refused*: status and code by what is asked (``HEAD bucket``, ``GET bucket``, ``PUT object``...).
+
+    *conditional*: it keeps the conditions of a put.
+    """
 
     port: int = 0
+    conditional: bool = True
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
 
@@ -28,7 +32,7 @@ class Answers:
         method, target, _ = head.split(" ", 2)
         kind = "object" if target.partition("?")[0].strip("/").count("/") else "bucket"
         status, code = self.refused.get(f"{method} {kind}", (200, ""))
-        if "if-none-match" in head.lower() and not code:
+        if self.conditional and "if-none-match" in head.lower() and not code:
             status, code = 412, "PreconditionFailed"
         body = f"<Error><Code>{code}</Code></Error>" if code else EMPTY
         length = 0 if method == "HEAD" else len(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from aiobotocore.session import get_session
 
 from services import urls
 from services.logstore import open_logstore, s3_records
-from services.logstore.s3_objects import Objects
+from services.logstore.s3 import S3LogStore
+from services.logstore.s3_objects import Objects, open_objects
 from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
 from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
@@ -255,6 +257,28 @@ async def test_a_refusal_is_one_clear_line(refused: dict[str, tuple[int, str]], 
 async def test_a_server_that_is_not_there_is_one_clear_line() -> None:
     url = f"s3://access:secret@127.0.0.1:{free_port()}/us-east-1/fn-calls"
     assert "it cannot be reached" in await refusal(url)
+
+
+async def test_a_server_that_ignores_conditions_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with answering() as server:
+        server.conditional = False
+        async with open_logstore(server.url):
+            warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 1
+    assert "does not keep conditions of writes" in warned[0].getMessage()
+
+
+async def test_without_conditions_a_node_still_decides_once(url: str) -> None:
+    async with open_objects(settings_of(url)) as objects:
+        objects.conditional = False
+        store = S3LogStore(objects, time.time)
+        call = a_call()
+        inserted = await asyncio.gather(*[store.insert_call(call) for _ in range(4)])
+        assert sorted(inserted) == [False, False, False, True]
+        await started(store, call)
+        results = [ended(call, status=status) for status in ("success", "error")]
+        refused = await asyncio.gather(*[store.finish_calls([one]) for one in results])
+        assert sorted(refused) == [[], [call.id]]
 
 
 # -- servers in trouble ------------------------------------------------------------------------
