@@ -23,8 +23,9 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[settings.level])
-    # Several lines for each statement and request at debug, and for each start at info.
-    for chatty in ("aiosqlite", "urllib3", "alembic"):
+    # Several lines for each statement and request at debug, and for each start at info; botocore tells the
+    # headers of its requests, and so the token of a session.
+    for chatty in ("aiosqlite", "urllib3", "alembic", "botocore", "aiobotocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

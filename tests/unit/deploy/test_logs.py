@@ -64,3 +64,11 @@ def test_lower_levels_are_left_out() -> None:
     logs.set_up(LogSettings(level="error"), stream)
     logging.getLogger("x").warning("hm")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("name", ["botocore.endpoint", "aiobotocore.httpsession", "aiosqlite"])
+def test_a_library_that_tells_what_it_sends_is_silent_even_at_debug(name: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogSettings(level="debug"), stream)
+    logging.getLogger(name).debug("X-Amz-Security-Token: sesame")
+    assert stream.getvalue() == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from services.retention import RetentionSettings
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models import env, times
 from shared_models.call import Call, Finished, Status
-from shared_models.errors import QueueUnavailable
+from shared_models.errors import FnError, QueueUnavailable
 from shared_models.ids import new_id
 
 
@@ -116,3 +117,28 @@ async def test_the_janitor_works_while_its_block_runs_and_outlives_a_store_that_
     ended = looks
     await asyncio.sleep(0.01)
     assert looks == ended
+
+
+@pytest.mark.parametrize(
+    ("field", "url"),
+    [
+        ("datastore_url", "postgres://me:sesame@127.0.0.1:1/fn?connect_timeout=1"),
+        ("datastore_url", "mysql://me:sesame@tcp(127.0.0.1:1)/fn?connect_timeout=1"),
+        ("logstore_url", "mariadb://me:sesame@127.0.0.1:1/fn?timeout=1"),
+        ("logstore_url", "s3://KEY:sesame@127.0.0.1:1/us-east-1/bucket?session_token=sesame&timeout=1"),
+        ("queue_url", "redis://:sesame@127.0.0.1:1/0?connect_timeout=1"),
+        ("queue_url", "postgresql://me:sesame@127.0.0.1:1/fn?connect_timeout=1"),
+        ("logstore_url", "s3://KEY:sesame@127.0.0.1:1/bucket?sesame=1"),
+        ("queue_url", "redis://:sesame@127.0.0.1:1/fn?pool_size=sesame"),
+    ],
+)
+async def test_a_store_that_cannot_be_opened_is_told_without_its_login(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, field: str, url: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    good = StoreSettings(datastore_url=f"sqlite:///{tmp_path}/fn.db", queue_url="memory://")
+    with pytest.raises((FnError, ValueError)) as caught:
+        async with open_stores(dataclasses.replace(good, **{field: url})):
+            pass
+    said = f"{caught.value} {getattr(caught.value, 'explained', '')} {caplog.text}"
+    assert "sesame" not in said
