@@ -26,6 +26,8 @@ MOST = 50
 """Batches of one kind in one round: the rest is for the next."""
 PAUSE = 0.05
 """Seconds between two batches, so that others get through."""
+PURGES_TAKE = 60.0
+"""Seconds after which a round begins no further order."""
 _UNTIL_LAST_CALL = 3600.0
 """Seconds after which no call of a removed app or function is running any more."""
 _PURGES = 100
@@ -72,7 +74,10 @@ async def tidy(
 ) -> None:
     """One round of everything; raises the stores' errors. Twice at once does no harm."""
     now = clock()
+    started = time.monotonic()
     for purge in await _pending(stores):
+        if time.monotonic() - started > PURGES_TAKE:
+            break
         await _carry_out(stores, purge, now, pause)
     await _pending(stores)
     logstore = stores.logstore
