@@ -85,7 +85,7 @@ async def test_a_server_of_another_authority_is_refused_in_one_line(
     secured: Secured, stranger: Certificate, mode: str
 ) -> None:
     server, _ = secured
-    with pytest.raises(StoreUnavailable, match="(?i)certificate") as raised:
+    with pytest.raises(StoreUnavailable, match=r"(?i)certificate") as raised:
         await encrypted(f"{server.url}?sslmode={mode}&sslrootcert={stranger.cert}")
     assert "\n" not in raised.value.explained
     assert "secret" not in raised.value.explained
@@ -94,7 +94,7 @@ async def test_a_server_of_another_authority_is_refused_in_one_line(
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 async def test_without_a_file_the_authorities_of_the_system_count(secured: Secured, mode: str) -> None:
     server, _ = secured
-    with pytest.raises(StoreUnavailable, match="(?i)certificate"):
+    with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
         await encrypted(f"{server.url}?sslmode={mode}")
 
 
@@ -104,7 +104,7 @@ async def test_the_name_of_the_server_counts_only_in_full(temporary_folder: None
             with running(Postgres, False, *options_of(Postgres, made)) as server:
                 trusted = f"sslrootcert={made.cert}"
                 assert await encrypted(f"{server.url}?sslmode=verify-ca&{trusted}") == "true"
-                with pytest.raises(StoreUnavailable, match="(?i)certificate"):
+                with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
                     await encrypted(f"{server.url}?sslmode=verify-full&{trusted}")
         except Missing as exc:
             missing(f"NO POSTGRES WITH TLS: {exc}")
