@@ -8,9 +8,7 @@ past what is delayed or leased.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -18,21 +16,19 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import String, case, cast, delete, func, insert, literal, select, text, update
+from sqlalchemy import delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
 from services.datastore.database import Database, open_database
 from services.datastore.tables import messages
+from services.queue import sql_messages
 from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
-from shared_models import times
-from shared_models.call import Call, Lease, LeasedCall, LeaseKey
+from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import FnError, Invalid, QueueUnavailable, StoreUnavailable
 from shared_models.interfaces import MessageQueue, QueueDepth
-
-log = logging.getLogger(__name__)
 
 VARIABLE = "FN_MQ_URL"
 LOOK_EVERY = {"postgres": 5.0, "mysql": 1.0}
@@ -41,11 +37,8 @@ LOOK_EVERY = {"postgres": 5.0, "mysql": 1.0}
 MySQL cannot notify: calls that another node queued are found so. PostgreSQL can; there it is for leases
 of other nodes that ran out.
 """
-_ASIDE = 3600.0
 _PASSED_OVER = 0.05
 """Seconds after which a reserve looks again when all that there is was being taken by other nodes."""
-_AT_ONCE = 500
-_decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
 
 
@@ -146,15 +139,15 @@ class SQLQueue(WaitingQueue):
         free_at = self._clock() + ttl
 
         async def work(connection: AsyncConnection) -> list[str]:
-            found = await _locked(connection, keys)
-            held = [key for key in keys if _holds(key, found.get(key.id))]
+            found = await sql_messages.locked(connection, keys)
+            held = [key for key in keys if sql_messages.holds(key, found.get(key.id))]
             if held:
                 places = [found[key.id]["place"] for key in held]
                 change = update(messages).where(_place.in_(places)).values(free_at=free_at, ready=0)
                 await connection.execute(change)
             if held and ttl <= 0:
                 await self._announce(connection)
-            return [key.id for key in keys if not _holds(key, found.get(key.id))]
+            return [key.id for key in keys if not sql_messages.holds(key, found.get(key.id))]
 
         with _unavailable():
             lost = await self._database.transact(work)
@@ -166,8 +159,8 @@ class SQLQueue(WaitingQueue):
         now = self._clock()
 
         async def work(connection: AsyncConnection) -> None:
-            found = await _locked(connection, keys)
-            held = [key for key in keys if key.token and _holds(key, found.get(key.id))]
+            found = await sql_messages.locked(connection, keys)
+            held = [key for key in keys if key.token and sql_messages.holds(key, found.get(key.id))]
             if not held:
                 return
             places = [found[key.id]["place"] for key in held]
@@ -186,44 +179,17 @@ class SQLQueue(WaitingQueue):
 
     async def holds(self, call_ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
-        for start in range(0, len(call_ids), _AT_ONCE):
-            query = select(messages.c.id).where(messages.c.id.in_(call_ids[start : start + _AT_ONCE]))
+        for start in range(0, len(call_ids), sql_messages.AT_ONCE):
+            query = select(messages.c.id).where(
+                messages.c.id.in_(call_ids[start : start + sql_messages.AT_ONCE])
+            )
             with _unavailable():
                 found.update(await self._database.read(partial(AsyncConnection.scalars, statement=query)))
         return found
 
     async def depths(self) -> list[QueueDepth]:
-        now = self._clock()
-        ready = select(messages.c.fn_id, func.count(), func.min(messages.c.pushed))
-        ready = ready.where(messages.c.ready == 1).group_by(messages.c.fn_id)
-        held = case(((messages.c.token != "") & (messages.c.free_at > now), 1), else_=0)
-        waits = case((held == 0, messages.c.pushed))
-        others = select(messages.c.fn_id, func.count(), func.min(waits), func.sum(held))
-        others = others.where(messages.c.ready == 0).group_by(messages.c.fn_id)
-
-        async def work(connection: AsyncConnection) -> tuple[Sequence[Any], Sequence[Any]]:
-            return (await connection.execute(ready)).all(), (await connection.execute(others)).all()
-
         with _unavailable():
-            free, later = await self._database.read(work)
-        queued: dict[str, int] = {}
-        leased: dict[str, int] = {}
-        oldest: dict[str, float] = {}
-        for fn_id, count, pushed, *more in [*free, *later]:
-            of_those = int(more[0]) if more else 0
-            leased[fn_id] = leased.get(fn_id, 0) + of_those
-            queued[fn_id] = queued.get(fn_id, 0) + count - of_those
-            if pushed is not None:
-                oldest[fn_id] = min(pushed, oldest.get(fn_id, math.inf))
-        return [
-            QueueDepth(
-                fn_id=fn_id,
-                queued=queued[fn_id],
-                leased=leased[fn_id],
-                oldest=times.to_text(oldest[fn_id]) if fn_id in oldest else times.NEVER,
-            )
-            for fn_id in sorted(queued)
-        ]
+            return await self._database.read(partial(sql_messages.depths, now=self._clock()))
 
     # -- taking --------------------------------------------------------------------------------
 
@@ -278,11 +244,11 @@ class SQLQueue(WaitingQueue):
     async def _take_all(self, asked: Sequence[tuple[int, float]]) -> list[list[LeasedCall]]:
         """What is free, dealt out in the order in which it was asked for: limits, and seconds of leases."""
         now = self._clock()
-        ttls = [ttl for limit, ttl in asked for _ in range(limit)][:_AT_ONCE]
+        ttls = [ttl for limit, ttl in asked for _ in range(limit)][: sql_messages.AT_ONCE]
 
         async def work(connection: AsyncConnection) -> list[LeasedCall]:
-            await _promote(connection, now)
-            return await _lease(connection, ttls, now)
+            await sql_messages.promote(connection, now)
+            return await sql_messages.lease(connection, ttls, now)
 
         taken = iter(await self._database.transact(work))
         return [list(islice(taken, limit)) for limit, _ in asked]
@@ -309,7 +275,7 @@ class SQLQueue(WaitingQueue):
         keys = [key for keys in batch for key in keys]
 
         async def work(connection: AsyncConnection) -> list[None]:
-            found = await _locked(connection, keys)
+            found = await sql_messages.locked(connection, keys)
             places = []
             for key in keys:
                 row = found.get(key.id)
@@ -323,64 +289,6 @@ class SQLQueue(WaitingQueue):
             return [None] * len(batch)
 
         return await self._database.transact(work)
-
-
-def _holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
-    return row is not None and bool(row["token"]) and key.token in ("", row["token"])
-
-
-async def _locked(connection: AsyncConnection, keys: Sequence[LeaseKey]) -> dict[str, dict[str, Any]]:
-    """Place, token and time of the messages that *keys* name, locked until the end of the transaction."""
-    found: dict[str, dict[str, Any]] = {}
-    ids = sorted({key.id for key in keys})
-    for start in range(0, len(ids), _AT_ONCE):
-        query = select(_place, messages.c.id, messages.c.token, messages.c.free_at)
-        query = query.where(messages.c.id.in_(ids[start : start + _AT_ONCE])).order_by(messages.c.id)
-        for row in (await connection.execute(query.with_for_update())).mappings():
-            found[row["id"]] = dict(row)
-    return found
-
-
-async def _promote(connection: AsyncConnection, now: float) -> None:
-    """Makes ready what is due."""
-    due = select(_place).where(messages.c.ready == 0, messages.c.free_at <= now)
-    due = due.order_by(messages.c.free_at).limit(_AT_ONCE).with_for_update(skip_locked=True)
-    while places := (await connection.scalars(due)).all():
-        await connection.execute(update(messages).where(_place.in_(places)).values(ready=1))
-        if len(places) < _AT_ONCE:
-            return
-
-
-async def _lease(connection: AsyncConnection, ttls: Sequence[float], now: float) -> list[LeasedCall]:
-    """Leases the first ready ones that nobody else is taking, one for each of *ttls*."""
-    first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
-    first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
-    rows = (await connection.execute(first.limit(len(ttls)).with_for_update(skip_locked=True))).all()
-    secret = secrets.token_urlsafe(16)
-    taken: list[LeasedCall] = []
-    places: dict[float, list[int]] = {}
-    for place, attempt, pushed, body, payload in rows:
-        try:
-            call = msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt + 1)
-        except msgspec.MsgspecError as exc:
-            # Kept for whoever looks into it, but out of the way of the others.
-            log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
-            aside = update(messages).where(_place == place).values(ready=0, free_at=now + _ASIDE, token="")
-            await connection.execute(aside)
-            continue
-        ttl = ttls[len(taken)]
-        places.setdefault(ttl, []).append(place)
-        token, age = f"{secret}.{place}", max(0.0, now - float(pushed))
-        taken.append(LeasedCall(call=call, lease=Lease(token=token, attempt=attempt + 1, ttl=ttl, age=age)))
-    for ttl, held in places.items():
-        change = {
-            "ready": 0,
-            "free_at": now + ttl,
-            "attempt": messages.c.attempt + 1,
-            "token": literal(f"{secret}.") + cast(_place, String(32)),
-        }
-        await connection.execute(update(messages).where(_place.in_(held)).values(change))
-    return taken
 
 
 @contextmanager

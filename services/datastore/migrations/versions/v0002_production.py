@@ -27,6 +27,11 @@ _LONG_KEYS = (
     "EXCLUDE USING hash ((app_id || ' ' || type || ' ' || source) WITH =)",
     "CREATE INDEX ix_triggers_app_id_type_source_start ON triggers (app_id, type, left(source, 500))",
 )
+# A queue's rows come and go: cleaned up by their number, not by their part of the table's largest size.
+_VACUUM = (
+    "ALTER TABLE messages SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, "
+    "autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000)"
+)
 _SHORT_KEYS = (
     "DROP INDEX ix_triggers_app_id_type_source_start",
     "ALTER TABLE triggers DROP CONSTRAINT ex_triggers_app_id_type_source",
@@ -81,7 +86,7 @@ def upgrade() -> None:
     steps.create_index("ix_messages_ready_free_at", "messages", ["ready", "free_at"])
     steps.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
     if op.get_context().dialect.name == "postgresql":
-        for statement in _LONG_KEYS:
+        for statement in (*_LONG_KEYS, _VACUUM):
             op.execute(statement)
     # The default stays: SQLite could drop it only with a copy of the table.
     steps.add_column("calls", sa.Column("path_hash", ordered(16), nullable=False, server_default=""))

@@ -1,0 +1,115 @@
+"""The statements of the SQL queue on its table: plain functions on one connection."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import String, case, cast, func, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.datastore.tables import messages
+from shared_models import times
+from shared_models.call import Call, Lease, LeasedCall, LeaseKey
+from shared_models.interfaces import QueueDepth
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 500
+"""Rows that one statement names or changes."""
+_ASIDE = 3600.0
+_decoder = msgspec.json.Decoder(Call)
+_place = messages.c.place
+
+
+def holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
+    """Whether *key* has the lease of the message *row*; without a token any lease counts."""
+    return row is not None and bool(row["token"]) and key.token in ("", row["token"])
+
+
+async def locked(connection: AsyncConnection, keys: Sequence[LeaseKey]) -> dict[str, dict[str, Any]]:
+    """Place, token and time of the messages that *keys* name, locked until the end of the transaction."""
+    found: dict[str, dict[str, Any]] = {}
+    ids = sorted({key.id for key in keys})
+    for start in range(0, len(ids), AT_ONCE):
+        query = select(_place, messages.c.id, messages.c.token, messages.c.free_at)
+        query = query.where(messages.c.id.in_(ids[start : start + AT_ONCE])).order_by(messages.c.id)
+        for row in (await connection.execute(query.with_for_update())).mappings():
+            found[row["id"]] = dict(row)
+    return found
+
+
+async def promote(connection: AsyncConnection, now: float) -> None:
+    """Makes ready what is due."""
+    due = select(_place).where(messages.c.ready == 0, messages.c.free_at <= now)
+    due = due.order_by(messages.c.free_at).limit(AT_ONCE).with_for_update(skip_locked=True)
+    while places := (await connection.scalars(due)).all():
+        await connection.execute(update(messages).where(_place.in_(places)).values(ready=1))
+        if len(places) < AT_ONCE:
+            return
+
+
+async def lease(connection: AsyncConnection, ttls: Sequence[float], now: float) -> list[LeasedCall]:
+    """Leases the first ready ones that nobody else is taking, one for each of *ttls*."""
+    first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
+    first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
+    rows = (await connection.execute(first.limit(len(ttls)).with_for_update(skip_locked=True))).all()
+    secret = secrets.token_urlsafe(16)
+    taken: list[LeasedCall] = []
+    places: dict[float, list[int]] = {}
+    for place, attempt, pushed, body, payload in rows:
+        try:
+            call = msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt + 1)
+        except msgspec.MsgspecError as exc:
+            # Kept for whoever looks into it, but out of the way of the others.
+            log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
+            aside = update(messages).where(_place == place).values(ready=0, free_at=now + _ASIDE, token="")
+            await connection.execute(aside)
+            continue
+        ttl = ttls[len(taken)]
+        places.setdefault(ttl, []).append(place)
+        token, age = f"{secret}.{place}", max(0.0, now - float(pushed))
+        taken.append(LeasedCall(call=call, lease=Lease(token=token, attempt=attempt + 1, ttl=ttl, age=age)))
+    for ttl, held in places.items():
+        change = {
+            "ready": 0,
+            "free_at": now + ttl,
+            "attempt": messages.c.attempt + 1,
+            "token": literal(f"{secret}.") + cast(_place, String(32)),
+        }
+        await connection.execute(update(messages).where(_place.in_(held)).values(change))
+    return taken
+
+
+async def depths(connection: AsyncConnection, now: float) -> list[QueueDepth]:
+    """Per function, from an index and what is not ready; payloads are not read."""
+    ready = select(messages.c.fn_id, func.count(), func.min(messages.c.pushed))
+    ready = ready.where(messages.c.ready == 1).group_by(messages.c.fn_id)
+    held = case(((messages.c.token != "") & (messages.c.free_at > now), 1), else_=0)
+    waits = case((held == 0, messages.c.pushed))
+    others = select(messages.c.fn_id, func.count(), func.min(waits), func.sum(held))
+    others = others.where(messages.c.ready == 0).group_by(messages.c.fn_id)
+
+    free, later = (await connection.execute(ready)).all(), (await connection.execute(others)).all()
+    queued: dict[str, int] = {}
+    leased: dict[str, int] = {}
+    oldest: dict[str, float] = {}
+    for fn_id, count, pushed, *more in [*free, *later]:
+        of_those = int(more[0]) if more else 0
+        leased[fn_id] = leased.get(fn_id, 0) + of_those
+        queued[fn_id] = queued.get(fn_id, 0) + count - of_those
+        if pushed is not None:
+            oldest[fn_id] = min(pushed, oldest.get(fn_id, math.inf))
+    return [
+        QueueDepth(
+            fn_id=fn_id,
+            queued=queued[fn_id],
+            leased=leased[fn_id],
+            oldest=times.to_text(oldest[fn_id]) if fn_id in oldest else times.NEVER,
+        )
+        for fn_id in sorted(queued)
+    ]
