@@ -30,7 +30,7 @@ PURGES_TAKE = 60.0
 """Seconds after which a round begins no further order."""
 _UNTIL_LAST_CALL = 3600.0
 """Seconds after which no call of a removed app or function is running any more."""
-_PURGES = 100
+_PURGES = 1000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _removed = Counter(

@@ -287,6 +287,16 @@ async def test_a_batch_is_one_transaction_in_which_each_call_counts_for_itself(l
     assert await logstore.finish_calls([]) == []
 
 
+@pytest.mark.parametrize("error", ["a\0b", "\0", "𠀋" * 5000, "line\nline"])
+async def test_no_reason_of_a_failure_loses_its_record(logstore: LogStore, error: str) -> None:
+    call = a_call(type="sync", path="/a\0b")
+    assert await logstore.finish_calls([ended(call, "error", error=error, log=b"\0")]) == []
+    record = await logstore.call(call.id, app_id="app")
+    # A database that has no NUL keeps a picture of it.
+    assert record.error.replace("␀", "\0") == error
+    assert await the_log(logstore, call.id) == b"\0"
+
+
 async def test_a_large_batch_is_stored_whole(logstore: LogStore, many: int) -> None:
     batch = [ended(a_call(type="sync"), log=b"x") for _ in range(many)]
     assert await logstore.finish_calls(batch) == []
