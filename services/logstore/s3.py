@@ -14,7 +14,8 @@ import msgspec
 from services import urls
 from services.logstore import s3_keys as keys
 from services.logstore.results import Start, judge, judge_start
-from services.logstore.s3_objects import Objects, open_objects
+from services.logstore.s3_objects import Objects
+from services.logstore.s3_opening import open_objects
 from services.logstore.s3_pages import Pages
 from services.logstore.s3_records import Live, Records, each
 from services.logstore.s3_settings import S3Settings

@@ -6,13 +6,12 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from services.logstore.s3_errors import CONFLICT, DRIVER_ERRORS, MISSING, UNKNOWN, cause, code
 from services.logstore.s3_settings import S3Settings
@@ -50,13 +49,13 @@ class Objects:
     *conditional*: the server keeps the conditions of a put; else only this process does.
     """
 
-    def __init__(self, client: Any, settings: S3Settings) -> None:
+    def __init__(self, client: Any, settings: S3Settings, *, conditional: bool = True) -> None:
         self._client = client
         self._bucket = settings.bucket
         self._base = settings.base
         self._where = settings.where
         self._timeout = settings.timeout
-        self.conditional = True
+        self.conditional = conditional
         self._deletes_many = True
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -171,53 +170,6 @@ class Objects:
                 return
             after = found.last
 
-    async def prepare(self) -> None:
-        """Sees that the bucket can be used; raises StoreUnavailable with one clear line.
-
-        Rights to look at the bucket itself, or to make it, are not needed.
-        """
-        try:
-            try:
-                await self._ask(self._client.head_bucket(Bucket=self._bucket))
-            except ClientError as exc:
-                if code(exc) in (*MISSING, "NoSuchBucket"):
-                    await self._make()
-            await self._ask(self._client.list_objects(Bucket=self._bucket, Prefix=self._base, MaxKeys=1))
-            self.conditional = await self._keeps_conditions()
-        except DRIVER_ERRORS as exc:
-            raise StoreUnavailable(f"Log store: {self._where}: {cause(exc)}") from exc
-        if not self.conditional:
-            log.warning(
-                "%s does not keep conditions of writes: of two API nodes that end one call at once, both may "
-                "be believed; use one API node, or a server that knows If-None-Match",
-                self._where,
-            )
-
-    async def _make(self) -> None:
-        try:
-            region = self._client.meta.region_name
-            where = {} if region == "us-east-1" else {"LocationConstraint": region}
-            more = {"CreateBucketConfiguration": where} if where else {}
-            await self._ask(self._client.create_bucket(Bucket=self._bucket, **more))
-        except ClientError as exc:
-            # Another node was faster, or there is no right to: the listing tells whether it is there.
-            log.debug("the bucket cannot be made: %s", code(exc))
-
-    async def _keeps_conditions(self) -> bool:
-        probe = {"Bucket": self._bucket, "Key": f"{self._base}probe"}
-        await self._ask(self._client.put_object(**probe, Body=b""))
-        try:
-            await self._ask(self._client.put_object(**probe, Body=b"", IfNoneMatch="*"))
-        except ClientError as exc:
-            if code(exc) in CONFLICT:
-                return True
-            if code(exc) not in UNKNOWN:
-                raise
-        finally:
-            with suppress(ClientError):
-                await self._ask(self._client.delete_object(**probe))
-        return False
-
     async def _ask(self, request: Awaitable[Any]) -> Any:
         # With all the repetitions of the SDK.
         async with asyncio.timeout(self._timeout):
@@ -230,19 +182,3 @@ class Objects:
         except DRIVER_ERRORS as exc:
             log.error("the log store failed: %s: %s", self._where, cause(exc))
             raise StoreUnavailable(detail=cause(exc)) from exc
-
-
-@asynccontextmanager
-async def open_objects(settings: S3Settings) -> AsyncIterator[Objects]:
-    """The bucket of *settings*, seen to be usable; raises StoreUnavailable with one clear line."""
-    try:
-        opening = get_session().create_client("s3", **settings.arguments())
-        client = await opening.__aenter__()
-    except (BotoCoreError, ValueError, OSError) as exc:
-        raise StoreUnavailable(f"Log store: {settings.where}: {cause(exc)}") from exc
-    try:
-        objects = Objects(client, settings)
-        await objects.prepare()
-        yield objects
-    finally:
-        await opening.__aexit__(None, None, None)

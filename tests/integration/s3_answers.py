@@ -36,7 +36,7 @@ class Answers:
             status, code = 412, "PreconditionFailed"
         body = f"<Error><Code>{code}</Code></Error>" if code else EMPTY
         length = 0 if method == "HEAD" else len(body)
-        answer = f"HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        answer = f"HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nETag: v1\r\nConnection: close\r\n\r\n"
         writer.write((answer + body[:length]).encode())
         await writer.drain()
         writer.close()

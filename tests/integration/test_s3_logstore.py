@@ -15,7 +15,8 @@ from aiobotocore.session import get_session
 from services import urls
 from services.logstore import open_logstore, s3_records
 from services.logstore.s3 import S3LogStore
-from services.logstore.s3_objects import Objects, open_objects
+from services.logstore.s3_objects import Objects
+from services.logstore.s3_opening import open_objects
 from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
 from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
