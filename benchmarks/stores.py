@@ -98,10 +98,10 @@ def main() -> int:
         for line in lines(found):
             print(line, flush=True)
         figures += found
-    if options.into:
-        options.into.mkdir(parents=True, exist_ok=True)
-        rows = [{name: getattr(one, name) for name in Figure.__slots__} for one in figures]
-        (options.into / "stores.json").write_text(json.dumps(rows, indent=1) + "\n")
+        if options.into:
+            options.into.mkdir(parents=True, exist_ok=True)
+            rows = [{name: getattr(one, name) for name in Figure.__slots__} for one in figures]
+            (options.into / "stores.json").write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
