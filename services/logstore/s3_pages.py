@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 
 from services.logstore import s3_keys as keys
 from services.logstore.s3_objects import Objects
-from services.logstore.s3_records import Live, Records, each
+from services.logstore.s3_records import Live, Records, Unreadable, each
 from shared_models import ids, times
 from shared_models.call import Call, Status
 from shared_models.interfaces import CallFilter
@@ -46,8 +47,8 @@ class Pages:
     async def in_flight(self) -> AsyncIterator[list[Live]]:
         """Records that have not ended, by id, page by page."""
         async for some in self._objects.keys("q/"):
-            found = await each(some, lambda key: self._records.live(key.removeprefix("q/")))
-            yield [live for live, _ in found if live is not None]
+            found = await each(some, lambda key: self._live(key.removeprefix("q/")))
+            yield [live for live in found if live is not None]
 
     async def older(self, older_than: str, limit: int) -> list[Call]:
         """Ended calls of any app whose ids are older than *older_than* (wire text)."""
@@ -113,10 +114,20 @@ class Pages:
                 break
         return found[:most]
 
+    async def _live(self, call_id: str) -> Live | None:
+        with suppress(Unreadable):
+            return (await self._records.live(call_id))[0]
+        return None
+
+    async def _call(self, app_id: str, call_id: str) -> Call | None:
+        with suppress(Unreadable):
+            return await self._records.find(app_id, call_id)
+        return None
+
     async def _that_fit(
         self, named: Sequence[tuple[str, str]], page: CallFilter, ended: bool
     ) -> Iterable[Call]:
-        calls = await each(named, lambda one: self._records.find(*one))
+        calls = await each(named, lambda one: self._call(*one))
         return [call for call in calls if call and _fits(call, page) and (call.final or not ended)]
 
 

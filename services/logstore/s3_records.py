@@ -10,6 +10,7 @@ node may have died before it could.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,12 +19,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from services.logstore import s3_keys as keys
-from services.logstore.s3_objects import AT_ONCE, Objects
+from services.logstore.s3_objects import AT_ONCE, Object, Objects
 from shared_models import wire
 from shared_models.call import Call, CallOnWire
+from shared_models.errors import Invalid, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Unreadable(StoreUnavailable):
+    """An object is not what its key says. Listings pass it over."""
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,16 +65,16 @@ class Records:
 
     async def live(self, call_id: str) -> tuple[Live | None, str]:
         """The record in flight and the tag of this version of it; None when there is none."""
-        found = await self._objects.get(keys.live(call_id))
-        return (_live.decode(found.body), found.etag) if found else (None, "")
+        key = keys.live(call_id)
+        found = await self._objects.get(key)
+        return (_read(_live.decode, key, found), found.etag) if found else (None, "")
 
     async def ended(self, app_id: str, call_id: str) -> Call | None:
         """The final record of a call that is not in flight."""
-        found = await self._objects.get(keys.record(app_id, call_id))
-        if found is None:
-            return None
-        call = msgspec.structs.replace(_call.decode(found.body).call(), **_noted(found.notes))
-        return call if call.final else None
+        key = keys.record(app_id, call_id)
+        found = await self._objects.get(key)
+        call = _recorded(key, found) if found else None
+        return call if call and call.final else None
 
     async def find(self, app_id: str, call_id: str) -> Call | None:
         """The record in whichever state; None when there is none."""
@@ -82,8 +90,12 @@ class Records:
         """Records a call in flight, with all by which it is found; False when there is one already."""
         if not await self._decide(live, create=True):
             return False
-        await self._write(live.call)
-        return True
+        call = live.call
+        # Never over a copy that is there: it may be the final one, if all this took long.
+        if await self._write(call, create=True) or not await self.ended(call.app_id, call.id):
+            return True
+        await self._objects.delete([keys.live(call.id)])
+        return False
 
     async def change(self, live: Live, etag: str) -> bool:
         """Changes a record in flight, unless it is another version than *etag* by now."""
@@ -105,13 +117,15 @@ class Records:
 
     async def insert(self, call: Call) -> bool:
         """Records a call that was never in flight; False when there is a record of it already."""
-        await each(keys.markers(call), lambda key: self._objects.put(key, b""))
-        body = wire.encode(call.whole())
-        key = keys.record(call.app_id, call.id)
-        if await self._objects.put(key, body, create=True, notes=_notes(call)):
+        if await self._write(call, create=True):
             return True
+        key = keys.record(call.app_id, call.id)
         found = await self._objects.get(key)
-        return found is not None and found.body == body
+        if found is None or found.body == wire.encode(call.whole()):
+            return found is not None
+        # Of a call that was withdrawn by a node that died before it could remove the copy?
+        left = not _recorded(key, found).final
+        return left and await self._write(call, match=found.etag)
 
     async def forget(self, call: Call) -> None:
         """Removes everything of a call; in flight first, and its record last, by which it is found again."""
@@ -120,10 +134,10 @@ class Records:
         await self._objects.delete([keys.log(call.app_id, call.id), *keys.markers(call)])
         await self._objects.delete([key])
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, call: Call, *, create: bool = False, match: str = "") -> bool:
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))
         key, body = keys.record(call.app_id, call.id), wire.encode(call.whole())
-        await self._objects.put(key, body, notes=_notes(call))
+        return await self._objects.put(key, body, create=create, match=match, notes=_notes(call))
 
 
 # Beside the record, which is as Fn writes it.
@@ -137,6 +151,19 @@ def _noted(notes: Mapping[str, str]) -> dict[str, Any]:
         "attempt": int(attempt) if attempt.isdecimal() else 0,
         "node": urllib.parse.unquote(notes.get("node", "")),
     }
+
+
+def _recorded(key: str, found: Object) -> Call:
+    call = _read(lambda body: _call.decode(body).call(), key, found)
+    return msgspec.structs.replace(call, **_noted(found.notes))
+
+
+def _read(decode: Callable[[bytes], Result], key: str, found: Object) -> Result:
+    try:
+        return decode(found.body)
+    except (msgspec.DecodeError, Invalid) as exc:
+        log.error("the log store has an object that is no record of a call: %s: %s", key, exc)
+        raise Unreadable(detail=f"the object {key} is no record of a call") from exc
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:
