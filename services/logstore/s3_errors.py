@@ -46,8 +46,14 @@ def cause(exc: BaseException) -> str:
         return f"no credentials: neither the URL nor this node's surroundings have any ({name})"
     if isinstance(exc, TimeoutError) or "Timeout" in name:
         return "it did not answer in time"
+    if "SSL" in name or "Certificate" in name:
+        return f"TLS failed: {_line(getattr(exc, 'kwargs', {}).get('error', exc))}"
     if isinstance(exc, ResponseParserError):
         return "its answer makes no sense: is it an S3 server?"
     if "Connect" in name or isinstance(exc, OSError | aiohttp.ClientError):
         return f"it cannot be reached, or broke off ({name})"
     return name
+
+
+def _line(exc: object) -> str:
+    return " ".join(str(exc).split())[:300]

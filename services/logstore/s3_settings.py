@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +45,11 @@ class S3Settings:
             )
         params = urls.Params(variable, address)
         # As Fn has it: no TLS unless the URL says so; AWS itself is asked with TLS.
-        ssl = params.flag("ssl", not address.host)
+        tls = params.flag("ssl", not address.host)
         port = f":{address.port}" if address.port else ""
         host = f"[{address.host}]" if ":" in address.host else address.host
         settings = cls(
-            endpoint=f"{'https' if ssl else 'http'}://{host}{port}" if host else "",
+            endpoint=f"{'https' if tls else 'http'}://{host}{port}" if host else "",
             region=region,
             bucket=bucket,
             prefix=params.text("prefix").strip("/"),
@@ -64,8 +65,13 @@ class S3Settings:
         params.done()
         if bool(settings.key) != bool(settings.secret):
             raise ValueError(f"{variable}: an s3:// URL has both, KEY:SECRET@, or neither")
-        if not ssl and not host:
+        if not tls and not host:
             raise ValueError(f"{variable}: without a host, an s3:// URL means AWS, which is asked with TLS")
+        if settings.ca:
+            try:
+                ssl.create_default_context(cafile=settings.ca)
+            except OSError as exc:
+                raise ValueError(f"{variable}: the file ca has no usable certificates: {exc}") from None
         return settings
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Answers:
         method, target, _ = head.split(" ", 2)
         kind = "object" if target.partition("?")[0].strip("/").count("/") else "bucket"
         status, code = self.refused.get(f"{method} {kind}", (200, ""))
-        if self.conditional and "if-none-match" in head.lower() and not code:
+        if self.conditional and ("if-none-match" in head.lower() or "if-match" in head.lower()) and not code:
             status, code = 412, "PreconditionFailed"
         body = f"<Error><Code>{code}</Code></Error>" if code else EMPTY
         length = 0 if method == "HEAD" else len(body)
@@ -43,11 +44,11 @@ class Answers:
 
 
 @asynccontextmanager
-async def answering(**refused: tuple[int, str]) -> AsyncIterator[Answers]:
+async def answering(tls: ssl.SSLContext | None = None, **refused: tuple[int, str]) -> AsyncIterator[Answers]:
     """``answering(head_bucket=(403, "AccessDenied"))``; what is not named succeeds."""
     named = {f"{key.split('_')[0].upper()} {key.split('_')[1]}": value for key, value in refused.items()}
     answers = Answers(refused=named)
-    server = await asyncio.start_server(answers.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(answers.serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         answers.port = server.sockets[0].getsockname()[1]
         yield answers

@@ -6,6 +6,7 @@ import pytest
 
 from services import urls
 from services.logstore.s3_settings import S3Settings
+from tests.servers.certificates import certificate
 
 
 def settings(url: str) -> S3Settings:
@@ -38,10 +39,11 @@ def test_host_and_style_say_where_it_is(url: str, endpoint: str, style: str) -> 
 
 
 def test_every_parameter_reaches_the_sdk() -> None:
-    found = settings(
-        "s3://k:s@minio/r-1/calls?style=virtual&prefix=/a/b/&session_token=t&ca=/etc/ca.pem"
-        "&pool_size=7&connect_timeout=1.5&timeout=2"
-    )
+    with certificate("nobody") as made:
+        found = settings(
+            f"s3://k:s@minio/r-1/calls?style=virtual&prefix=/a/b/&session_token=t&ca={made.cert}"
+            "&pool_size=7&connect_timeout=1.5&timeout=2"
+        )
     assert found.base == "a/b/"
     arguments = found.arguments()
     config = arguments.pop("config")
@@ -51,7 +53,7 @@ def test_every_parameter_reaches_the_sdk() -> None:
         "aws_access_key_id": "k",
         "aws_secret_access_key": "s",
         "aws_session_token": "t",
-        "verify": "/etc/ca.pem",
+        "verify": str(made.cert),
     }
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (1.5, 2, 7)
     assert config.s3 == {"addressing_style": "virtual"}
@@ -95,6 +97,7 @@ def test_nothing_secret_is_in_what_is_printed() -> None:
         ("s3://k:hush@minio/r-1/calls?pool_size=0", "parameter pool_size must be a whole number"),
         ("s3://k:hush@minio/r-1/calls?timeout=0", "parameter timeout must be a number of seconds"),
         ("s3://k:hush@minio/r-1/calls?connect_timeout=-1", "connect_timeout must be a number of seconds"),
+        ("s3://k:hush@minio/r-1/calls?ca=/nowhere/ca.pem", "the file ca has no usable certificates"),
         ("s3://k:hush@minio/r-1/calls?stile=path", "has no parameter 'stile'"),
     ],
 )
