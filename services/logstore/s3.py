@@ -70,7 +70,7 @@ class S3LogStore(LogStore):
             return
         # Nobody may claim it from now on: to whoever looks it has another holder.
         if await self._records.change(msgspec.structs.replace(live, token="removed"), etag):
-            await self._records.forget(live.call)
+            await self._records.forget([live.call])
 
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
         refused = await each(leased, lambda one: self._claim(one, node))
@@ -225,12 +225,12 @@ class S3LogStore(LogStore):
             limit=limit,
         )
         ended = await self._pages.calls(page, ended=True)
-        await each(ended, self._records.forget)
+        await self._records.forget(ended)
         return len(ended)
 
     async def expire_calls(self, older_than: str, limit: int) -> int:
         ended = await self._pages.older(older_than, limit)
-        await each(ended, self._records.forget)
+        await self._records.forget(ended)
         return len(ended)
 
     async def expire_logs(self, older_than: str, limit: int) -> int:

@@ -41,6 +41,11 @@ def markers(call: Call) -> list[str]:
     return found
 
 
+def of(call: Call) -> list[str]:
+    """All of a call that has ended; its record last, by which it is found again."""
+    return [log(call.app_id, call.id), *markers(call), record(call.app_id, call.id)]
+
+
 def of_app(app_id: str) -> str:
     """What the records of an app begin with."""
     return f"c/{app_id}/"

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import secrets
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -127,12 +127,10 @@ class Records:
         left = not _recorded(key, found).final
         return left and await self._write(call, match=found.etag)
 
-    async def forget(self, call: Call) -> None:
-        """Removes everything of a call; in flight first, and its record last, by which it is found again."""
-        key = keys.record(call.app_id, call.id)
-        await self._objects.delete([keys.live(call.id)])
-        await self._objects.delete([keys.log(call.app_id, call.id), *keys.markers(call)])
-        await self._objects.delete([key])
+    async def forget(self, calls: Sequence[Call]) -> None:
+        """Removes everything of *calls*; in flight first, or it would be copied once more."""
+        await self._objects.delete([keys.live(call.id) for call in calls])
+        await self._objects.delete([key for call in calls for key in keys.of(call)])
 
     async def _write(self, call: Call, *, create: bool = False, match: str = "") -> bool:
         await each(keys.markers(call), lambda key: self._objects.put(key, b""))

@@ -1,9 +1,8 @@
-"""The log store on S3: its keys, nodes that race or die, servers that refuse, hang and break off."""
+"""The log store on S3: its keys and pages, servers that refuse, hang and break off."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +11,14 @@ import msgspec
 import pytest
 from aiobotocore.session import get_session
 
-from services import urls
-from services.logstore import open_logstore, s3_records
+from services.logstore import open_logstore
 from services.logstore.s3 import S3LogStore
-from services.logstore.s3_objects import Objects
 from services.logstore.s3_opening import open_objects
-from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
-from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
 from shared_models.ids import IdMaker, new_id
-from shared_models.interfaces import CallFilter, LogStore
+from shared_models.interfaces import CallFilter
 from tests.integration.s3_answers import answering
+from tests.integration.s3_calls import a_call, ended, settings_of, started
 from tests.servers.proxy import proxy
 from tests.servers.s3 import S3
 from tests.servers.server import Server, free_port
@@ -33,26 +29,6 @@ from tests.wire.objects import objects_at
 def url(s3: Any) -> str:
     """A store of the test's own on the server of all tests."""
     return f"{s3.url}?prefix=t-{new_id().lower()}"
-
-
-def settings_of(url: str) -> S3Settings:
-    return S3Settings.of(urls.parse(url, "FN_LOGSTORE_URL", ("s3",)), "FN_LOGSTORE_URL")
-
-
-def a_call(**more: Any) -> Call:
-    fields = {"id": new_id(), "app_id": "app", "fn_id": "fn", "type": "detached", "path": "/some/path"}
-    return Call(**{**fields, "created_at": "2027-01-15T08:00:00.000Z", **more})
-
-
-def ended(call: Call, token: str = "t", status: str = "success", log: bytes = b"log") -> Finished:
-    return Finished(call=msgspec.structs.replace(call, status=status), token=token, log=log)
-
-
-async def started(store: LogStore, call: Call) -> Call:
-    await store.insert_call(call)
-    await store.claim([LeasedCall(call=call, lease=Lease(token="t", attempt=1, ttl=30))], "node")
-    await store.start_call(LeaseKey(call.id, "t"), "2027-01-15T08:00:01.000Z")
-    return call
 
 
 async def refusal(url: str) -> str:
@@ -95,66 +71,6 @@ async def test_a_removed_call_leaves_no_object(url: str) -> None:
         await store.finish_calls([ended(call)])
         assert await store.expire_calls("2090-01-01T00:00:00.000Z", 10) == 1
     assert await objects_at(url) == {}
-
-
-# -- nodes that race or die --------------------------------------------------------------------
-
-
-async def test_of_two_nodes_that_start_one_call_one_wins(url: str) -> None:
-    call = a_call()
-    async with open_logstore(url) as one, open_logstore(url) as other:
-        await one.insert_call(call)
-        await one.claim([LeasedCall(call=call, lease=Lease(token="t", attempt=1, ttl=30))], "node")
-        starts = [store.start_call(LeaseKey(call.id, ""), times.NEVER) for store in (one, other)]
-        outcomes = await asyncio.gather(*starts, return_exceptions=True)
-        assert sorted(repr(outcome) for outcome in outcomes) == sorted(["None", repr(errors.LeaseLost())])
-
-
-async def test_of_two_results_of_one_call_one_is_kept(url: str) -> None:
-    async with open_logstore(url) as one, open_logstore(url) as other:
-        call = await started(one, a_call())
-        refused = await asyncio.gather(
-            one.finish_calls([ended(call)]), other.finish_calls([ended(call, status="error")])
-        )
-        assert sorted(refused) == [[], [call.id]]
-        kept = "success" if refused[0] == [] else "error"
-        assert [record.status for record in await one.calls(CallFilter(fn_id="fn"))] == [kept]
-        assert (await other.call(call.id, app_id="app")).status == kept
-
-
-class Died(Exception):
-    pass
-
-
-@pytest.mark.parametrize("steps", range(1, 6))
-async def test_a_node_that_dies_while_it_ends_a_call_is_stood_in_for(
-    url: str, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_logstore(url) as store, open_logstore(url) as other:
-        call = await started(store, a_call())
-        with monkeypatch.context() as patch:
-            count = itertools.count()
-
-            def dying(verb: Callable[..., Any]) -> Callable[..., Any]:
-                async def work(*arguments: Any, **named: Any) -> Any:
-                    if next(count) >= steps:
-                        raise Died
-                    return await verb(*arguments, **named)
-
-                return work
-
-            for name in ("put", "delete"):
-                patch.setattr(Objects, name, dying(getattr(Objects, name)))
-            patch.setattr(s3_records, "AT_ONCE", 1)
-            with pytest.raises(Died):
-                await store.finish_calls([ended(call)])
-        # Its runner, not answered, tells another node the same.
-        assert await other.finish_calls([ended(call)]) == []
-        assert await other.finish_calls([ended(call, status="error")]) == [call.id]
-        listed = await other.calls(CallFilter(app_id="app"))
-        assert [record.status for record in listed] == ["success"]
-        assert b"".join([piece async for piece in await other.log(call.id, app_id="app")]) == b"log"
-    assert not [key for key in await objects_at(url) if key.startswith("q/")]
 
 
 # -- pages -------------------------------------------------------------------------------------
