@@ -1,10 +1,10 @@
 """What each backend of the stores does in a second: inserts, pages, and operations of the queue.
 
-``python -m benchmarks.stores [--seconds 0.5] [--only NAME ...] [--into docs/benchmarks]``. PostgreSQL,
-MariaDB and Redis are servers of its own (Debian's packages) that sync every commit to the disk, as operators
-run them; S3 is moto, which keeps everything in memory: its figures say what our side costs, not what a
-provider does. The row ``bare`` of each backend is its driver alone, one small insert with its commit after
-the other, in the same run: the figures in brackets are multiples of it, and only those mean something
+``make bench-stores`` or ``python -m benchmarks.stores [--seconds 1] [--backend NAME ...] [--into FOLDER]``.
+PostgreSQL, MariaDB and Redis are servers of its own (Debian's packages) that sync every commit to the disk,
+as operators run them; S3 is moto, which keeps everything in memory: its figures say what our side costs, not
+what a provider does. The first row of each backend is its driver alone, one small insert with its commit
+after the other, in the same run: the figures in brackets are multiples of it, and only those mean something
 elsewhere.
 """
 
@@ -12,29 +12,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
+import os
+import platform
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks.bare_stores import bare
+from benchmarks.store_operations import PAGE, Backlog, counted, finish, insert_app, page, push, through
 from services.datastore import open_datastore
 from services.logstore import open_logstore
 from services.queue import open_queue
-from shared_models import times
-from shared_models.app import App
-from shared_models.call import Call, Finished
-from shared_models.ids import new_id
-from shared_models.interfaces import CallFilter, Datastore, LogStore, MessageQueue
+from shared_models.interfaces import Datastore, LogStore, MessageQueue
 from tests.engine.packages import Missing
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgres import Postgres
@@ -42,24 +39,24 @@ from tests.servers.redis import Redis
 from tests.servers.s3 import S3
 from tests.servers.server import Server, running
 
+BARE = "bare driver"
 CALLERS = (1, 16, 64)
 FINISHED = (1, 10, 100, 256)
 """Calls that one ``finish_calls`` ends."""
-RESERVED = (1, 10, 100)
-"""Calls that one ``reserve`` asks for."""
-PAGE = 30
-TTL = 60.0
+TAKEN = ((1, 1), (1, 10), (1, 100), (16, 10), (64, 10))
+"""Callers that ``reserve`` and ``delete``, and the calls that each asks for."""
+WAITING = 2_000
+"""Calls in the queue when reserves are measured."""
 _SERVERS: dict[str, tuple[type[Server], tuple[object, ...]]] = {
     "postgres": (Postgres, (True,)),
     "mariadb": (MariaDB, (True,)),
     "redis": (Redis, (True,)),
     "s3": (S3, ()),
 }
+BACKENDS = ("memory", "sqlite", *_SERVERS)
 _DATASTORES = ("memory", "sqlite", "postgres", "mariadb")
 _LOGSTORES = ("memory", "sqlite", "postgres", "mariadb", "s3")
 _QUEUES = ("memory", "sqlite", "postgres", "mariadb", "redis")
-_PAYLOAD = b'{"name": "Johnny"}'
-_LOG = b"a line of a log\n" * 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +71,18 @@ class Figure:
 
 
 Work = Callable[[], Awaitable[int]]
-"""One operation; answers how many it did."""
+"""One operation; answers how many it did, 0 when there is nothing left to do."""
 
 
 def main() -> int:
     """Runs the backends one after the other, prints the table, writes the figures; answers the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=0.5, help="how long each figure is measured")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each figure is measured")
+    parser.add_argument("--backend", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument("--into", type=Path)
     options = parser.parse_args()
     figures: list[Figure] = []
-    for name in ("memory", "sqlite", *_SERVERS):
-        if options.only and name not in options.only:
-            continue
+    for name in options.backend:
         with ExitStack() as stack:
             try:
                 url = url_of(name, stack)
@@ -101,7 +96,10 @@ def main() -> int:
         if options.into:
             options.into.mkdir(parents=True, exist_ok=True)
             rows = [{name: getattr(one, name) for name in Figure.__slots__} for one in figures]
-            (options.into / "stores.json").write_text(json.dumps(rows, indent=1) + "\n")
+            found_on = {**machine(), "seconds": options.seconds}
+            text = json.dumps({"machine": found_on, "figures": rows}, indent=1)
+            (options.into / "stores.json").write_text(text + "\n")
+    print("\n".join(table(figures)))
     return 0
 
 
@@ -127,7 +125,7 @@ async def measured(name: str, url: str, seconds: float) -> list[Figure]:
 
     if name != "memory":
         async with bare(name, f"{url}/bare.db" if name == "sqlite" else url) as insert:
-            await measure("bare", partial(counted, insert))
+            await measure(BARE, partial(counted, insert))
     async with opened(name, url) as (datastore, logstore, queue):
         if datastore:
             for callers in CALLERS:
@@ -142,8 +140,15 @@ async def measured(name: str, url: str, seconds: float) -> list[Figure]:
         if queue:
             for callers in CALLERS:
                 await measure("push", partial(push, queue), callers)
-            for callers, batch in itertools.product(CALLERS, RESERVED):
-                await measure("push, reserve, delete", partial(through, queue, batch), callers, batch)
+            backlog = Backlog(queue)
+            await backlog.clear()
+            for callers, batch in TAKEN:
+                await backlog.fill(WAITING)
+                await measure("reserve", partial(backlog.reserve, batch), callers, batch)
+                await measure("delete", partial(backlog.delete, batch), callers, batch)
+                await backlog.clear()
+            for callers in CALLERS:
+                await measure("push, reserve, delete", partial(through, queue, 10), callers, 10)
     return figures
 
 
@@ -181,74 +186,53 @@ async def per_second(work: Work, callers: int, seconds: float) -> float:
 
     async def call() -> None:
         nonlocal done
-        while time.perf_counter() < end:
-            count = await work()
+        while time.perf_counter() < end and (count := await work()):
             done += count
 
     await asyncio.gather(*[call() for _ in range(callers)])
     return done / (time.perf_counter() - start)
 
 
-async def counted(operation: Callable[[], Awaitable[object]]) -> int:
-    """One, after *operation*."""
-    await operation()
-    return 1
-
-
-async def insert_app(datastore: Datastore) -> int:
-    """A new app with a small config."""
-    name = f"a{new_id().lower()}"
-    await datastore.insert_app(App(name=name, config={"KEY": "value"}))
-    return 1
-
-
-async def finish(logstore: LogStore, batch: int) -> int:
-    """Records of sync calls that have ended, with small logs."""
-    now = times.now()
-    ended = Call(
-        app_id="app",
-        fn_id="fn",
-        image="registry.example/fn:1",
-        type="sync",
-        status="success",
-        created_at=now,
-        started_at=now,
-        completed_at=now,
-    )
-    made = [Finished(call=msgspec.structs.replace(ended, id=new_id()), log=_LOG) for _ in range(batch)]
-    assert not await logstore.finish_calls(made)
-    return batch
-
-
-async def page(logstore: LogStore) -> int:
-    """The newest calls of a function."""
-    assert len(await logstore.calls(CallFilter(fn_id="fn", limit=PAGE))) == PAGE
-    return 1
-
-
-async def push(queue: MessageQueue) -> int:
-    """A call with a small payload."""
-    assert await queue.push(Call(id=new_id(), app_id="app", fn_id="fn", type="async", payload=_PAYLOAD))
-    return 1
-
-
-async def through(queue: MessageQueue, batch: int) -> int:
-    """As many calls into the queue as come out of it, all at once on either side."""
-    await asyncio.gather(*[push(queue) for _ in range(batch)])
-    leased = await queue.reserve(batch, 10, TTL)
-    await queue.delete([one.key for one in leased])
-    return len(leased)
+def machine() -> dict[str, Any]:
+    """Where and of what these figures are."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    return {
+        "name": platform.node(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "commit": commit,
+        "load": [round(one, 1) for one in os.getloadavg()],
+    }
 
 
 def lines(figures: list[Figure]) -> Iterator[str]:
     """One line a figure, with the multiple of the bare driver."""
-    reference = next((one.per_second for one in figures if one.what == "bare"), 0.0)
+    reference = next((one.per_second for one in figures if one.what == BARE), 0.0)
     for one in figures:
         ratio = f"({one.per_second / reference:.2f})" if reference else ""
         yield (
             f"{one.backend:9} {one.what:22} callers {one.callers:3} batch {one.batch:4} "
             f"{one.per_second:10,.0f} /s {ratio}"
         )
+
+
+def table(figures: Sequence[Figure]) -> Iterator[str]:
+    """All figures, a column for each backend, in Markdown."""
+    found = {(one.what, one.callers, one.batch, one.backend): one.per_second for one in figures}
+    backends = list(dict.fromkeys(one.backend for one in figures))
+    yield f"| What | Callers | Batch | {' | '.join(backends)} |"
+    yield f"|---|---:|---:|{'---:|' * len(backends)}"
+    for what, callers, batch in dict.fromkeys((one.what, one.callers, one.batch) for one in figures):
+        cells = []
+        for backend in backends:
+            rate, bare_rate = found.get((what, callers, batch, backend)), found.get((BARE, 1, 1, backend))
+            ratio = f" ({rate / bare_rate:.2g})" if rate and bare_rate and what != BARE else ""
+            cells.append(f"{rate:,.0f}{ratio}" if rate else "")
+        yield f"| {what} | {callers} | {batch} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
