@@ -44,7 +44,9 @@ class Answers:
 
 
 @asynccontextmanager
-async def answering(tls: ssl.SSLContext | None = None, **refused: tuple[int, str]) -> AsyncIterator[Answers]:
+async def answering(
+    tls: ssl.SSLContext | None = None, /, **refused: tuple[int, str]
+) -> AsyncIterator[Answers]:
     """``answering(head_bucket=(403, "AccessDenied"))``; what is not named succeeds."""
     named = {f"{key.split('_')[0].upper()} {key.split('_')[1]}": value for key, value in refused.items()}
     answers = Answers(refused=named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -81,7 +82,7 @@ async def test_a_page_of_a_narrow_time_among_many_calls_is_full(url: str) -> Non
     made = []
     for number in range(300):
         moment = first + 10 * number
-        call_id = IdMaker(1, lambda moment=moment: moment)()
+        call_id = IdMaker(1, partial(float, moment))()
         made.append(a_call(id=call_id, type="sync", path="", created_at=times.to_text(moment)))
     async with open_logstore(url) as store:
         await store.finish_calls([ended(call, token="", log=b"") for call in made])
