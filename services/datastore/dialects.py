@@ -7,7 +7,9 @@ again for, and column types whose order is code point order. One more database i
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +18,9 @@ import asyncpg
 from sqlalchemy import LargeBinary, String, Text, event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
@@ -29,6 +32,9 @@ SCHEMES = ("sqlite", "postgres", "mysql")
 BEGIN = "fn_begin"
 """Execution option: the statement that opens a transaction; without it each statement is its own."""
 _BEGIN_WRITE = "BEGIN IMMEDIATE"
+_IDLE = 1.0
+"""Seconds after which a connection that nobody used is asked whether it is still one."""
+_RETURNED = "fn_returned"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={sqlite_file.BUSY_MILLIS}",
     # A commit survives a killed process, and the last ones may be lost with the machine's power:
@@ -43,7 +49,8 @@ class Backend:
     """An engine, and how one works with it.
 
     *turns*: writers of this process take turns. *reading* and *writing*: execution options of a
-    connection that only reads, each statement a transaction of its own, and of one that writes.
+    connection that only reads, each statement a transaction of its own, and of one that writes; of MySQL
+    none are needed, as each statement of a transaction sees what is committed when it starts.
     *timeout*: seconds after which a statement is given up. *time*: a query of the server's own unix
     seconds; empty where the database is in this process. *connect*: opens a connection of the driver's
     own, outside the pool, on a database that can notify. *port*: of the server. *patient*: an engine for
@@ -177,6 +184,7 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
         return create_async_engine(url, connect_args=endless, poolclass=NullPool, hide_parameters=True)
 
     engine = create_async_engine(url, connect_args=engine_arguments, **server.pool())
+    _ask_idle_ones(engine)
     return Backend(
         scheme="postgres",
         engine=engine,
@@ -203,7 +211,8 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
     }
 
     def made(**pool: Any) -> AsyncEngine:
-        engine = create_async_engine(url, connect_args=arguments, **pool)
+        # For good: set for each transaction, and set back, it would cost as much as a statement or two.
+        engine = create_async_engine(url, connect_args=arguments, isolation_level="READ COMMITTED", **pool)
         if server.tls and not server.prefers_tls:
             event.listen(engine.sync_engine, "connect", _refuse_plain)
         return engine
@@ -212,16 +221,37 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         return made(poolclass=NullPool, hide_parameters=True)
 
     engine = made(**server.pool())
+    _ask_idle_ones(engine)
     return Backend(
         scheme="mysql",
         engine=engine,
-        reading={"isolation_level": "AUTOCOMMIT"},
-        writing={"isolation_level": "READ COMMITTED"},
         timeout=server.timeout,
         time="SELECT UNIX_TIMESTAMP(SYSDATE(6))",
         port=server.port,
         patient=patient,
     )
+
+
+def _ask_idle_ones(engine: AsyncEngine) -> None:
+    """Pings a connection before its use, unless it was used a moment ago: that costs as much as a query.
+
+    One that died within the moment is noticed by its use, which ``Database`` repeats.
+    """
+    dialect = engine.sync_engine.dialect
+
+    def returned(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_RETURNED] = time.monotonic()
+
+    def taken(connection: Any, record: ConnectionPoolEntry, _fairy: object) -> None:
+        if time.monotonic() - record.info.get(_RETURNED, math.inf) < _IDLE:
+            return
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as exc:
+            raise InvalidatePoolError from exc
+
+    event.listen(engine.sync_engine, "checkin", returned)
+    event.listen(engine.sync_engine, "checkout", taken)
 
 
 def _refuse_plain(connection: Any, _record: object) -> None:

@@ -73,7 +73,6 @@ class Server:
             "pool_size": self.pool_size,
             "max_overflow": 0,
             "pool_timeout": self.timeout,
-            "pool_pre_ping": True,
             "hide_parameters": True,
         }
 
