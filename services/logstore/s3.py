@@ -33,8 +33,9 @@ async def open_s3_logstore(
     """The log store in the bucket at ``s3://KEY:SECRET@HOST/REGION/BUCKET``.
 
     Parameters: ``ssl``, ``style`` (path or virtual), ``prefix`` of all keys, ``session_token``, ``ca`` (a
-    file), ``pool_size``, ``connect_timeout`` and ``timeout`` in seconds. Without a host it is AWS,
-    without a login the SDK finds the credentials. Raises ValueError for bad parameters, StoreUnavailable
+    file), ``pool_size``, ``connect_timeout`` and ``timeout`` in seconds: that of a request with its
+    repetitions, of which there are two, and of the next piece of a log. Without a host it is AWS, without
+    a login the SDK finds the credentials. Raises ValueError for bad parameters, StoreUnavailable
     with one clear line when the bucket cannot be used.
     """
     async with open_objects(S3Settings.of(address, VARIABLE)) as objects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable
@@ -11,6 +12,7 @@ from typing import Any
 
 from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
+from botocore.loaders import Loader, create_loader
 
 from services.logstore.s3_errors import CONFLICT, DRIVER_ERRORS, MISSING, UNKNOWN, cause, code
 from services.logstore.s3_objects import Objects
@@ -30,7 +32,9 @@ async def open_objects(settings: S3Settings) -> AsyncIterator[Objects]:
     Rights to look at the bucket itself, or to make it, are not needed.
     """
     try:
-        opening = get_session().create_client("s3", **settings.arguments())
+        session = get_session()
+        session.register_component("data_loader", _loader())
+        opening = session.create_client("s3", **settings.arguments())
         client = await opening.__aenter__()
     except (*DRIVER_ERRORS, ValueError) as exc:
         raise StoreUnavailable(f"Log store: {settings.where}: {cause(exc)}") from exc
@@ -48,6 +52,12 @@ async def open_objects(settings: S3Settings) -> AsyncIterator[Objects]:
         yield Objects(client, settings, conditional=conditional)
     finally:
         await opening.__aexit__(None, None, None)
+
+
+@functools.cache
+def _loader() -> Loader:
+    # It reads megabytes about AWS's services: once in a process is enough.
+    return create_loader()
 
 
 class _Bucket:
