@@ -195,6 +195,23 @@ async def test_connections_that_break_are_replaced(between: tuple[Proxy, str]) -
         assert await stores.datastore.app_id("one") == app.id
 
 
+async def test_when_all_connections_break_at_once_nobody_is_told(between: tuple[Proxy, str]) -> None:
+    network, url = between
+    async with open_stores(settings(url)) as stores:
+        app = await stores.datastore.insert_app(App(name="one"))
+
+        async def use() -> None:
+            assert await stores.datastore.app_id("one") == app.id
+            await stores.datastore.insert_app(App(name=f"a-{new_id().lower()}"))
+
+        # So many that the pool is full of connections, all of them used a moment ago.
+        await asyncio.gather(*[use() for _ in range(30)])
+        network.cut()
+        await asyncio.gather(*[use() for _ in range(30)])
+        network.cut()
+        await use()
+
+
 async def test_the_largest_config_and_characters_of_four_bytes_come_back(shared: str) -> None:
     # Requests have at most 10 MiB by default (FN_MAX_REQUEST_SIZE).
     config = {"BIG": '𠀋é\\"' * (1 << 20), "𝒌": "💾"}
