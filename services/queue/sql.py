@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, insert, literal, select, text, update
+from sqlalchemy import func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
@@ -87,7 +87,7 @@ async def _tick(ring: Callable[[], None], every: float) -> None:
 
 
 class SQLQueue(WaitingQueue):
-    """Pushes, reserves and deletes that arrive while others are under way share the next transaction."""
+    """Pushes, reserves, extensions and deletes that come while others are under way share a transaction."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -97,6 +97,7 @@ class SQLQueue(WaitingQueue):
         self._busy = True
         self._takes = Batches(self._take_all)
         self._pushes = Batches(self._push_all)
+        self._extends = Batches(self._extend_all)
         self._deletes = Batches(self._delete_all)
         self._returns: set[asyncio.Task[None]] = set()
 
@@ -108,6 +109,7 @@ class SQLQueue(WaitingQueue):
         """Returns when everything asked for so far is done."""
         await self._takes.settle()
         await self._pushes.settle()
+        await self._extends.settle()
         await self._deletes.settle()
         while self._returns:
             await asyncio.wait(self._returns)
@@ -136,22 +138,10 @@ class SQLQueue(WaitingQueue):
         return pushed
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
-        free_at = self._clock() + ttl
-
-        async def work(connection: AsyncConnection) -> list[str]:
-            found = await sql_messages.locked(connection, keys)
-            held = [key for key in keys if sql_messages.holds(key, found.get(key.id))]
-            if held:
-                places = [found[key.id]["place"] for key in held]
-                change = update(messages).where(_place.in_(places)).values(free_at=free_at, ready=0)
-                await connection.execute(change)
-            if held and ttl <= 0:
-                await self._announce(connection)
-            return [key.id for key in keys if not sql_messages.holds(key, found.get(key.id))]
-
+        if not keys:
+            return []
         with _unavailable():
-            lost = await self._database.transact(work)
-        self._next = min(self._next, free_at)
+            lost = await self._extends.ask((list(keys), ttl))
         self._bell.ring()
         return lost
 
@@ -163,9 +153,9 @@ class SQLQueue(WaitingQueue):
             held = [key for key in keys if key.token and sql_messages.holds(key, found.get(key.id))]
             if not held:
                 return
-            places = [found[key.id]["place"] for key in held]
             change = {"free_at": now, "ready": 1, "token": "", "attempt": messages.c.attempt - 1}
-            await connection.execute(update(messages).where(_place.in_(places)).values(change))
+            for places in sql_messages.portions(found[key.id]["place"] for key in held):
+                await connection.execute(update(messages).where(_place.in_(places)).values(change))
             await self._announce(connection)
 
         with _unavailable():
@@ -270,22 +260,25 @@ class SQLQueue(WaitingQueue):
 
         return await self._database.transact(work)
 
+    async def _extend_all(self, batch: Sequence[tuple[list[LeaseKey], float]]) -> list[list[str]]:
+        now = self._clock()
+
+        async def work(connection: AsyncConnection) -> list[list[str]]:
+            lost = await sql_messages.extend(connection, batch, now)
+            if any(ttl <= 0 for _, ttl in batch):
+                await self._announce(connection)
+            return lost
+
+        lost = await self._database.transact(work)
+        self._next = min([self._next, *(now + ttl for _, ttl in batch)])
+        return lost
+
     async def _delete_all(self, batch: Sequence[list[LeaseKey]]) -> list[None]:
         now = self._clock()
         keys = [key for keys in batch for key in keys]
 
         async def work(connection: AsyncConnection) -> list[None]:
-            found = await sql_messages.locked(connection, keys)
-            places = []
-            for key in keys:
-                row = found.get(key.id)
-                if row is None:
-                    continue
-                ran_out = bool(row["token"]) and row["free_at"] <= now
-                if not key.token or row["token"] == key.token or ran_out:
-                    places.append(row["place"])
-            if places:
-                await connection.execute(delete(messages).where(_place.in_(places)))
+            await sql_messages.remove(connection, keys, now)
             return [None] * len(batch)
 
         return await self._database.transact(work)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import String, case, cast, func, literal, select, update
+from sqlalchemy import String, case, cast, delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
@@ -24,6 +24,13 @@ AT_ONCE = 500
 _ASIDE = 3600.0
 _decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
+
+
+def portions(places: Iterable[int]) -> Iterator[list[int]]:
+    """*places*, as many at a time as one statement names."""
+    every = list(places)
+    for start in range(0, len(every), AT_ONCE):
+        yield every[start : start + AT_ONCE]
 
 
 def holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
@@ -41,6 +48,38 @@ async def locked(connection: AsyncConnection, keys: Sequence[LeaseKey]) -> dict[
         for row in (await connection.execute(query.with_for_update())).mappings():
             found[row["id"]] = dict(row)
     return found
+
+
+async def extend(
+    connection: AsyncConnection, batch: Sequence[tuple[Sequence[LeaseKey], float]], now: float
+) -> list[list[str]]:
+    """Renews leases, each of *batch* for seconds of its own; answers for each the ids that hold nothing."""
+    found = await locked(connection, [key for keys, _ in batch for key in keys])
+    lost: list[list[str]] = []
+    ttls: dict[int, float] = {}
+    for keys, ttl in batch:
+        ttls.update({found[key.id]["place"]: ttl for key in keys if holds(key, found.get(key.id))})
+        lost.append([key.id for key in keys if not holds(key, found.get(key.id))])
+    for ttl in set(ttls.values()):
+        change = update(messages).values(free_at=now + ttl, ready=0)
+        for places in portions(place for place, of_place in ttls.items() if of_place == ttl):
+            await connection.execute(change.where(_place.in_(places)))
+    return lost
+
+
+async def remove(connection: AsyncConnection, keys: Sequence[LeaseKey], now: float) -> None:
+    """Removes what *keys* hold, and what nobody holds any more."""
+    found = await locked(connection, keys)
+    free = []
+    for key in keys:
+        row = found.get(key.id)
+        if row is None:
+            continue
+        ran_out = bool(row["token"]) and row["free_at"] <= now
+        if not key.token or row["token"] == key.token or ran_out:
+            free.append(row["place"])
+    for places in portions(free):
+        await connection.execute(delete(messages).where(_place.in_(places)))
 
 
 async def promote(connection: AsyncConnection, now: float) -> None:

@@ -1,0 +1,74 @@
+"""The queue on PostgreSQL and MariaDB: leases that are renewed and ended many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from services.datastore.database import open_database
+from services.datastore.tables import messages
+from services.queue.sql import SQLQueue
+from shared_models.call import LeaseKey
+from tests.integration.query_plans import captured
+from tests.integration.redis_queues import TTL, a_call
+from tests.integration.sql_queues import NOW, empty
+
+MOST_PARAMETERS = 32_767
+"""Values that one statement of PostgreSQL can name."""
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+async def url(request: pytest.FixtureRequest) -> str:
+    """The URL of a server that is there to stay, with an empty queue."""
+    found = str(request.getfixturevalue(request.param).url)
+    await empty(found)
+    return found
+
+
+async def test_leases_that_are_renewed_together_share_a_transaction_and_each_is_told_its_own(
+    url: str,
+) -> None:
+    async with open_database(url) as database:
+        queue = SQLQueue(database, lambda: NOW)
+        await asyncio.gather(*[queue.push(a_call()) for _ in range(40)])
+        leased = await queue.reserve(40, 0, TTL)
+        strangers = [LeaseKey(one.call.id, "of somebody else") for one in leased]
+        with captured(database) as statements:
+            lost = await asyncio.gather(
+                *[queue.extend([one.key], TTL) for one in leased],
+                *[queue.extend([key], TTL) for key in strangers],
+            )
+        assert lost == [[]] * 40 + [[key.id] for key in strangers]
+        assert len(statements) == 1
+
+
+async def test_each_of_those_that_are_renewed_together_lasts_as_long_as_it_was_asked_for(url: str) -> None:
+    now = NOW
+    async with open_database(url) as database:
+        queue = SQLQueue(database, lambda: now)
+        await asyncio.gather(*[queue.push(a_call()) for _ in range(3)])
+        first, short, long = await queue.reserve(3, 0, TTL)
+        await asyncio.gather(
+            queue.extend([first.key], 3 * TTL),
+            queue.extend([short.key], TTL),
+            queue.extend([long.key], 3 * TTL),
+        )
+        now += 2 * TTL
+        assert [one.call.id for one in await queue.reserve(3, 0, TTL)] == [short.call.id]
+
+
+async def test_more_leases_than_a_statement_can_name_are_renewed_given_back_and_ended(url: str) -> None:
+    kept: dict[str, Any] = {"fn_id": "fn", "rank": 0, "ready": 0, "pushed": NOW, "call": "{}", "payload": b""}
+    held = {**kept, "free_at": NOW + TTL, "attempt": 1, "token": "mine"}
+    keys = [LeaseKey(f"{number:026}", "mine") for number in range(MOST_PARAMETERS + 1)]
+    async with open_database(url) as database:
+        await database.transact(
+            lambda it: it.execute(insert(messages), [{**held, "id": key.id} for key in keys])
+        )
+        queue = SQLQueue(database, lambda: NOW)
+        assert await queue.extend(keys, TTL) == []
+        await queue.delete(keys)
+        assert await queue.depths() == []
