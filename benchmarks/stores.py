@@ -3,9 +3,8 @@
 ``make bench-stores`` or ``python -m benchmarks.stores [--seconds 1] [--backend NAME ...] [--into FOLDER]``.
 PostgreSQL, MariaDB and Redis are servers of its own (Debian's packages) that sync every commit to the disk,
 as operators run them; S3 is moto, which keeps everything in memory: its figures say what our side costs, not
-what a provider does. The first row of each backend is its driver alone, one small insert with its commit
-after the other, in the same run: the figures in brackets are multiples of it, and only those mean something
-elsewhere.
+what a provider does. Before each figure the backend's driver is measured alone, one small insert with its
+commit after the other: figures in brackets are multiples of that, and only those mean something elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import asyncio
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +39,6 @@ from tests.servers.redis import Redis
 from tests.servers.s3 import S3
 from tests.servers.server import Server, running
 
-BARE = "bare driver"
 CALLERS = (1, 16, 64)
 FINISHED = (1, 10, 100, 256)
 """Calls that one ``finish_calls`` ends."""
@@ -61,13 +60,17 @@ _QUEUES = ("memory", "sqlite", "postgres", "mariadb", "redis")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """*per_second*: of *what*, with so many concurrent *callers*, *batch* of them in one operation."""
+    """*per_second*: of *what*, with so many concurrent *callers*, *batch* of them in one operation.
+
+    *bare*: inserts per second of the driver alone, right before; 0 where there is none.
+    """
 
     backend: str
     what: str
     callers: int
     batch: int
     per_second: float
+    bare: float
 
 
 Work = Callable[[], Awaitable[int]]
@@ -118,15 +121,25 @@ async def measured(name: str, url: str, seconds: float) -> list[Figure]:
     figures: list[Figure] = []
 
     async def measure(what: str, work: Work, callers: int = 1, batch: int = 1) -> None:
+        # In turns: what slows the machine down for a while slows both.
+        reference = await per_second(partial(counted, insert), 1, seconds / 4) if insert else 0.0
         rate = await per_second(work, callers, seconds)
         figures.append(
-            Figure(backend=name, what=what, callers=callers, batch=batch, per_second=round(rate, 1))
+            Figure(
+                backend=name,
+                what=what,
+                callers=callers,
+                batch=batch,
+                per_second=round(rate, 1),
+                bare=round(reference, 1),
+            )
         )
 
-    if name != "memory":
-        async with bare(name, f"{url}/bare.db" if name == "sqlite" else url) as insert:
-            await measure(BARE, partial(counted, insert))
-    async with opened(name, url) as (datastore, logstore, queue):
+    alone = partial(bare, name, f"{url}/bare.db" if name == "sqlite" else url)
+    async with (
+        _maybe(name != "memory", alone) as insert,
+        opened(name, url) as (datastore, logstore, queue),
+    ):
         if datastore:
             for callers in CALLERS:
                 await measure("insert app", partial(insert_app, datastore), callers)
@@ -209,29 +222,38 @@ def machine() -> dict[str, Any]:
     }
 
 
-def lines(figures: list[Figure]) -> Iterator[str]:
+def lines(figures: Sequence[Figure]) -> Iterator[str]:
     """One line a figure, with the multiple of the bare driver."""
-    reference = next((one.per_second for one in figures if one.what == BARE), 0.0)
     for one in figures:
-        ratio = f"({one.per_second / reference:.2f})" if reference else ""
         yield (
             f"{one.backend:9} {one.what:22} callers {one.callers:3} batch {one.batch:4} "
-            f"{one.per_second:10,.0f} /s {ratio}"
+            f"{one.per_second:10,.0f} /s{multiple(one)}"
         )
+
+
+def multiple(one: Figure) -> str:
+    """Of the bare driver, in brackets."""
+    if not one.bare:
+        return ""
+    ratio = one.per_second / one.bare
+    return f" ({ratio:.2f})" if ratio < 10 else f" ({ratio:.0f})"
 
 
 def table(figures: Sequence[Figure]) -> Iterator[str]:
     """All figures, a column for each backend, in Markdown."""
-    found = {(one.what, one.callers, one.batch, one.backend): one.per_second for one in figures}
+    found = {(one.what, one.callers, one.batch, one.backend): one for one in figures}
     backends = list(dict.fromkeys(one.backend for one in figures))
     yield f"| What | Callers | Batch | {' | '.join(backends)} |"
     yield f"|---|---:|---:|{'---:|' * len(backends)}"
+    bares = [[one.bare for one in figures if one.backend == backend] for backend in backends]
+    cells = [
+        f"{statistics.median(some):,.0f} ({min(some):,.0f} to {max(some):,.0f})" if any(some) else ""
+        for some in bares
+    ]
+    yield f"| driver alone, median (least to most) | 1 | 1 | {' | '.join(cells)} |"
     for what, callers, batch in dict.fromkeys((one.what, one.callers, one.batch) for one in figures):
-        cells = []
-        for backend in backends:
-            rate, bare_rate = found.get((what, callers, batch, backend)), found.get((BARE, 1, 1, backend))
-            ratio = f" ({rate / bare_rate:.2g})" if rate and bare_rate and what != BARE else ""
-            cells.append(f"{rate:,.0f}{ratio}" if rate else "")
+        row = [found.get((what, callers, batch, backend)) for backend in backends]
+        cells = [f"{one.per_second:,.0f}{multiple(one)}" if one else "" for one in row]
         yield f"| {what} | {callers} | {batch} | {' | '.join(cells)} |"
 
 
