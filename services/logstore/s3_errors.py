@@ -11,6 +11,8 @@ DRIVER_ERRORS = (BotoCoreError, ClientError, ResponseParserError, aiohttp.Client
 """All that the SDK raises for what we ask of it; timeouts are OSErrors."""
 MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 """Codes of what is not there."""
+BEHIND = frozenset({"InvalidRange", "416"})
+"""Codes of a range that begins at or behind the end of an object."""
 CONFLICT = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 """Codes of a write whose condition does not hold."""
 UNKNOWN = frozenset(

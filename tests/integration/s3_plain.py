@@ -42,8 +42,18 @@ class Plain:
         elif key not in self.objects:
             return self._error(404, "NoSuchKey")
         else:
-            return web.Response(body=self.objects[key], headers=self.notes[key])
+            return self._object(key, request.http_range)
         return web.Response()
+
+    def _object(self, key: str, span: slice) -> web.Response:
+        body, notes = self.objects[key], self.notes[key]
+        if span.start is None:
+            return web.Response(body=body, headers=notes)
+        if span.start >= len(body):
+            return self._error(416, "InvalidRange")
+        part = body[span]
+        place = f"bytes {span.start}-{span.start + len(part) - 1}/{len(body)}"
+        return web.Response(status=206, body=part, headers={**notes, "Content-Range": place})
 
     def _listed(self, request: web.Request) -> web.Response:
         prefix, marker = request.query.get("prefix", ""), request.query.get("marker", "")
