@@ -105,8 +105,9 @@ class Pages:
         oldest = ids.first_of(times.seconds_of(page.from_time) - SLACK) if page.from_time else ""
         app_id = page.app_id or (prefix.split("/")[1] if prefix.startswith("c/") else "")
         found: list[Call] = []
-        # A few more than are missing: some may not fit.
-        async for some in self._objects.keys(prefix, after=after, limit=most + 8):
+        # A few more than are wanted, where some may not fit.
+        more = 8 if ended or page.status or page.from_time or page.to_time else 0
+        async for some in self._objects.keys(prefix, after=after, limit=most + more):
             named = [keys.call_of(key, app_id) for key in some]
             new = [one for one in named if one[1] >= oldest]
             found += await self._that_fit(new, page, ended)
