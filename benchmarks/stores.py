@@ -65,6 +65,8 @@ def main() -> int:
     parser.add_argument("--backend", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument("--into", type=Path)
     options = parser.parse_args()
+    # Before the first figure: whoever commits meanwhile changes nothing of what runs.
+    found_on = {**machine(), "seconds": options.seconds}
     figures: list[Figure] = []
     for name in options.backend:
         with ExitStack() as stack:
@@ -80,7 +82,6 @@ def main() -> int:
         if options.into:
             options.into.mkdir(parents=True, exist_ok=True)
             rows = [{name: getattr(one, name) for name in Figure.__slots__} for one in figures]
-            found_on = {**machine(), "seconds": options.seconds}
             text = json.dumps({"machine": found_on, "figures": rows}, indent=1)
             (options.into / "stores.json").write_text(text + "\n")
     print("\n".join(table(figures)))
