@@ -27,7 +27,7 @@ from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
 from shared_models.call import Call, LeasedCall, LeaseKey
-from shared_models.errors import FnError, Invalid, QueueUnavailable, StoreUnavailable
+from shared_models.errors import FnError, Invalid, QueueUnavailable, StoreUnavailable, TooLarge
 from shared_models.interfaces import MessageQueue, QueueDepth
 
 VARIABLE = "FN_MQ_URL"
@@ -65,8 +65,13 @@ async def open_queue_on(
     async with AsyncExitStack() as stack:
         if clock is None:
             with _unavailable():
-                clock = await stack.enter_async_context(running_clock(partial(_server_time, database)))
-        queue = SQLQueue(database, clock)
+                ask = partial(_ask_number, database, backend.time)
+                clock = await stack.enter_async_context(running_clock(ask))
+        most = math.inf
+        if backend.scheme == "mysql":
+            with _unavailable():
+                most = await _ask_number(database, "SELECT @@max_allowed_packet")
+        queue = SQLQueue(database, clock, most)
         stack.push_async_callback(queue.settle)
         if backend.connect:
             await stack.enter_async_context(hearing(backend.connect, queue.ring))
@@ -75,8 +80,8 @@ async def open_queue_on(
         yield queue
 
 
-async def _server_time(database: Database) -> float:
-    query = text(database.backend.time)
+async def _ask_number(database: Database, question: str) -> float:
+    query = text(question)
     return float(await database.read(lambda connection: connection.scalar(query)) or 0)
 
 
@@ -87,10 +92,14 @@ async def _tick(ring: Callable[[], None], every: float) -> None:
 
 
 class SQLQueue(WaitingQueue):
-    """Pushes, reserves, extensions and deletes that come while others are under way share a transaction."""
+    """Pushes, reserves, extensions and deletes that come while others are under way share a transaction.
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    *most*: bytes of a statement that the server takes: it hangs up on a larger one, and on all who share it.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float], most: float = math.inf) -> None:
         super().__init__(clock)
+        self._most = most
         self._database = database
         self._notifies = database.backend.connect is not None
         self._next = math.inf
@@ -116,9 +125,11 @@ class SQLQueue(WaitingQueue):
 
     async def push(self, call: Call) -> bool:
         try:
-            body = msgspec.json.encode(msgspec.structs.replace(call, payload=b"")).decode()
+            body = msgspec.json.encode(msgspec.structs.replace(call, payload=b""))
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
+        if self._most < math.inf and sql_messages.written(body, call.payload) > self._most:
+            raise TooLarge(detail="a call is larger than the database takes (max_allowed_packet)")
         now = self._clock()
         row = {
             "id": call.id,
@@ -129,7 +140,7 @@ class SQLQueue(WaitingQueue):
             "free_at": now + max(0, call.delay),
             "attempt": 0,
             "token": "",
-            "call": body,
+            "call": body.decode(),
             "payload": call.payload,
         }
         with _unavailable():

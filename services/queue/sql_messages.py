@@ -22,8 +22,16 @@ log = logging.getLogger(__name__)
 AT_ONCE = 500
 """Rows that one statement names or changes."""
 _ASIDE = 3600.0
+_ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
+_AROUND = 4096
+"""More bytes than a statement has besides its values."""
 _decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
+
+
+def written(*values: bytes) -> int:
+    """Bytes of a statement that stores *values*, at most, on a server that is sent them as escaped text."""
+    return sum(len(value) + sum(map(value.count, _ESCAPED)) for value in values) + _AROUND
 
 
 def portions(places: Iterable[int]) -> Iterator[list[int]]:

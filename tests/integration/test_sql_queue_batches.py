@@ -6,12 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from services.datastore.database import open_database
 from services.datastore.tables import messages
+from services.queue import open_queue
 from services.queue.sql import SQLQueue
 from shared_models.call import LeaseKey
+from shared_models.errors import TooLarge
 from tests.integration.query_plans import captured
 from tests.integration.redis_queues import TTL, a_call
 from tests.integration.sql_queues import NOW, empty
@@ -72,3 +74,16 @@ async def test_more_leases_than_a_statement_can_name_are_renewed_given_back_and_
         assert await queue.extend(keys, TTL) == []
         await queue.delete(keys)
         assert await queue.depths() == []
+
+
+async def test_a_call_that_is_too_large_for_the_server_is_refused_and_harms_no_other(mariadb: Any) -> None:
+    async with open_database(mariadb.url) as database:
+        most = int(await database.read(lambda it: it.scalar(text("SELECT @@max_allowed_packet"))))
+    large, plain = a_call(payload=b"'" * (most // 2)), a_call(payload=b"'" * (most // 2 - 2**16))
+    async with open_queue(mariadb.url) as queue:
+        *others, refusal = await asyncio.gather(
+            queue.push(a_call()), queue.push(plain), queue.push(large), return_exceptions=True
+        )
+        assert others == [True, True]
+        assert isinstance(refusal, TooLarge)
+        assert await queue.holds([large.id, plain.id]) == {plain.id}
