@@ -184,6 +184,13 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
         return create_async_engine(url, connect_args=endless, poolclass=NullPool, hide_parameters=True)
 
     engine = create_async_engine(url, connect_args=engine_arguments, **server.pool())
+    # As a statement: what is between us and the server may know no such parameter of a connection.
+    idle = f"SET idle_in_transaction_session_timeout = {server.abandoned * 1000}"
+
+    def limited(connection: Any, _record: object) -> None:
+        connection.run_async(lambda driver: driver.execute(idle))
+
+    event.listen(engine.sync_engine, "connect", limited)
     _ask_idle_ones(engine)
     return Backend(
         scheme="postgres",
@@ -207,7 +214,9 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
         "connect_timeout": server.connect_timeout,
         "ssl": server.tls,
         "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-        f"innodb_lock_wait_timeout={patience}",
+        f"innodb_lock_wait_timeout={patience} "
+        # MySQL has only a limit for all that is idle.
+        f"/*M!100300 , idle_transaction_timeout={server.abandoned} */ /*!80000 , wait_timeout=600 */",
     }
 
     def made(**pool: Any) -> AsyncEngine:

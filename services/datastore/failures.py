@@ -33,6 +33,7 @@ FAILURES = (sql.DBAPIError, sql.TimeoutError, OSError, sql.InvalidRequestError)
 _BY_SQLSTATE = {
     "08": Meaning.LOST,
     "22": Meaning.INVALID,
+    "25P03": Meaning.LOST,
     "23": Meaning.TAKEN,
     "40": Meaning.AGAIN,
     "40003": Meaning.LOST,

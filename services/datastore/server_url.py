@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,14 @@ class Server:
             address.path,
             query,
         )
+
+    @property
+    def abandoned(self) -> int:
+        """Seconds after which a transaction that says nothing is that of a node that is gone.
+
+        Its machine may have lost its power or its network, and the server would keep its locks for hours.
+        """
+        return math.ceil(2 * self.timeout)
 
     def pool(self) -> dict[str, Any]:
         return {

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert, select
 
 from services.datastore import open_datastore
+from services.datastore.database import open_database
+from services.datastore.tables import locks
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models.app import App
 from shared_models.call import Call
@@ -257,3 +260,20 @@ async def test_of_nodes_that_race_for_a_name_one_wins(shared: str) -> None:
             )
             assert (await other.trigger_by_source(app.id, "http", "/t")).id == won.id
             await one.remove_app(app.id)
+
+
+async def test_a_node_that_vanishes_within_a_transaction_keeps_its_locks_for_a_while_only(
+    shared: str,
+) -> None:
+    async with open_database(f"{shared}?timeout=1") as gone, open_database(shared) as other:
+        rows = delete(locks)
+        await other.transact(lambda connection: connection.execute(rows))
+        await other.transact(lambda connection: connection.execute(insert(locks), a_lock()))
+        async with asyncio.timeout(LIMIT), gone.backend.engine.connect() as silent:
+            await silent.execute(select(locks).with_for_update())
+            await other.transact(lambda connection: connection.execute(rows))
+            await silent.invalidate()
+
+
+def a_lock() -> dict[str, Any]:
+    return {"name": "lock", "holder": "node", "until": 0.0}

@@ -26,6 +26,7 @@ POSTGRES = {
     "23": Meaning.TAKEN,
     "40": Meaning.AGAIN,
     "54": Meaning.INVALID,
+    "25P03": Meaning.LOST,
     "40003": Meaning.LOST,
     "57P01": Meaning.LOST,
     "57P02": Meaning.LOST,
