@@ -129,21 +129,31 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
 
 
 async def serve(node: AbstractAsyncContextManager[int]) -> None:
-    """Runs *node* until SIGINT or SIGTERM; a second one ends the process at once."""
+    """Runs *node* until SIGINT or SIGTERM, which also end a start; a second one ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    starting = True
 
     def on_signal() -> None:
         stop.set()
+        if starting and running:
+            running.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    async with node:
-        await stop.wait()
-        log.info("stopping: what runs may end, a second signal ends everything at once")
+    try:
+        async with node:
+            starting = False
+            await stop.wait()
+            log.info("stopping: what runs may end, a second signal ends everything at once")
+    except asyncio.CancelledError:
+        # The start was waiting for a store, or was still on its way.
+        if not (starting and stop.is_set()):
+            raise
     log.info("stopped")
 
 

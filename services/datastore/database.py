@@ -15,7 +15,7 @@ from services import urls
 from services.datastore import dialects, failures, migrate
 from services.datastore.dialects import Backend
 from services.datastore.failures import Meaning
-from shared_models.errors import Invalid, StoreUnavailable
+from shared_models.errors import FnError, Invalid, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,12 @@ class Database:
         task = asyncio.create_task(self._in_time(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        with _mapped():
-            return await asyncio.shield(task)
+        try:
+            with _mapped():
+                return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_unheard)
+            raise
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         # A statement of SQLite ends by itself (``busy_timeout``).
@@ -163,6 +167,16 @@ def explained(url: str, variable: str, port: int) -> Iterator[None]:
             raise
         address = urls.parse(url, variable, dialects.SCHEMES)
         raise StoreUnavailable(failures.explain(exc, address, port, variable)) from exc
+
+
+def _unheard(task: asyncio.Task[Any]) -> None:
+    """A failure that nobody waits for any more is no news, unless it is a defect."""
+    exc = None if task.cancelled() else task.exception()
+    if exc is not None and not isinstance(exc, (FnError, UnicodeEncodeError, OverflowError)):
+        if failures.known(exc):
+            log.warning("the database failed: %s", failures.words(exc))
+        else:
+            log.error("work on the database broke down", exc_info=exc)
 
 
 @contextmanager

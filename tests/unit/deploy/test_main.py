@@ -107,6 +107,22 @@ def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) 
     assert "sesame" not in rest
 
 
+@pytest.mark.parametrize("url", ["postgres://u:hush@{}/fn", "mysql://u:hush@{}/fn"])
+def test_a_signal_ends_a_node_that_waits_for_a_silent_store(tmp_path: Path, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        with _node(tmp_path, "api", FN_PORT="0", FN_DB_URL=url.format(place)) as node:
+            silent.settimeout(20)
+            with silent.accept()[0]:
+                node.send_signal(signal.SIGTERM)
+                # The store's own time limit is longer.
+                _, said = node.communicate(timeout=8)
+    assert node.returncode == 0, said
+    assert "stopped" in said
+    assert "Traceback" not in said
+    assert "hush" not in said
+
+
 def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
     with _node(tmp_path, "api", FN_PORT="0") as node:
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore import migrate, open_datastore, tables
 from services.datastore.database import open_database
 from services.logstore import open_logstore
 from shared_models.app import App
-from shared_models.errors import StoreUnavailable
+from shared_models.errors import NotFound, StoreUnavailable
 from shared_models.interfaces import AppFilter, CallFilter
 
 
@@ -70,6 +72,37 @@ async def test_a_file_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, pa
         async with open_datastore(f"sqlite:///{tmp_path}/{path}"):
             pass
     assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (NotFound("there is none"), ""),
+        (ConnectionResetError("gone"), "the database failed: gone"),
+        (KeyError("a defect"), "work on the database broke down"),
+    ],
+)
+async def test_a_failure_whose_caller_has_left_is_told_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: Exception, told: str
+) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def work(_connection: AsyncConnection) -> None:
+        begun.set()
+        await left.wait()
+        raise failure
+
+    async with open_database(f"sqlite:///{tmp_path}/fn.db") as database:
+        caller = asyncio.create_task(database.read(work))
+        await begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        left.set()
+    gc.collect()
+    assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == [told][
+        : bool(told)
+    ]
 
 
 async def test_no_exception_of_the_driver_leaves_the_stores(tmp_path: Path) -> None:
