@@ -157,3 +157,17 @@ async def test_a_purge_takes_what_it_names_and_nothing_else(
         assert removed == 4 - len(left)
         assert {f"{one.app_id}-{one.fn_id}" for one in await store.calls(CallFilter())} == left
     assert len(plain.objects) == 4 * len(left)
+
+
+async def test_pages_of_calls_in_flight_fetch_each_record_once(plain: Plain) -> None:
+    made = [made_at(FIRST + number, "app") for number in range(12)]
+    page, found = CallFilter(status="running", limit=5), list[str]()
+    async with open_logstore(plain.url) as store:
+        for call in made:
+            await started(store, call)
+        before = len(plain.asked)
+        while calls := await store.calls(page):
+            found += [call.id for call in calls]
+            page = msgspec.structs.replace(page, before=calls[-1].id)
+    assert found == sorted((call.id for call in made), reverse=True)
+    assert len(plain.asked) - before == 12 + 4  # records, and a listing for each page
