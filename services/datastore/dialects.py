@@ -12,8 +12,10 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import aiomysql  # type: ignore[import-untyped]
 import asyncpg
 from sqlalchemy import LargeBinary, String, Text, event
 from sqlalchemy.dialects import mysql
@@ -211,7 +213,7 @@ def _mysql(address: urls.Address, variable: str) -> Backend:
     # A row that somebody holds is given up before the whole operation is.
     patience = max(1, int(server.timeout / 2))
     arguments = {
-        "connect_timeout": server.connect_timeout,
+        "async_creator_fn": partial(_connect_mysql, server.connect_timeout),
         "ssl": server.tls,
         "init_command": "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
         f"innodb_lock_wait_timeout={patience} "
@@ -261,6 +263,18 @@ def _ask_idle_ones(engine: AsyncEngine) -> None:
 
     event.listen(engine.sync_engine, "checkin", returned)
     event.listen(engine.sync_engine, "checkout", taken)
+
+
+async def _connect_mysql(limit: float, **arguments: Any) -> Any:
+    # The driver's own limit is that of the TCP connection, which a server that hangs accepts, too.
+    connection = aiomysql.Connection(**arguments)
+    try:
+        async with asyncio.timeout(limit):
+            await connection._connect()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _refuse_plain(connection: Any, _record: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -103,6 +104,18 @@ async def test_a_failure_whose_caller_has_left_is_told_in_order(
     assert [record.message for record in caplog.records if record.levelname != "DEBUG"] == [told][
         : bool(told)
     ]
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "mysql"])
+async def test_a_server_that_accepts_and_says_nothing_is_given_up_after_the_connect_timeout(
+    scheme: str,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://u:hush@127.0.0.1:{silent.getsockname()[1]}/fn?connect_timeout=0.2&timeout=600"
+        async with asyncio.timeout(20):
+            with pytest.raises(StoreUnavailable, match="does not answer in time"):
+                async with open_database(url):
+                    pass
 
 
 async def test_no_exception_of_the_driver_leaves_the_stores(tmp_path: Path) -> None:
