@@ -82,6 +82,8 @@ class Server:
             "pool_size": self.pool_size,
             "max_overflow": 0,
             "pool_timeout": self.timeout,
+            # Whoever begins a transaction ends it: one more rollback would cost as much as a statement.
+            "pool_reset_on_return": None,
             "hide_parameters": True,
         }
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore import open_datastore
 from services.datastore.database import open_database
@@ -273,6 +274,29 @@ async def test_a_node_that_vanishes_within_a_transaction_keeps_its_locks_for_a_w
             await silent.execute(select(locks).with_for_update())
             await other.transact(lambda connection: connection.execute(rows))
             await silent.invalidate()
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable, AppExists, ZeroDivisionError])
+async def test_work_that_fails_leaves_nothing_open_on_its_connection(
+    shared: str, failure: type[Exception]
+) -> None:
+    rows = delete(locks)
+
+    async def failing(connection: AsyncConnection) -> None:
+        await connection.execute(rows)
+        raise failure
+
+    async with open_database(f"{shared}?pool_size=1") as one, open_database(f"{shared}?timeout=5") as other:
+        await one.transact(lambda connection: connection.execute(rows))
+        await one.transact(lambda connection: connection.execute(insert(locks), a_lock()))
+        with pytest.raises(failure):
+            await one.transact(failing)
+        await other.transact(lambda connection: connection.execute(update(locks).values(holder="other")))
+        holder = select(locks.c.holder)
+        assert await one.read(lambda connection: connection.scalar(holder)) == "other"
+        await other.transact(lambda connection: connection.execute(update(locks).values(holder="it again")))
+        assert await one.read(lambda connection: connection.scalar(holder)) == "it again"
+        await other.transact(lambda connection: connection.execute(rows))
 
 
 def a_lock() -> dict[str, Any]:
