@@ -105,13 +105,13 @@ def explain(exc: BaseException, address: urls.Address, port: int, variable: str)
     for one in causes:
         match one:
             case TimeoutError():
-                return f"{place} does not answer in time"
+                return f"{place} does not answer in time ({variable})"
             case ssl.SSLError():
                 return f"{place}: TLS failed: {_line(getattr(one, 'reason', None) or one)}"
             case socket.gaierror():
                 return f"{place}: the host is not known; check {variable}"
             case ConnectionRefusedError():
-                return f"{place} refuses connections: is it running?"
+                return f"{place} refuses connections: is it running? ({variable})"
     if code in _WRONG_LOGIN:
         return f"{place} refuses user {address.user!r}: check user, password and rights ({variable})"
     if code in _NO_DATABASE:
@@ -119,8 +119,8 @@ def explain(exc: BaseException, address: urls.Address, port: int, variable: str)
     if "SSL" in words(exc):
         return f"{place}: TLS failed: {words(exc)} (sslmode in {variable})"
     if any(isinstance(one, OSError) and one.errno for one in causes) and "Connect call failed" in words(exc):
-        return f"{place} refuses connections: is it running?"
-    return f"{place} cannot be used: {words(exc)}"
+        return f"{place} refuses connections: is it running? ({variable})"
+    return f"{place} cannot be used: {words(exc)} ({variable})"
 
 
 def _line(text: object) -> str:

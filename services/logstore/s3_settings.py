@@ -38,6 +38,10 @@ class S3Settings:
     def of(cls, address: urls.Address, variable: str) -> S3Settings:
         """Raises ValueError that names *variable* and what is wrong."""
         region, _, bucket = address.path.partition("/")
+        if re.fullmatch(r"[A-Za-z0-9._-]{1,2}", bucket):
+            raise ValueError(
+                f"{variable}: the name of a bucket has at least 3 characters, and {bucket!r} has not"
+            )
         if not re.fullmatch(r"[a-z0-9-]+", region) or not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", bucket):
             raise ValueError(
                 f"{variable}: the path of an s3:// URL is /REGION/BUCKET, for example "

@@ -55,7 +55,7 @@ async def open_redis_queue(
             await check(link)
             await opened.enter_async_context(hearing_bell(settings, queue.ring))
         except (*DRIVER_ERRORS, ValueError) as exc:
-            raise QueueUnavailable(f"Queue: {address}: {cause(exc)}") from exc
+            raise QueueUnavailable(f"Queue: {address}: {cause(exc)} ({VARIABLE})") from exc
         try:
             yield queue
         finally:

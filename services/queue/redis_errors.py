@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 from redis import exceptions
 
 from shared_models.errors import QueueUnavailable
@@ -28,6 +31,9 @@ _BY_WORD = (
     ("MISCONF", "it cannot write to its disk, and takes no writes"),
     ("READONLY", "it is a replica, which takes no writes"),
     ("NOPERM", "the user lacks a right that the queue needs"),
+    # The driver wraps what the system says.
+    (f"Error {errno.ECONNREFUSED} ", "it refuses connections, is it running?"),
+    (f"Error {socket.EAI_NONAME} ", "its host is not known"),
 )
 
 

@@ -110,6 +110,20 @@ def test_the_errors_of_scripts_are_told_by_their_word(text: str, words: str) -> 
     assert cause(exceptions.ResponseError(text)).startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Error 111 connecting to 127.0.0.1:1. Connection refused.",
+            "it refuses connections, is it running?",
+        ),
+        ("Error -2 connecting to nohost:6379. Name or service not known.", "its host is not known"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_told_with_a_next_step(text: str, words: str) -> None:
+    assert cause(exceptions.ConnectionError(text)).startswith(words)
+
+
 def test_what_was_sent_is_not_repeated() -> None:
     text = "unknown command 'AUTH', with args beginning with: 'me' 's3cret' "
     assert cause(exceptions.ResponseError(text)) == "unknown command 'AUTH'"

@@ -144,6 +144,7 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(failure: Exception
     line = explain(failure, ADDRESS, 3307, "FN_DB_URL")
     assert said in line
     assert "db:3307" in line
+    assert "FN_DB_URL" in line or "CREATE DATABASE" in line or "TLS" in line
     assert "\n" not in line
     assert "hidden" not in line
 
