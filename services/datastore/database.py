@@ -36,6 +36,7 @@ class Database:
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._told = ""
 
     @property
     def backend(self) -> Backend:
@@ -117,8 +118,10 @@ class Database:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         try:
-            with _mapped():
-                return await asyncio.shield(task)
+            with self._mapped():
+                result = await asyncio.shield(task)
+            self._told = ""
+            return result
         except asyncio.CancelledError:
             task.add_done_callback(_unheard)
             raise
@@ -127,6 +130,23 @@ class Database:
         # A statement of SQLite ends by itself (``busy_timeout``).
         async with asyncio.timeout(None if self._backend.turns else self._backend.timeout):
             return await work
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (UnicodeEncodeError, OverflowError) as exc:
+            raise Invalid(f"A value cannot be stored: {exc}") from exc
+        except Exception as exc:
+            if not failures.known(exc):
+                raise
+            words = failures.words(exc)
+            if failures.meaning(exc) is Meaning.INVALID:
+                raise Invalid(f"A value cannot be stored: {words}") from exc
+            # Once, not for each of the many that ask until the database is well again.
+            log.log(logging.DEBUG if words == self._told else logging.ERROR, "the database failed: %s", words)
+            self._told = words
+            raise StoreUnavailable(detail=type(exc).__name__) from exc
 
 
 @asynccontextmanager
@@ -177,18 +197,3 @@ def _unheard(task: asyncio.Task[Any]) -> None:
             log.warning("the database failed: %s", failures.words(exc))
         else:
             log.error("work on the database broke down", exc_info=exc)
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except (UnicodeEncodeError, OverflowError) as exc:
-        raise Invalid(f"A value cannot be stored: {exc}") from exc
-    except Exception as exc:
-        if not failures.known(exc):
-            raise
-        if failures.meaning(exc) is Meaning.INVALID:
-            raise Invalid(f"A value cannot be stored: {failures.words(exc)}") from exc
-        log.error("the database failed: %s", failures.words(exc))
-        raise StoreUnavailable(detail=type(exc).__name__) from exc

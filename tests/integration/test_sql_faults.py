@@ -276,6 +276,22 @@ async def test_a_node_that_vanishes_within_a_transaction_keeps_its_locks_for_a_w
             await silent.invalidate()
 
 
+async def test_a_server_that_is_gone_is_told_once_however_many_ask(
+    between: tuple[Proxy, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    network, url = between
+    async with open_datastore(url) as datastore:
+        for gone in (1, 2):
+            await network.refuse()
+            asked = await asyncio.gather(
+                *[datastore.apps(AppFilter()) for _ in range(50)], return_exceptions=True
+            )
+            assert {type(one) for one in asked} == {StoreUnavailable}
+            assert [record.levelname for record in caplog.records].count("ERROR") == gone
+            await network.accept()
+            await datastore.apps(AppFilter())
+
+
 @pytest.mark.parametrize("failure", [StoreUnavailable, AppExists, ZeroDivisionError])
 async def test_work_that_fails_leaves_nothing_open_on_its_connection(
     shared: str, failure: type[Exception]
