@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from services.stores import Stores
 from shared_models import times
 from shared_models.env import env
-from shared_models.errors import CallsNotKept
+from shared_models.errors import CallsNotKept, FnError
 from shared_models.interfaces import Purge
 from shared_models.telemetry import REGISTRY
 
@@ -78,7 +78,11 @@ async def tidy(
     for purge in await _pending(stores):
         if time.monotonic() - started > PURGES_TAKE:
             break
-        await _carry_out(stores, purge, now, pause)
+        try:
+            await _carry_out(stores, purge, now, pause)
+        except FnError as exc:
+            # One that cannot be carried out must not stop the others.
+            log.warning("order %s to remove calls is put off: %s", purge.id, exc.explained)
     await _pending(stores)
     logstore = stores.logstore
     if settings.calls:

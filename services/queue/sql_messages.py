@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import String, case, cast, delete, func, literal, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
@@ -105,9 +105,8 @@ async def lease(connection: AsyncConnection, ttls: Sequence[float], now: float) 
     first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
     first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
     rows = (await connection.execute(first.limit(len(ttls)).with_for_update(skip_locked=True))).all()
-    secret = secrets.token_urlsafe(16)
     taken: list[LeasedCall] = []
-    places: dict[float, list[int]] = {}
+    tokens: dict[float, dict[int, str]] = {}
     for place, attempt, pushed, body, payload in rows:
         try:
             call = msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt + 1)
@@ -118,15 +117,16 @@ async def lease(connection: AsyncConnection, ttls: Sequence[float], now: float) 
             await connection.execute(aside)
             continue
         ttl = ttls[len(taken)]
-        places.setdefault(ttl, []).append(place)
-        token, age = f"{secret}.{place}", max(0.0, now - float(pushed))
+        token, age = secrets.token_urlsafe(16), max(0.0, now - float(pushed))
+        tokens.setdefault(ttl, {})[place] = token
         taken.append(LeasedCall(call=call, lease=Lease(token=token, attempt=attempt + 1, ttl=ttl, age=age)))
-    for ttl, held in places.items():
+    for ttl, held in tokens.items():
         change = {
             "ready": 0,
             "free_at": now + ttl,
             "attempt": messages.c.attempt + 1,
-            "token": literal(f"{secret}.") + cast(_place, String(32)),
+            # One of its own for each: who holds one lease must not know another.
+            "token": case(held, value=_place),
         }
         await connection.execute(update(messages).where(_place.in_(held)).values(change))
     return taken
