@@ -124,7 +124,8 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
         _complain(explain(cause, settings))
-        return 1
+        # A setting that only its room can read, such as the parameters of a URL.
+        return 2 if isinstance(cause, ValueError) else 1
     return 0
 
 

@@ -34,6 +34,8 @@ NEVER_ACCEPTED = (
     "was never accepted: the API node stopped before the call was queued, and nobody sent it again"
 )
 LOST_BY_QUEUE = "was lost: it was running when the message queue lost it"
+_PARTING = 2.0
+"""Seconds that a node that stops waits for a datastore that does not answer."""
 _RECORDS = 100_000
 _IN_ONE_QUERY = 500
 
@@ -54,8 +56,9 @@ async def running_janitor(
         with suppress(asyncio.CancelledError):
             await janitor
         # The next node goes on at once; if it is not told, it does so when the lock runs out.
-        with suppress(FnError):
-            await stores.datastore.hold(LOCK, holder, 0)
+        with suppress(FnError, TimeoutError):
+            async with asyncio.timeout(_PARTING):
+                await stores.datastore.hold(LOCK, holder, 0)
 
 
 async def _clean_forever(stores: Stores, settings: RetentionSettings, holder: str, every: float) -> None:

@@ -165,3 +165,13 @@ def test_a_queue_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path)
     assert node.returncode == 2
     assert len(text.splitlines()) == 1
     assert "sqlite://" in text
+
+
+def test_a_bad_parameter_of_a_store_is_a_bad_setting(tmp_path: Path) -> None:
+    url = "postgres://fn:hunter2@127.0.0.1:1/fn?pool_size=many"
+    with _node(tmp_path, "api", FN_PORT="0", FN_DB_URL=url, FN_LOG_LEVEL="error") as node:
+        _, text = node.communicate(timeout=20)
+    assert node.returncode == 2
+    assert text.startswith("fn-node: FN_DB_URL: the URL's parameter pool_size must be a whole number")
+    assert len(text.splitlines()) == 1
+    assert "hunter2" not in text
