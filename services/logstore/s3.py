@@ -17,7 +17,7 @@ from services.logstore.results import Start, judge, judge_start
 from services.logstore.s3_objects import Objects
 from services.logstore.s3_opening import open_objects
 from services.logstore.s3_pages import Pages
-from services.logstore.s3_records import Live, Records, each
+from services.logstore.s3_records import REMOVED, Live, Records, each
 from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey, Status
@@ -61,7 +61,10 @@ class S3LogStore(LogStore):
     async def insert_call(self, call: Call) -> bool:
         new = msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="", payload=b"")
         live, _ = await self._records.live(call.id)
-        if live is not None or await self._records.ended(call.app_id, call.id):
+        if live is not None:
+            await self._records.complete(live)
+            return False
+        if await self._records.ended(call.app_id, call.id):
             return False
         return await self._records.create(Live(call=new, recorded_at=self._now()))
 
@@ -70,7 +73,7 @@ class S3LogStore(LogStore):
         if live is None or live.call.status != Status.QUEUED or live.call.attempt:
             return
         # Nobody may claim it from now on: to whoever looks it has another holder.
-        if await self._records.change(msgspec.structs.replace(live, token="removed"), etag):
+        if await self._records.change(msgspec.structs.replace(live, token=REMOVED), etag):
             await self._records.forget([live.call])
 
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:

@@ -34,6 +34,10 @@ class Unreadable(StoreUnavailable):
     """An object is not what its key says. Listings pass it over."""
 
 
+REMOVED = "removed"
+"""The token of a call that is being withdrawn: nobody has it, so nobody may claim the call."""
+
+
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """A call in flight; ``token`` is that of the lease which may speak for it.
 
@@ -109,6 +113,13 @@ class Records:
         # The first answer may have been lost, and the SDK have asked again.
         found = await self._objects.get(key)
         return found is not None and found.body == body
+
+    async def complete(self, live: Live) -> None:
+        """Writes all by which a call in flight is found, whose node may have died before it could."""
+        if live.call.final:
+            await self.settle(live)
+        elif live.token != REMOVED:
+            await self._write(live.call, create=True)
 
     async def settle(self, live: Live) -> None:
         """Copies a final record to where it stays, and is no longer in flight."""

@@ -74,6 +74,22 @@ def die(patch: pytest.MonkeyPatch, steps: int) -> None:
     patch.setattr(s3_records, "AT_ONCE", 1)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+async def test_a_call_that_a_node_began_to_record_is_found_once_it_is_recorded_again(
+    url: str, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    call = a_call()
+    async with open_logstore(url) as store:
+        with monkeypatch.context() as patch:
+            die(patch, steps)
+            with pytest.raises(Died):
+                await store.insert_call(call)
+        assert await store.insert_call(call) is False
+        for page in PAGES:
+            assert [one.id for one in await store.calls(page)] == [call.id]
+        assert (await store.call(call.id, fn_id="fn")).status == "queued"
+
+
 # -- at once ----------------------------------------------------------------------------------
 
 
