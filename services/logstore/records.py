@@ -10,6 +10,7 @@ from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import calls
+from services.logstore.results import OUTCOME
 from shared_models.call import Call, Finished
 
 PIECE = 2**16
@@ -20,7 +21,6 @@ _INSIDE = ("token", "recorded_at", "path_hash")
 RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
 """The columns that are a call's."""
 _NAMES = tuple(column.name for column in RECORD)
-_OF_A_RESULT = ("status", "error", "stats", "started_at", "completed_at")
 
 
 def path_hash(path: str) -> str:
@@ -36,7 +36,7 @@ def row_of(call: Call, token: str, now: str) -> dict[str, Any]:
 
 def result_of(one: Finished) -> dict[str, Any]:
     """What the end of a call changes in its record; see ``update_rows``."""
-    return {"key": one.call.id, **{name: getattr(one.call, name) for name in _OF_A_RESULT}}
+    return {"key": one.call.id, **{name: getattr(one.call, name) for name in OUTCOME}}
 
 
 def pieces_of(one: Finished) -> Iterable[dict[str, Any]]:

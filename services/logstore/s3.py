@@ -13,7 +13,7 @@ import msgspec
 
 from services import urls
 from services.logstore import s3_keys as keys
-from services.logstore.results import Start, judge, judge_start
+from services.logstore.results import OUTCOME, Start, judge, judge_start
 from services.logstore.s3_objects import Objects
 from services.logstore.s3_opening import open_objects
 from services.logstore.s3_pages import Pages
@@ -171,10 +171,7 @@ class S3LogStore(LogStore):
             elif verdict.ended:
                 assert live is not None
                 await self._put_log(one)
-                result = {
-                    name: getattr(call, name)
-                    for name in ("status", "error", "stats", "started_at", "completed_at")
-                }
+                result = {name: getattr(call, name) for name in OUTCOME}
                 final = msgspec.structs.replace(live, call=msgspec.structs.replace(live.call, **result))
                 if await self._records.change(final, etag):
                     await self._records.settle(final)

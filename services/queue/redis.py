@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import secrets
@@ -76,17 +75,11 @@ class RedisQueue(WaitingQueue):
         super().__init__(clock or self._server_clock, LOOK_EVERY)
         self._next = math.inf
         self._pushes = Batches(self._push_all)
-        self._returns: set[asyncio.Task[None]] = set()
-
-    def ring(self) -> None:
-        """Some call may have become free."""
-        self._bell.ring()
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is done."""
         await self._pushes.settle()
-        while self._returns:
-            await asyncio.wait(self._returns)
+        await self._settle_returns()
 
     async def push(self, call: Call) -> bool:
         try:
@@ -131,20 +124,7 @@ class RedisQueue(WaitingQueue):
         return self._next
 
     async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
-        asked = asyncio.create_task(self._lease(limit, ttl), name="redis-take")
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            # Nobody will get these leases: they are given back, so that the attempt does not count.
-            giving = asyncio.create_task(self._give_back(asked), name="redis-give-back")
-            self._returns.add(giving)
-            giving.add_done_callback(self._returns.discard)
-            raise
-
-    async def _give_back(self, asked: asyncio.Task[list[LeasedCall]]) -> None:
-        with suppress(FnError):
-            if taken := await asked:
-                await self.release([one.key for one in taken])
+        return await self._given_back_if_left(self._lease(limit, ttl))
 
     async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
         while True:

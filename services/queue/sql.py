@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -27,7 +27,7 @@ from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
 from shared_models.call import Call, LeasedCall, LeaseKey
-from shared_models.errors import FnError, Invalid, QueueUnavailable, StoreUnavailable, TooLarge
+from shared_models.errors import Invalid, QueueUnavailable, StoreUnavailable, TooLarge
 from shared_models.interfaces import MessageQueue, QueueDepth
 
 VARIABLE = "FN_MQ_URL"
@@ -108,11 +108,6 @@ class SQLQueue(WaitingQueue):
         self._pushes = Batches(self._push_all)
         self._extends = Batches(self._extend_all)
         self._deletes = Batches(self._delete_all)
-        self._returns: set[asyncio.Task[None]] = set()
-
-    def ring(self) -> None:
-        """Some call may have become free."""
-        self._bell.ring()
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is done."""
@@ -120,8 +115,7 @@ class SQLQueue(WaitingQueue):
         await self._pushes.settle()
         await self._extends.settle()
         await self._deletes.settle()
-        while self._returns:
-            await asyncio.wait(self._returns)
+        await self._settle_returns()
 
     async def push(self, call: Call) -> bool:
         try:
@@ -198,21 +192,8 @@ class SQLQueue(WaitingQueue):
         return self._next
 
     async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
-        asked = asyncio.create_task(self._lease(limit, ttl), name="queue-take")
-        try:
-            with _unavailable():
-                return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            # Nobody will get these leases: they are given back, so that the attempt does not count.
-            giving = asyncio.create_task(self._give_back(asked), name="queue-give-back")
-            self._returns.add(giving)
-            giving.add_done_callback(self._returns.discard)
-            raise
-
-    async def _give_back(self, asked: asyncio.Task[list[LeasedCall]]) -> None:
-        with suppress(FnError):
-            if taken := await asked:
-                await self.release([one.key for one in taken])
+        with _unavailable():
+            return await self._given_back_if_left(self._lease(limit, ttl))
 
     async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
         # Looks without a transaction first, unless there was something a moment ago.

@@ -116,6 +116,7 @@ class SQLiteQueue(WaitingQueue):
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is on the disk."""
+        await self._settle_returns()
         while self._committer is not None:
             await asyncio.wait((self._committer,))
 
@@ -124,23 +125,14 @@ class SQLiteQueue(WaitingQueue):
         return math.inf if free_at is None else free_at
 
     async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
+        return await self._given_back_if_left(self._lease(limit, ttl))
+
+    async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
         now = self._clock()
         # Looks without the write lock first: waiting runners must not queue up for it.
         if not await self._read(partial(messages.is_free, now=now)):
             return []
-        asked = self._ask(partial(messages.take, limit=limit, now=now, ttl=ttl))
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            # Nobody will get these leases: they are given back, so that the attempt does not count.
-            asked.add_done_callback(self._give_back)
-            raise
-
-    def _give_back(self, asked: asyncio.Future[list[LeasedCall]]) -> None:
-        if not asked.cancelled() and asked.exception() is None and (taken := asked.result()):
-            keys, now = [one.key for one in taken], self._clock()
-            given = self._ask(partial(messages.release, keys=keys, now=now))
-            given.add_done_callback(lambda _: self._bell.ring())
+        return await self._write(partial(messages.take, limit=limit, now=now, ttl=ttl))
 
     async def _read(self, operation: Operation[T]) -> T:
         loop = asyncio.get_running_loop()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 from services.queue.bell import Bell
 from shared_models.call import LeasedCall
+from shared_models.errors import FnError
 from shared_models.interfaces import MessageQueue
 
 _SOONEST = 0.001
@@ -27,6 +30,11 @@ class WaitingQueue(MessageQueue):
         self._clock = clock
         self._look_every = look_every
         self._bell = Bell()
+        self._returns: set[asyncio.Task[None]] = set()
+
+    def ring(self) -> None:
+        """Some call may have become free."""
+        self._bell.ring()
 
     async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
         if limit <= 0:
@@ -54,3 +62,25 @@ class WaitingQueue(MessageQueue):
     @abstractmethod
     async def _next_free(self) -> float:
         """Unix seconds when the next call may be handed out; infinite when there is none."""
+
+    async def _given_back_if_left(self, lease: Coroutine[Any, Any, list[LeasedCall]]) -> list[LeasedCall]:
+        """What *lease* leases; it goes on when the caller is cancelled, and what it leased is released."""
+        asked = asyncio.create_task(lease, name="queue-lease")
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            # Nobody will get these leases: they are given back, so that the attempt does not count.
+            giving = asyncio.create_task(self._give_back(asked), name="queue-give-back")
+            self._returns.add(giving)
+            giving.add_done_callback(self._returns.discard)
+            raise
+
+    async def _give_back(self, asked: asyncio.Task[list[LeasedCall]]) -> None:
+        with suppress(FnError):
+            if taken := await asked:
+                await self.release([one.key for one in taken])
+
+    async def _settle_returns(self) -> None:
+        """Returns when all that was left behind has been given back."""
+        while self._returns:
+            await asyncio.wait(self._returns)
