@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 _TRIES = 5
 _PAUSE = 0.02
+_CANCELS = 5
+_CANCEL_AGAIN = 0.5
+"""Seconds after which work that was cancelled and still goes on is cancelled again."""
 _READ_AGAIN = (Meaning.LOST, Meaning.AGAIN)
 
 
@@ -127,9 +130,27 @@ class Database:
             raise
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        """*work*; raises TimeoutError when it takes too long."""
         # A statement of SQLite ends by itself (``busy_timeout``).
-        async with asyncio.timeout(None if self._backend.turns else self._backend.timeout):
+        if self._backend.turns:
             return await work
+        running = asyncio.create_task(work)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=self._backend.timeout)
+            # Once is not enough: a pool whose connection comes in the same moment goes on with it, and a
+            # driver may wait once more for a server that is silent, to end a transaction.
+            for _ in range(_CANCELS):
+                if done:
+                    break
+                running.cancel()
+                done, _ = await asyncio.wait({running}, timeout=_CANCEL_AGAIN)
+        finally:
+            running.cancel()
+        if not done:
+            running.add_done_callback(_unheard)
+        if not done or running.cancelled():
+            raise TimeoutError
+        return running.result()
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
