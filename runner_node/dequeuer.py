@@ -23,7 +23,7 @@ from runner_node.hot_container import StartFailed
 from runner_node.job import Before, Job, route_job
 from runner_node.loops import looping
 from runner_node.recorder import Stored
-from shared_models import errors, times
+from shared_models import async_policy, errors, times
 from shared_models.call import LeasedCall
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Dequeuer:
         reason = error.explained
         if isinstance(error, errors.EngineUnavailable):
             await self._give_back(leased, error)
-        elif leased.lease is None or attempt >= call.max_attempts():
+        elif leased.lease is None or attempt >= async_policy.max_attempts(call, async_policy.DEFAULTS):
             call = msgspec.structs.replace(call, attempt=attempt)
             self._agent.refuse(call, reason, leased.key.token, output, self._stored(leased))
         else:

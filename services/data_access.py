@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services.stores import Stores
-from shared_models import errors, times
+from shared_models import async_policy, errors, times
 from shared_models.app import App
+from shared_models.async_policy import DEFAULTS
 from shared_models.call import FINAL, Call, CallType, Finished, LeasedCall, LeaseKey, Status
 from shared_models.errors import FnError, Invalid, LeaseLost, QueueUnavailable
 from shared_models.fn import Fn
@@ -219,7 +220,7 @@ class DirectDataAccess(DataAccess):
             if record.final:
                 return False
             attempt = record.attempt
-        if attempt >= one.call.max_attempts():
+        if attempt >= async_policy.max_attempts(one.call, DEFAULTS):
             return False
         key = LeaseKey(one.call.id, one.token)
         if await self._queue.extend([key], 0):
@@ -237,18 +238,18 @@ def _is_over(leased: LeasedCall) -> str:
     call, lease = leased.call, leased.lease
     if lease is None:
         return ""
-    if lease.attempt > (most := call.max_attempts()):
+    if lease.attempt > (most := async_policy.max_attempts(call, DEFAULTS)):
         return (
             f"gave up after {most} attempts: the runner was lost or the container could not be started "
             "before a result"
         )
-    if lease.age > call.delay + call.max_age():
+    if lease.age > call.delay + async_policy.max_age(call, DEFAULTS):
         return f"gave up after {lease.age:.0f} seconds in the queue: no runner was free to run the call"
     return ""
 
 
 def _asks_for_retry(one: Finished) -> bool:
-    return bool(one.token) and one.call.status != Status.SUCCESS and one.call.retries_on(one.call.status)
+    return bool(one.token) and one.call.status != Status.SUCCESS and async_policy.wants_retry(one.call, DEFAULTS)
 
 
 def _was_queued(one: Finished) -> bool:

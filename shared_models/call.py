@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from shared_models import annotations as annotation_maps
 from shared_models import times
 from shared_models.annotations import Annotations
 from shared_models.config import Config, Headers
@@ -48,10 +47,37 @@ class CallType(enum.StrEnum):
     ASYNC = "async"
 
 
-MAX_ATTEMPTS = 3
-"""Attempts that may end without a result (runner lost, container not started) before a call fails."""
-MAX_AGE = 6 * 3600.0
-"""Seconds after which a call that is still queued fails."""
+class Reason(enum.StrEnum):
+    """Why a call did not succeed, in one word for machines; ``error`` says it for people."""
+
+    FUNCTION = "function"
+    """It answered with a failure, or with what is no answer."""
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    """Its container was killed because it took more memory than the function has."""
+    EXIT = "exit"
+    """Its container ended during the call."""
+    NOT_STARTED = "not_started"
+    """No container could be started for it: image, engine, or a socket that was never opened."""
+    NO_ROOM = "no_room"
+    """It needs more than the runner has."""
+    RUNNER_LOST = "runner_lost"
+    """Its runner died or was cut off, and no attempt is left."""
+    RUNNER_STOPPED = "runner_stopped"
+    """Its runner stopped before the function had answered."""
+    EXPIRED = "expired"
+    """It waited in the queue for longer than its function allows."""
+    CANCELLED = "cancelled"
+    GONE = "gone"
+    """Its function was removed, or is no longer what was called."""
+    UNUSABLE = "unusable"
+    """It cannot be put into the format of its function, or was refused by an extension."""
+    LOST = "lost"
+    """It has no message in the queue: never accepted, or lost by the queue."""
+
+
+WITHOUT_RESULT = frozenset({Reason.NOT_STARTED, Reason.NO_ROOM, Reason.RUNNER_LOST, Reason.RUNNER_STOPPED})
+"""Ends of an attempt in which the function had no chance: the call is run again while attempts are left."""
 
 
 class Stat(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,9 +114,12 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str = times.NEVER
     completed_at: str = times.NEVER
     error: str = ""
+    reason: str = ""
     stats: list[Stat] = []
     attempt: int = 0
     node: str = ""
+    callback_url: str = ""
+    idempotency_key: str = ""
 
 
 class Call(_Call, frozen=True, kw_only=True):
@@ -98,7 +127,8 @@ class Call(_Call, frozen=True, kw_only=True):
 
     Time limits and delay in seconds, memory in MB, times as wire text (``times.NEVER``: not yet).
     ``url``, ``method`` and ``headers`` are those of the client's request as the function is to see
-    them. ``error`` is the reason of a call that did not succeed. ``node`` is the runner that has it.
+    them. ``error`` and ``reason`` (a ``Reason``) say why a call did not succeed. ``node`` is the runner that
+    has it. ``callback_url`` is posted the result. ``idempotency_key``: the same key is the same call.
     """
 
     payload: bytes = b""
@@ -108,21 +138,6 @@ class Call(_Call, frozen=True, kw_only=True):
         """Whether the call has ended."""
         return self.status in FINAL
 
-    def max_attempts(self) -> int:
-        """Attempts without a result that this call may have (annotation ``fn.hybrid/async/max-attempts``)."""
-        given = annotation_maps.number(self.annotations, "fn.hybrid/async/max-attempts")
-        return MAX_ATTEMPTS if given is None else max(1, int(given))
-
-    def max_age(self) -> float:
-        """Seconds that this call may stay queued (annotation ``fn.hybrid/async/max-age``)."""
-        given = annotation_maps.number(self.annotations, "fn.hybrid/async/max-age")
-        return MAX_AGE if given is None else max(0.0, given)
-
-    def retries_on(self, status: str) -> bool:
-        """Whether a run that ended as *status* is to be repeated (``fn.hybrid/async/retry-on``)."""
-        given = annotation_maps.string(self.annotations, "fn.hybrid/async/retry-on") or ""
-        return status in {word.strip() for word in given.split(",")}
-
     def record(self) -> dict[str, Any]:
         """The JSON object of the v2 API: what became of the call, not what was needed to run it."""
         body: dict[str, Any] = {
@@ -131,7 +146,7 @@ class Call(_Call, frozen=True, kw_only=True):
             "type": self.type,
             "app_id": self.app_id,
         }
-        for name in ("fn_id", "trigger_id", "path", "error", "node"):
+        for name in ("fn_id", "trigger_id", "path", "error", "reason", "node"):
             if value := getattr(self, name):
                 body[name] = value
         body["attempt"] = self.attempt
@@ -159,7 +174,8 @@ class Call(_Call, frozen=True, kw_only=True):
         body["priority"] = self.priority
         for name in (
             "timeout", "idle_timeout", "tmpfs_size", "memory", "cpus", "config", "annotations", "headers",
-            "syslog_url", "error", "stats", "app_id", "fn_id", "trigger_id", "attempt", "node",
+            "syslog_url", "error", "reason", "stats", "app_id", "fn_id", "trigger_id", "attempt", "node",
+            "callback_url", "idempotency_key",
         ):  # fmt: skip
             if value := getattr(self, name):
                 body[name] = value
@@ -173,7 +189,7 @@ class Call(_Call, frozen=True, kw_only=True):
         One that was never prepared to be run has no priority. Attempts and nodes are not in it.
         """
         body = self.wire()
-        for ours in ("attempt", "node"):
+        for ours in ("attempt", "node", "reason", "callback_url", "idempotency_key"):
             body.pop(ours, None)
         if not self.method and not self.priority:
             del body["priority"]
@@ -234,11 +250,18 @@ class LeasedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that has ended, with its log and, for a queued call, the token of its lease."""
+    """A call that has ended, with its log and, for a queued call, the token of its lease.
+
+    *body* (its beginning, where it is long: *truncated*) and *content_type* are what the function answered,
+    for a call with a ``callback_url``.
+    """
 
     call: Call
     log: bytes = b""
     token: str = ""
+    body: bytes = b""
+    content_type: str = ""
+    truncated: bool = False
 
 
 def bytes_on_wire(name: str, value: bytes) -> dict[str, str]:

@@ -7,6 +7,7 @@
     +-- LogNotAcceptable 406
     +-- Conflict 409           it exists already, or somebody else holds it
     +-- TooLarge 413
+    +-- TooMany 429            one function has too much waiting; knows when
     +-- BadFunction 502        the function's fault: its author must act
     +-- TimedOut 504
     +-- Unavailable 503        the one kind that a client may repeat; knows when
@@ -67,6 +68,17 @@ class Conflict(FnError):
 class TooLarge(FnError):
     status = http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     text = "Request body too large"
+
+
+class TooMany(FnError):
+    """*retry_after*: seconds after which a repetition has a chance."""
+
+    status = http.HTTPStatus.TOO_MANY_REQUESTS
+    text = "Too many requests"
+
+    def __init__(self, message: str = "", *, detail: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(message, detail=detail)
+        self.retry_after = retry_after
 
 
 class BadFunction(FnError):
@@ -411,6 +423,27 @@ class CallExists(Conflict):
     text = "A call with this id exists already"
 
 
+class CallEnded(Conflict):
+    """A call that cannot be cancelled any more."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"The call has ended already: {status}")
+
+
+class DeadLetterNotFound(NotFound):
+    text = "Dead letter not found"
+
+
+class QueueFull(TooMany):
+    """*queued* calls of one function wait, and it may have *limit*."""
+
+    def __init__(self, queued: int, limit: int, retry_after: float) -> None:
+        super().__init__(
+            f"The queue of this function is full: {queued} calls wait, the limit is {limit}; try again later",
+            retry_after=retry_after,
+        )
+
+
 # -- running functions -------------------------------------------------------------------------
 
 
@@ -524,6 +557,10 @@ class EngineUnavailable(Unavailable):
 
 
 # -- between nodes -----------------------------------------------------------------------------
+
+
+class RunnerNotFound(NotFound):
+    text = "Runner not found"
 
 
 class RunnerRefused(FnError):

@@ -8,7 +8,7 @@ wrong is an ``FnError``; a backend that does not answer is an ``Unavailable``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -209,6 +209,10 @@ class Datastore(ABC):
     async def runners(self) -> list[Runner]:
         """All that were seen within a day, by id; those that missed three heartbeats are ``lost``."""
 
+    async def set_runner_state(self, runner_id: str, state: RunnerState) -> Runner:
+        """Has its next heartbeat tell the runner to be *state* (active, draining); raises RunnerNotFound."""
+        raise NotImplementedError
+
     @abstractmethod
     async def insert_purge(self, purge: Purge) -> Purge:
         """The order with id and time; whoever cleans up carries it out."""
@@ -345,8 +349,12 @@ class MessageQueue(ABC):
         """
 
     @abstractmethod
-    async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
+    async def reserve(
+        self, limit: int, wait: float, ttl: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         """At most *limit* due calls, each leased for *ttl* seconds; waits up to *wait* s for the first.
+
+        Calls of the functions *without* (ids) are passed over, and keep their places.
 
         A push, a call that falls due and a lease that runs out wake a waiting reserve.
         The call's own ``attempt`` equals that of its lease.
@@ -356,14 +364,20 @@ class MessageQueue(ABC):
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         """Renews leases for *ttl* seconds from now; answers the ids that are no longer held. Idempotent.
 
-        A lease that ran out but was given to nobody else is renewed. A *ttl* of 0 gives the call back
-        with its attempt counted. An empty token renews the call's lease whoever holds it (for
-        unmodified Fn runners, which know no tokens).
+        A lease that ran out but was given to nobody else is renewed. An empty token renews the call's
+        lease whoever holds it (for unmodified Fn runners, which know no tokens).
         """
 
     @abstractmethod
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         """Gives calls back at once, their attempt uncounted; those that are not held are left alone."""
+
+    async def requeue(self, keys: Sequence[LeaseKey], delay: float) -> list[str]:
+        """Gives calls back with their attempt counted, due after *delay* seconds, in their old places.
+
+        Answers the ids that are not held by the token of their key.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def delete(self, keys: Sequence[LeaseKey]) -> None:
@@ -375,6 +389,14 @@ class MessageQueue(ABC):
     @abstractmethod
     async def holds(self, call_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are in the queue, waiting or leased."""
+
+    async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
+        """Those of the calls that are in the queue, waiting or leased, whole (payload included), by id."""
+        raise NotImplementedError
+
+    async def depth(self, fn_id: str) -> QueueDepth:
+        """Of one function; zeros when it has nothing in the queue. Costs no more the more others have."""
+        raise NotImplementedError
 
     @abstractmethod
     async def depths(self) -> list[QueueDepth]:
@@ -409,16 +431,22 @@ class DataAccess(ABC):
         """Trigger, function and app; raises AppNotFound, TriggerNotFound."""
 
     @abstractmethod
-    async def enqueue(self, call: Call) -> None:
+    async def enqueue(self, call: Call) -> str:
         """Accepts *call*: when this returns, it is recorded and durably queued. Idempotent by id.
 
-        Raises AppNotFound, FnNotFound, Invalid (an image that the function does not have) and
+        Answers the id under which it is accepted: that of an earlier call of the function which had the
+        same ``idempotency_key`` within a day, else its own. Raises AppNotFound, FnNotFound, Invalid (an
+        image that the function does not have), DoesNotFit (larger than any runner), QueueFull and
         QueueUnavailable, after which the call is not accepted.
         """
 
     @abstractmethod
-    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
+    async def dequeue(
+        self, node: str, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         """At most *limit* calls, leased to *node*; waits up to *wait* seconds (30 at most) for the first.
+
+        Calls of the functions *without* (ids, 100 at most) are left to others.
 
         Not repeated on an unclear answer: what was leased comes back when the lease runs out.
         """
@@ -437,7 +465,11 @@ class DataAccess(ABC):
 
     @abstractmethod
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
-        """Stores results before it returns; answers the ids that were refused. Idempotent."""
+        """Stores results before it returns; answers the ids that were refused. Idempotent.
+
+        A queued call that ended without a result (``WITHOUT_RESULT``), or in a way that its function wants
+        repeated, goes back to the queue while it has attempts left, and is a dead letter after the last.
+        """
 
     @abstractmethod
     async def heartbeat(self, report: RunnerReport) -> RunnerState:

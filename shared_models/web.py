@@ -167,7 +167,7 @@ def error_response(exc: BaseException, *, v1: bool, headers: Mapping[str, str] |
     extra = dict(headers or {})
     if known.detail:
         extra["Error-Detail"] = _one_line(known.detail)
-    if isinstance(known, errors.Unavailable):
+    if isinstance(known, errors.Unavailable | errors.TooMany):
         extra["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
     if isinstance(known, errors.Unauthorized):
         extra["WWW-Authenticate"] = "Bearer"

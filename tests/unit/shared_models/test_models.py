@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from shared_models import annotations, errors, names, times
+from shared_models import annotations, async_policy, errors, names, times
 from shared_models.app import App
-from shared_models.call import Call, CallOnWire, CallType
+from shared_models.async_policy import DEFAULTS
+from shared_models.call import WITHOUT_RESULT, Call, CallOnWire, CallType
 from shared_models.config import canonical_header, merge
+from shared_models.errors import Invalid
 from shared_models.fn import Fn
 from shared_models.trigger import Trigger
 
@@ -174,21 +177,60 @@ def test_headers_are_written_as_go_writes_them(name: str, expected: str) -> None
 )  # fmt: skip
 def test_attempts_are_what_the_function_asks_for_within_reason(value: bytes, attempts: int) -> None:
     call = Call(annotations={"fn.hybrid/async/max-attempts": msgspec.Raw(value)})
-    assert call.max_attempts() == attempts
-    assert Call().max_attempts() == 3
+    assert async_policy.max_attempts(call, DEFAULTS) == attempts
+    assert async_policy.max_attempts(Call(), DEFAULTS) == 3
 
 
 def test_a_call_may_wait_for_six_hours_unless_its_function_says_otherwise() -> None:
-    assert Call().max_age() == 6 * 3600
-    assert Call(annotations={"fn.hybrid/async/max-age": msgspec.Raw(b"90")}).max_age() == 90
+    assert async_policy.max_age(Call(), DEFAULTS) == 6 * 3600
+    call = Call(annotations={"fn.hybrid/async/max-age": msgspec.Raw(b"90")})
+    assert async_policy.max_age(call, DEFAULTS) == 90
 
 
 def test_a_function_says_on_which_ends_it_is_run_again() -> None:
-    call = Call(annotations={"fn.hybrid/async/retry-on": msgspec.Raw(b'"error, timeout"')})
-    assert [call.retries_on(status) for status in ("error", "timeout", "success", "cancelled")] == [
-        True, True, False, False,
-    ]  # fmt: skip
-    assert not Call().retries_on("error")
+    asks = {"fn.hybrid/async/retry-on": msgspec.Raw(b'"error, timeout"')}
+    ends = [Call(status=status, annotations=asks) for status in ("error", "timeout", "success", "cancelled")]
+    assert [async_policy.wants_retry(call, DEFAULTS) for call in ends] == [True, True, False, False]
+    assert not async_policy.wants_retry(Call(status="error"), DEFAULTS)
+
+
+@pytest.mark.parametrize("reason", sorted(WITHOUT_RESULT))
+def test_a_call_that_had_no_chance_is_run_again_whatever_its_function_says(reason: str) -> None:
+    assert async_policy.wants_retry(Call(status="error", reason=reason), DEFAULTS)
+
+
+def test_pauses_between_attempts_double_up_to_a_limit() -> None:
+    call = Call(annotations={"fn.hybrid/async/backoff": msgspec.Raw(b"2")})
+    for attempt, seconds in ((1, 2), (2, 4), (3, 8), (9, 300), (2000, 300)):
+        assert async_policy.pause(call, attempt, DEFAULTS) == pytest.approx(seconds, rel=0.11)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("async/max-atempts", b"3", "Unknown annotation fn.hybrid/async/max-atempts: those under"),
+        ("async/max-attempts", b"0", "must be a whole number from 1 to 1000"),
+        ("async/max-attempts", b"2.5", "must be a whole number"),
+        ("async/backoff", b'"soon"', "must be a number of seconds"),
+        ("async/retry-on", b'"success"', 'must be "error", "timeout", or "error,timeout"'),
+        ("async/retry-on", b"[]", 'must be "error", "timeout"'),
+        ("max-concurrency", b"0", "must be a whole number of at least 1"),
+    ],
+)
+def test_a_bad_annotation_of_ours_is_named(key: str, value: bytes, says: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(says)):
+        async_policy.check({f"fn.hybrid/{key}": msgspec.Raw(value)})
+
+
+def test_good_annotations_of_ours_and_all_others_pass() -> None:
+    async_policy.check(
+        {
+            "fn.hybrid/async/max-attempts": msgspec.Raw(b'"5"'),
+            "fn.hybrid/async/retry-on": msgspec.Raw(b'"error, timeout"'),
+            "fn.hybrid/max-concurrency": msgspec.Raw(b"2"),
+            "anything/else": msgspec.Raw(b"[]"),
+        }
+    )
 
 
 @pytest.mark.parametrize("status", ["success", "error", "timeout", "cancelled"])

@@ -1,0 +1,168 @@
+"""How often, how late and how long queued calls are tried: defaults of the node, annotations of a function.
+
+Annotations under ``fn.hybrid/`` are ours, so that the existing ``fn`` command can set them: a bad value, or a
+key that is none of them, is refused where it is set. Those of an app hold for all of its functions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from shared_models import annotations as annotation_maps
+from shared_models.annotations import Annotations
+from shared_models.call import WITHOUT_RESULT, Call, Reason, Status
+from shared_models.env import env
+from shared_models.errors import Invalid
+
+_OURS = "fn.hybrid/"
+MAX_ATTEMPTS = _OURS + "async/max-attempts"
+BACKOFF = _OURS + "async/backoff"
+MAX_BACKOFF = _OURS + "async/max-backoff"
+RETRY_ON = _OURS + "async/retry-on"
+MAX_AGE = _OURS + "async/max-age"
+MAX_QUEUED = _OURS + "async/max-queued"
+MAX_CONCURRENCY = _OURS + "max-concurrency"
+"""Containers of one function on one runner at most."""
+_RETRYABLE = (Status.ERROR, Status.TIMEOUT)
+
+
+def statuses(text: str) -> tuple[str, ...]:
+    """Ends of a run after which it is to be repeated: ``error``, ``timeout``, or both, by commas."""
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if any(word not in _RETRYABLE for word in found):
+        raise ValueError("must be error, timeout, or error,timeout")
+    return found
+
+
+def _attempts(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if not 1 <= value <= 1000:
+        raise ValueError("must be a whole number from 1 to 1000")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncSettings:
+    """What holds for queued calls of functions that say nothing themselves. Times in seconds."""
+
+    max_attempts: int = env(
+        "FN_ASYNC_MAX_ATTEMPTS", 3, "how often a queued call is tried until it has a result", parse=_attempts
+    )
+    backoff: float = env(
+        "FN_ASYNC_BACKOFF_SECS",
+        1.0,
+        "pause before a queued call's second attempt; doubles with each",
+        unit="s",
+    )
+    max_backoff: float = env(
+        "FN_ASYNC_MAX_BACKOFF_SECS", 300.0, "longest pause between two attempts", unit="s"
+    )
+    retry_on: tuple[str, ...] = env(
+        "FN_ASYNC_RETRY_ON",
+        (),
+        "results after which a queued call is run again: error, timeout, or both; empty: none",
+        parse=statuses,
+    )
+    max_age: float = env(
+        "FN_ASYNC_MAX_AGE_SECS", 6 * 3600.0, "how long a call may be queued before it is given up", unit="s"
+    )
+    max_queued: int = env(
+        "FN_ASYNC_MAX_QUEUED",
+        100_000,
+        "calls of one function that may be queued, more are refused with 429; 0: no limit",
+    )
+
+
+DEFAULTS = AsyncSettings()
+
+
+def max_attempts(call: Call, settings: AsyncSettings) -> int:
+    """Attempts that *call* may have, at least one."""
+    return max(1, int(_number(call, MAX_ATTEMPTS, settings.max_attempts)))
+
+
+def max_age(call: Call, settings: AsyncSettings) -> float:
+    """Seconds that *call* may be queued, beyond its own delay."""
+    return max(0.0, _number(call, MAX_AGE, settings.max_age))
+
+
+def max_queued(call: Call, settings: AsyncSettings) -> int:
+    """Calls of its function that may be queued; 0 for no limit."""
+    return max(0, int(_number(call, MAX_QUEUED, settings.max_queued)))
+
+
+def wants_retry(call: Call, settings: AsyncSettings) -> bool:
+    """Whether a call that ended as *call* did is to be run again, attempts permitting."""
+    if call.status == Status.SUCCESS or call.reason == Reason.CANCELLED:
+        return False
+    if call.reason in WITHOUT_RESULT:
+        return True
+    given = annotation_maps.string(call.annotations, RETRY_ON)
+    wanted = settings.retry_on if given is None else {word.strip() for word in given.split(",")}
+    return call.status in wanted
+
+
+def pause(call: Call, attempt: int, settings: AsyncSettings) -> float:
+    """Seconds before the attempt that follows *attempt* (1, 2, ...): doubling, within a tenth at random."""
+    first = max(0.0, _number(call, BACKOFF, settings.backoff))
+    most = max(0.0, _number(call, MAX_BACKOFF, settings.max_backoff))
+    return min(most, first * 2.0 ** min(attempt - 1, 60)) * random.uniform(0.9, 1.1)
+
+
+def max_concurrency(annotations: Mapping[str, msgspec.Raw]) -> int:
+    """Containers that a function may have on one runner; 0 for no limit."""
+    given = annotation_maps.number(annotations, MAX_CONCURRENCY)
+    return 0 if given is None else max(1, int(given))
+
+
+def _number(call: Call, key: str, default: float) -> float:
+    given = annotation_maps.number(call.annotations, key)
+    return default if given is None else given
+
+
+def _whole(least: int, most: int) -> Callable[[Annotations, str], bool]:
+    def holds(annotations: Annotations, key: str) -> bool:
+        value = annotation_maps.number(annotations, key)
+        return value is not None and value == int(value) and least <= value <= most
+
+    return holds
+
+
+def _seconds(annotations: Annotations, key: str) -> bool:
+    value = annotation_maps.number(annotations, key)
+    return value is not None and 0 <= value <= 366 * 86400
+
+
+def _ends(annotations: Annotations, key: str) -> bool:
+    try:
+        statuses(annotation_maps.string(annotations, key) or "none")
+    except ValueError:
+        return False
+    return True
+
+
+_RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
+    MAX_ATTEMPTS: (_whole(1, 1000), "must be a whole number from 1 to 1000"),
+    BACKOFF: (_seconds, "must be a number of seconds"),
+    MAX_BACKOFF: (_seconds, "must be a number of seconds"),
+    RETRY_ON: (_ends, 'must be "error", "timeout", or "error,timeout"'),
+    MAX_AGE: (_seconds, "must be a number of seconds"),
+    MAX_QUEUED: (_whole(0, 10**9), "must be a whole number, 0 for no limit"),
+    MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
+}
+
+
+def check(annotations: Annotations) -> None:
+    """Raises Invalid that names the annotation under ``fn.hybrid/`` that is unknown or has a bad value."""
+    for key in annotations:
+        if not key.startswith(_OURS):
+            continue
+        if key not in _RULES:
+            raise Invalid(f"Unknown annotation {key}: those under {_OURS} are {', '.join(sorted(_RULES))}")
+        holds, rule = _RULES[key]
+        if not holds(annotations, key):
+            raise Invalid(f"Annotation {key} {rule}")
