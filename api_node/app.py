@@ -110,7 +110,7 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         # What Fn 0.3.484's runner nodes ask for besides an app by its name.
         get("/v1/runner/apps/{app_id}", guard(runner.app)),
         get(f"/v1/runner/apps/{{app_id}}/routes/{{path:{ANY}}}", guard(runner.route)),
-        web.put("/v1/runner/async", guard(runner.enqueue)),
+        web.put("/v1/runner/async", guard(runner.enqueue_for_fn)),
         get("/v1/runner/async", guard(runner.dequeue_one)),
         web.post("/v1/runner/start", guard(runner.start)),
         web.post("/v1/runner/finish", guard(runner.finish)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,8 @@ MAX_WAIT = 30.0
 """Longest long poll in seconds."""
 MAX_BATCH = 1000
 """Most calls, leases or results in one request."""
+MAX_WITHOUT = 100
+"""Most functions that a runner may pass over."""
 _GLANCE = 0.5
 """Seconds between two looks at whether the client of a long poll is still there."""
 
@@ -53,13 +55,24 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
     log_base64: str = ""
     lease: Lease | None = None
+    body: str = ""
+    body_base64: str = ""
+    content_type: str = ""
+    truncated: bool = False
 
     def finished(self) -> Finished:
         call = self.call.call()
         if call.status not in FINAL:
             raise errors.Invalid(f"call.status: must be one of {', '.join(sorted(FINAL))}")
         text = bytes_from_wire("log", self.log, self.log_base64)
-        return Finished(call=call, log=text, token=self.lease.token if self.lease else "")
+        return Finished(
+            call=call,
+            log=text,
+            token=self.lease.token if self.lease else "",
+            body=bytes_from_wire("body", self.body, self.body_base64),
+            content_type=self.content_type,
+            truncated=self.truncated,
+        )
 
 
 class _Finish(_Result, frozen=True, kw_only=True):
@@ -98,20 +111,28 @@ class RunnerAPI:
     # -- the life of a queued call -------------------------------------------------------------
 
     async def enqueue(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"msg": "enqueued call", "call_id": await self._enqueued(request)})
+
+    async def enqueue_for_fn(self, request: web.Request) -> web.StreamResponse:
+        """In the words that Fn's runners know."""
+        await self._enqueued(request)
+        return json_response({"msg": "enqueued call"})
+
+    async def _enqueued(self, request: web.Request) -> str:
         call = wire.decode(await read_body(request), CallOnWire).call()
         if not 0 <= call.priority <= 2:
             raise errors.Invalid("priority: must be 0, 1 or 2")
         if call.delay < 0:
             raise errors.Invalid("delay: must not be negative")
-        await self._data.enqueue(call)
-        return json_response({"msg": "enqueued call"})
+        return await self._data.enqueue(call)
 
     async def dequeue(self, request: web.Request) -> web.StreamResponse:
         limit = int(_number(request, "max", 1))
         wait = _number(request, "wait", MAX_WAIT)
         if limit < 1:
             raise errors.Invalid("max: must be at least 1")
-        leased = await self._leased(request, min(limit, MAX_BATCH), min(wait, MAX_WAIT))
+        without = _ids(request, "without")
+        leased = await self._leased(request, min(limit, MAX_BATCH), min(wait, MAX_WAIT), without)
         return await self._hand_over(request, leased, [_leased_on_wire(one) for one in leased])
 
     async def dequeue_one(self, request: web.Request) -> web.StreamResponse:
@@ -150,10 +171,12 @@ class RunnerAPI:
 
     # -- handing calls out ---------------------------------------------------------------------
 
-    async def _leased(self, request: web.Request, limit: int, wait: float) -> list[LeasedCall]:
+    async def _leased(
+        self, request: web.Request, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         """Waits for calls; ends early when the client goes away or the node stops."""
         node = request.query.get("node", "")
-        poll = asyncio.create_task(self._data.dequeue(node, limit, wait), name="long poll")
+        poll = asyncio.create_task(self._data.dequeue(node, limit, wait, without), name="long poll")
         stop = asyncio.create_task(stopping(request).wait(), name="long poll: stop")
         try:
             while not (poll.done() or stop.done() or client_gone(request)):
@@ -197,6 +220,13 @@ def _number(request: web.Request, name: str, default: float) -> float:
     if not 0 <= value < 1e9:
         raise errors.Invalid(f"{name}: must be a number that is not negative")
     return value
+
+
+def _ids(request: web.Request, name: str) -> list[str]:
+    ids = [one for one in request.query.get(name, "").split(",") if one]
+    if len(ids) > MAX_WITHOUT or not all(map(is_id, ids)):
+        raise errors.Invalid(f"{name}: must be ids separated by commas, {MAX_WITHOUT} at most")
+    return ids
 
 
 async def _keys(request: web.Request) -> list[LeaseKey]:

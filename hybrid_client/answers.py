@@ -47,6 +47,8 @@ class Answer:
             exc = _BY_STATUS[self.status](message)
         if detail:
             exc.detail = detail
+        if isinstance(exc, errors.TooMany) and (after := self.headers.get("Retry-After", "")).isdigit():
+            exc.retry_after = float(after)
         return exc
 
     def decode(self, type_: type[T]) -> T:
@@ -80,4 +82,5 @@ _BY_STATUS: dict[int, type[errors.FnError]] = {
     404: errors.NotFound,
     409: errors.Conflict,
     413: errors.TooLarge,
+    429: errors.TooMany,
 }

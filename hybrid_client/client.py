@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_WITHOUT = 100
+"""Functions that a dequeue may pass over."""
 REMEMBERED = 4096
 """Look-ups whose last value is kept for its ETag."""
 COMPAT_FOR = 300.0
@@ -107,17 +109,26 @@ class HTTPDataAccess(DataAccess):
 
     # -- the life of a queued call -------------------------------------------------------------
 
-    async def enqueue(self, call: Call) -> None:
-        async def in_ours() -> None:
-            # A queue that is down is told at once: the client of the call decides whether to wait.
-            await self._post("/v1/runner/enqueue", call.wire(), final=(errors.QueueUnavailable,))
+    async def enqueue(self, call: Call) -> str:
+        async def in_ours() -> str:
+            # A queue that is down or full is told at once: the client of the call decides whether to wait.
+            answer = await self._post("/v1/runner/enqueue", call.wire(), final=(errors.QueueUnavailable,))
+            return answer.decode(on_wire.Accepted).call_id or call.id
 
-        await self._either(in_ours, lambda: compat.enqueue(self._transport, call))
+        async def in_fns_words() -> str:
+            await compat.enqueue(self._transport, call)
+            return call.id
 
-    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
+        return await self._either(in_ours, in_fns_words)
+
+    async def dequeue(
+        self, node: str, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         async def in_ours() -> list[LeasedCall]:
-            query = urlencode({"max": limit, "wait": f"{wait:g}", "node": node})
-            path = f"/v1/runner/dequeue?{query}"
+            asked = {"max": limit, "wait": f"{wait:g}", "node": node}
+            if without:
+                asked["without"] = ",".join(sorted(without)[:MOST_WITHOUT])
+            path = f"/v1/runner/dequeue?{urlencode(asked)}"
             answer = _checked(await self._transport.send("GET", path, wait=wait, repeat=False), ours=True)
             return on_wire.leased_calls(answer.decode(on_wire.CallsOnWire).calls)
 

@@ -50,6 +50,12 @@ class Lost(msgspec.Struct, frozen=True):
     lost: list[str] = []
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """The id under which a call was accepted; older API nodes do not say it."""
+
+    call_id: str = ""
+
+
 class Refused(msgspec.Struct, frozen=True):
     refused: list[str] = []
 
@@ -91,4 +97,10 @@ def finished_on_wire(one: Finished) -> dict[str, object]:
     body: dict[str, object] = {"call": call.wire(), **bytes_on_wire("log", one.log)}
     if one.token:
         body["lease"] = {"token": one.token}
+    if one.body:
+        body.update(bytes_on_wire("body", one.body))
+    if one.content_type:
+        body["content_type"] = one.content_type
+    if one.truncated:
+        body["truncated"] = True
     return body

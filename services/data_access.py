@@ -249,7 +249,9 @@ def _is_over(leased: LeasedCall) -> str:
 
 
 def _asks_for_retry(one: Finished) -> bool:
-    return bool(one.token) and one.call.status != Status.SUCCESS and async_policy.wants_retry(one.call, DEFAULTS)
+    return (
+        bool(one.token) and one.call.status != Status.SUCCESS and async_policy.wants_retry(one.call, DEFAULTS)
+    )
 
 
 def _was_queued(one: Finished) -> bool:
