@@ -45,6 +45,16 @@ def _attempts(text: str) -> int:
     return value
 
 
+def _lease(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1.0 <= value <= 3600.0:
+        raise ValueError("must be a number from 1 to 3600")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncSettings:
     """What holds for queued calls of functions that say nothing themselves. Times in seconds."""
@@ -74,6 +84,13 @@ class AsyncSettings:
         "FN_ASYNC_MAX_QUEUED",
         100_000,
         "calls of one function that may be queued, more are refused with 429; 0: no limit",
+    )
+    lease: float = env(
+        "FN_ASYNC_LEASE_SECS",
+        30.0,
+        "how long a runner that is not heard of keeps the calls that it has taken, at least 1",
+        unit="s",
+        parse=_lease,
     )
 
 
