@@ -261,8 +261,11 @@ class LogStore(ABC):
         """
 
     @abstractmethod
-    async def unclaim(self, keys: Sequence[LeaseKey]) -> None:
-        """Back to ``queued`` without a holder, one attempt less; those that others hold are left alone."""
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
+        """Back to ``queued`` without a holder; those that others hold are left alone.
+
+        The attempt stays *counted*, or was none.
+        """
 
     @abstractmethod
     async def start_call(self, key: LeaseKey, started_at: str) -> None:

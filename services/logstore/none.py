@@ -25,7 +25,7 @@ class NoLogStore(LogStore):
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
         return []
 
-    async def unclaim(self, keys: Sequence[LeaseKey]) -> None:
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
         return None
 
     async def start_call(self, key: LeaseKey, started_at: str) -> None:

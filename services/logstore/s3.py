@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
@@ -105,10 +106,10 @@ class S3LogStore(LogStore):
                 if await self._records.change(new, etag):
                     return False
 
-    async def unclaim(self, given: Sequence[LeaseKey]) -> None:
-        await each(given, self._unclaim)
+    async def unclaim(self, given: Sequence[LeaseKey], *, counted: bool = False) -> None:
+        await each(given, partial(self._unclaim, uncounted=int(not counted)))
 
-    async def _unclaim(self, key: LeaseKey) -> None:
+    async def _unclaim(self, key: LeaseKey, uncounted: int) -> None:
         while True:
             live, etag = await self._records.live(key.id)
             if live is None or not key.token or live.token != key.token or live.call.final:
@@ -116,7 +117,7 @@ class S3LogStore(LogStore):
             call = msgspec.structs.replace(
                 live.call,
                 status=Status.QUEUED,
-                attempt=max(0, live.call.attempt - 1),
+                attempt=max(0, live.call.attempt - uncounted),
                 node="",
                 started_at=times.NEVER,
             )

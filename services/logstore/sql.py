@@ -106,7 +106,7 @@ class SQLLogStore(LogStore):
 
         return await self._database.transact(work)
 
-    async def unclaim(self, keys: Sequence[LeaseKey]) -> None:
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
         async def work(connection: AsyncConnection) -> None:
             known = await load_rows(connection, [key.id for key in keys])
             given_back = []
@@ -118,7 +118,7 @@ class SQLLogStore(LogStore):
                     {
                         "key": key.id,
                         "status": Status.QUEUED.value,
-                        "attempt": max(0, row["attempt"] - 1),
+                        "attempt": row["attempt"] if counted else max(0, row["attempt"] - 1),
                         "node": "",
                         "token": "",
                         "started_at": times.NEVER,
