@@ -1,18 +1,23 @@
-"""The three backing services of an API node, opened together."""
+"""The backing services of an API node, opened together."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services import logstore, queue, urls
 from services.datastore import dialects
 from services.datastore.database import Database, open_database
+from services.datastore.dead_letters import SQLDeadLetters
+from services.datastore.idempotency import SQLIdempotencyKeys
+from services.datastore.outbox import SQLOutbox
 from services.datastore.sql import SQLDatastore
 from services.logstore import open_logstore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
+from shared_models.call_interfaces import DeadLetters, IdempotencyKeys, Outbox
 from shared_models.env import env
 from shared_models.interfaces import Datastore, LogStore, MessageQueue
 
@@ -52,16 +57,37 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What an API node stands on."""
+    """What an API node stands on. All but log store and queue are in the datastore's database."""
 
     datastore: Datastore
     logstore: LogStore
     queue: MessageQueue
+    dead_letters: DeadLetters
+    idempotency_keys: IdempotencyKeys
+    outbox: Outbox
+
+    @classmethod
+    def on(
+        cls,
+        database: Database,
+        logstore: LogStore,
+        queue: MessageQueue,
+        clock: Callable[[], float] = time.time,
+    ) -> Stores:
+        """Those with *database* below the datastore."""
+        return cls(
+            datastore=SQLDatastore(database, clock),
+            logstore=logstore,
+            queue=queue,
+            dead_letters=SQLDeadLetters(database, clock),
+            idempotency_keys=SQLIdempotencyKeys(database, clock),
+            outbox=SQLOutbox(database, clock),
+        )
 
 
 @asynccontextmanager
 async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
-    """All three, ready to use; those with the datastore's URL share its database and its pool.
+    """All, ready to use; those with the datastore's URL share its database and its pool.
 
     Raises ValueError that names the variable of a URL that is none of ours, StoreUnavailable or
     QueueUnavailable with one clear line when one cannot be used.
@@ -74,7 +100,7 @@ async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
             kept = SQLLogStore(database)
         else:
             kept = await enter(open_logstore(settings.logstore_url))
-        yield Stores(SQLDatastore(database), kept, await _queue(stack, settings, database))
+        yield Stores.on(database, kept, await _queue(stack, settings, database))
 
 
 async def _queue(stack: AsyncExitStack, settings: StoreSettings, database: Database) -> MessageQueue:

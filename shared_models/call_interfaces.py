@@ -60,8 +60,11 @@ class DeadLetters(ABC):
         """Answers how many there were. Unknown ones are no error."""
 
     @abstractmethod
-    async def purge(self, *, fn_id: str = "", older_than: str = "", limit: int) -> int:
-        """Removes at most *limit* of those of a function, or that died before *older_than*; how many."""
+    async def purge(self, *, fn_id: str = "", app_id: str = "", older_than: str = "", limit: int) -> int:
+        """Removes at most *limit* of those that are all that is named; answers how many.
+
+        *fn_id*, *app_id*: of a function, of an app. *older_than*: they died before that (wire text).
+        """
 
     @abstractmethod
     async def count(self, fn_id: str = "") -> int:

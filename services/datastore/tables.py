@@ -30,6 +30,7 @@ from shared_models.runner import RunnerReport
 
 ID = 26
 TIME = 24
+REASON = 32
 
 
 class JSONText(TypeDecorator[Any]):
@@ -183,6 +184,7 @@ calls = Table(
     Column("token", ordered(64), nullable=False),
     Column("recorded_at", ordered(TIME), nullable=False),
     Column("path_hash", ordered(16), nullable=False, server_default=""),
+    Column("reason", ordered(REASON), nullable=False, server_default=""),
     Index("ix_calls_app_id_id", "app_id", "id"),
     Index("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id"),
     Index("ix_calls_fn_id_id", "fn_id", "id"),
@@ -235,7 +237,54 @@ messages = Table(
     Column("token", ordered(64), nullable=False),
     Column("call", long_text(), nullable=False),
     Column("payload", long_bytes(), nullable=False),
-    Index("ix_messages_ready_rank_place", "ready", "rank", "place"),
+    # With the function last: those that a reserve passes over are passed over in the index.
+    Index("ix_messages_ready_rank_place_fn_id", "ready", "rank", "place", "fn_id"),
     Index("ix_messages_ready_free_at", "ready", "free_at"),
     Index("ix_messages_fn_id_ready_pushed", "fn_id", "ready", "pushed"),
+)
+
+# ``call`` without its payload, which listings do not read. They outlive their function and app for a while.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("call_id", ordered(ID), primary_key=True),
+    Column("fn_id", ordered(ID), nullable=False),
+    Column("app_id", ordered(ID), nullable=False),
+    Column("died_at", ordered(TIME), nullable=False),
+    Column("redriven_as", ordered(ID), nullable=False),
+    Column("call", long_text(), nullable=False),
+    Column("payload", long_bytes(), nullable=False),
+    Index("ix_dead_letters_fn_id_call_id", "fn_id", "call_id"),
+    Index("ix_dead_letters_app_id_call_id", "app_id", "call_id"),
+    Index("ix_dead_letters_died_at", "died_at"),
+)
+
+# ``key_hash`` stands for a client's key, which may be longer than what an index takes. ``until`` in unix
+# seconds.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("fn_id", ordered(ID), primary_key=True),
+    Column("key_hash", ordered(32), primary_key=True),
+    Column("call_id", ordered(ID), nullable=False),
+    Column("accepted", SmallInteger, nullable=False),
+    Column("until", Double, nullable=False),
+    Index("ix_idempotency_keys_until", "until"),
+)
+
+# Times in unix seconds. One that somebody is delivering is due when that lease runs out.
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("call_id", ordered(ID), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("fn_id", ordered(ID), nullable=False),
+    Column("app_id", ordered(ID), nullable=False),
+    Column("status", ordered(16), nullable=False),
+    _text("url"),
+    Column("body", long_bytes(), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("due", Double, nullable=False),
+    Index("ix_callbacks_due", "due"),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.datastore.tables import calls
+from services.datastore.tables import REASON, calls
 from services.logstore.results import OUTCOME
 from shared_models.call import Call, Finished
 
@@ -30,13 +30,18 @@ def path_hash(path: str) -> str:
 
 def row_of(call: Call, token: str, now: str) -> dict[str, Any]:
     """The row of a new record."""
-    row = {name: getattr(call, name) for name in _NAMES}
+    row = {name: _kept(call, name) for name in _NAMES}
     return {**row, "token": token, "recorded_at": now, "path_hash": path_hash(call.path)}
 
 
 def result_of(one: Finished) -> dict[str, Any]:
     """What the end of a call changes in its record; see ``update_rows``."""
-    return {"key": one.call.id, **{name: getattr(one.call, name) for name in OUTCOME}}
+    return {"key": one.call.id, **{name: _kept(one.call, name) for name in OUTCOME}}
+
+
+def _kept(call: Call, name: str) -> Any:
+    # No reason of a failure loses its record, whatever another runner calls it.
+    return call.reason[:REASON] if name == "reason" else getattr(call, name)
 
 
 def pieces_of(one: Finished) -> Iterable[dict[str, Any]]:

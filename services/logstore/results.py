@@ -9,7 +9,7 @@ from typing import Any
 
 from shared_models.call import FINAL, CallType, Finished, LeaseKey, Status
 
-OUTCOME = ("status", "error", "stats", "started_at", "completed_at")
+OUTCOME = ("status", "error", "reason", "stats", "started_at", "completed_at")
 """What the end of a call changes in its record."""
 _RESULT = ("status", "error", "completed_at")
 

@@ -60,7 +60,9 @@ class S3LogStore(LogStore):
     # -- calls in flight -----------------------------------------------------------------------
 
     async def insert_call(self, call: Call) -> bool:
-        new = msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="", payload=b"")
+        new = msgspec.structs.replace(
+            call, status=Status.QUEUED, attempt=0, node="", error="", reason="", payload=b""
+        )
         live, _ = await self._records.live(call.id)
         if live is not None:
             await self._records.complete(live)
@@ -90,7 +92,7 @@ class S3LogStore(LogStore):
             if live is None:
                 if await self._records.ended(one.call.app_id, one.call.id):
                     return True
-                call = msgspec.structs.replace(one.call, payload=b"", error="", **given)
+                call = msgspec.structs.replace(one.call, payload=b"", error="", reason="", **given)
                 new = Live(call=call, token=one.key.token, recorded_at=self._now())
                 if await self._records.create(new):
                     return False

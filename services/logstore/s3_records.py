@@ -151,7 +151,8 @@ class Records:
 
 # Beside the record, which is as Fn writes it.
 def _notes(call: Call) -> dict[str, str]:
-    return {"attempt": str(call.attempt), "node": urllib.parse.quote(call.node)}
+    words = {name: urllib.parse.quote(getattr(call, name)) for name in ("node", "reason")}
+    return {"attempt": str(call.attempt), **words}
 
 
 def _noted(notes: Mapping[str, str]) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def _noted(notes: Mapping[str, str]) -> dict[str, Any]:
     return {
         "attempt": int(attempt) if attempt.isdecimal() else 0,
         "node": urllib.parse.unquote(notes.get("node", "")),
+        "reason": urllib.parse.unquote(notes.get("reason", "")),
     }
 
 

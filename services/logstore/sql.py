@@ -46,7 +46,7 @@ class SQLLogStore(LogStore):
 
     async def insert_call(self, call: Call) -> bool:
         return await self._inserts.ask(
-            msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="")
+            msgspec.structs.replace(call, status=Status.QUEUED, attempt=0, node="", error="", reason="")
         )
 
     async def _insert_calls(self, batch: Sequence[Call]) -> list[bool]:
@@ -82,7 +82,7 @@ class SQLLogStore(LogStore):
                 row = known.get(one.call.id)
                 if row is None:
                     call = msgspec.structs.replace(
-                        one.call, status=Status.QUEUED, attempt=attempt, node=node, error=""
+                        one.call, status=Status.QUEUED, attempt=attempt, node=node, error="", reason=""
                     )
                     fresh.append(row_of(call, one.key.token, self._now()))
                 elif row["status"] in FINAL:

@@ -168,7 +168,7 @@ async def sqlite_stores(here: Here) -> AsyncIterator[Stores]:
         open_database(f"sqlite:///{here.folder}/fn.db") as database,
         sqlite_queue(here) as queue,
     ):
-        yield Stores(SQLDatastore(database, here.clock), SQLLogStore(database, here.clock), queue)
+        yield Stores.on(database, SQLLogStore(database, here.clock), queue, here.clock)
 
 
 def server_stores(server: str) -> Opener:
@@ -177,7 +177,7 @@ def server_stores(server: str) -> Opener:
     @asynccontextmanager
     async def opened(here: Here) -> AsyncIterator[Stores]:
         async with emptied(here.url(server)) as database, server_queue(server)(here) as queue:
-            yield Stores(SQLDatastore(database, here.clock), SQLLogStore(database, here.clock), queue)
+            yield Stores.on(database, SQLLogStore(database, here.clock), queue, here.clock)
 
     return opened
 
@@ -186,11 +186,11 @@ def server_stores(server: str) -> Opener:
 async def split_stores(here: Here) -> AsyncIterator[Stores]:
     """PostgreSQL, Redis and S3, each for what it is best at."""
     async with (
-        server_datastore("postgres")(here) as datastore,
+        emptied(here.url("postgres")) as database,
         s3_logstore(here) as logstore,
         redis_queue(here) as queue,
     ):
-        yield Stores(datastore, logstore, queue)
+        yield Stores.on(database, logstore, queue, here.clock)
 
 
 @asynccontextmanager

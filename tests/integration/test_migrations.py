@@ -155,16 +155,16 @@ def node(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 async def test_the_command_migrates_and_says_from_where_to_where(node: Any) -> None:
     code, said = await node("--check")
     assert code == 1
-    assert "base, to be migrated to 0002" in said
+    assert "base, to be migrated to 0003" in said
     code, said = await node()
     assert code == 0
-    assert "base -> 0002" in said
+    assert "base -> 0003" in said
     code, said = await node()
     assert code == 0
     assert "nothing to do" in said
     code, said = await node("--check")
     assert code == 0
-    assert "0002, current" in said
+    assert "0003, current" in said
 
 
 async def test_the_command_shows_the_statements_and_runs_none(node: Any) -> None:
@@ -188,13 +188,13 @@ async def test_the_command_drops_data_only_when_told_twice(node: Any) -> None:
     assert "--yes" in said
     code, said = await node("--to", "0001", "--yes")
     assert code == 0
-    assert "0002 -> 0001" in said
+    assert "0003 -> 0001" in said
 
 
 async def test_an_unknown_revision_is_a_bad_command_line(node: Any) -> None:
     code, said = await node("--to", "7")
     assert code == 2
-    assert "base, 0001, 0002" in said
+    assert "base, 0001, 0002, 0003" in said
 
 
 async def _say(database: Database, statement: str) -> None:
