@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -18,8 +19,9 @@ from shared_models.interfaces import QueueDepth
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-_SCHEMA = """
+VERSION = 2
+"""Of the schema. 2: the indexes hold all that a look and a count read, so that neither reads the calls."""
+_TABLE = """
     CREATE TABLE messages (
         place    INTEGER PRIMARY KEY AUTOINCREMENT,
         id       TEXT NOT NULL UNIQUE,
@@ -32,17 +34,31 @@ _SCHEMA = """
         call     BLOB NOT NULL,
         payload  BLOB NOT NULL
     );
-    CREATE INDEX messages_in_order ON messages (priority DESC, place, free_at);
-    CREATE INDEX messages_in_time ON messages (free_at);
-    CREATE INDEX messages_by_fn ON messages (fn_id, free_at);
 """
+_NO_INDEXES = """
+    DROP INDEX messages_in_order;
+    DROP INDEX messages_in_time;
+    DROP INDEX messages_by_fn;
+"""
+# By their names of version 1: a node of that version that has the file open goes on with them.
+_INDEXES = """
+    CREATE INDEX messages_in_order ON messages (priority DESC, place, free_at, fn_id);
+    CREATE INDEX messages_in_time ON messages (free_at, fn_id);
+    CREATE INDEX messages_by_fn ON messages (fn_id, free_at, token, pushed);
+"""
+_CHANGES = {0: _TABLE + _INDEXES, 1: _NO_INDEXES + _INDEXES}
 _ASIDE = 3600.0
+_HELD = "token != '' AND free_at > :now"
+_COUNTS = f"count(*), count(CASE WHEN {_HELD} THEN 1 END), min(CASE WHEN {_HELD} THEN NULL ELSE pushed END)"
 _decoder = msgspec.json.Decoder(Call)
 Row = tuple[object, ...]
 
 
 def make_table(db: sqlite3.Connection) -> None:
-    """Makes the table in a new file; raises ValueError when a newer version of ours made it."""
+    """Makes the table in a new file, and what an older version made as it is now.
+
+    Raises ValueError when a newer version of ours made it.
+    """
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise ValueError(
@@ -50,7 +66,7 @@ def make_table(db: sqlite3.Connection) -> None:
             "version of fn-hybrid; upgrade this node"
         )
     if version < VERSION:
-        for statement in _SCHEMA.split(";"):
+        for statement in _CHANGES[version].split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version={VERSION}")
 
@@ -70,39 +86,65 @@ def push(db: sqlite3.Connection, new: Row) -> bool:
     return db.execute(statement, new).rowcount == 1
 
 
-def is_free(db: sqlite3.Connection, now: float) -> bool:
-    """Whether there is a message that may be handed out."""
-    return db.execute("SELECT 1 FROM messages WHERE free_at <= ? LIMIT 1", (now,)).fetchone() is not None
+def look(db: sqlite3.Connection, now: float, without: Collection[str]) -> tuple[bool, float]:
+    """Whether there is a free message of other functions than *without*; when the next falls due.
+
+    In unix seconds, infinite when there is none.
+    """
+    free = db.execute(
+        "SELECT 1 FROM messages INDEXED BY messages_in_time "
+        f"WHERE free_at <= ? AND {_not_of(without)} LIMIT 1",
+        (now, *without),
+    ).fetchone()
+    due = db.execute("SELECT min(free_at) FROM messages WHERE free_at > ?", (now,)).fetchone()[0]
+    return free is not None, math.inf if due is None else due
 
 
-def take(db: sqlite3.Connection, limit: int, now: float, ttl: float) -> list[LeasedCall]:
-    """Leases the first free ones."""
-    found = db.execute(
-        "SELECT place, attempt + 1, pushed, call, payload FROM messages INDEXED BY messages_in_order "
-        "WHERE free_at <= ? ORDER BY priority DESC, place LIMIT ?",
-        (now, limit),
-    ).fetchall()
-    taken, changes = [], []
-    for place, attempt, pushed, text, payload in found:
-        try:
-            call = msgspec.structs.replace(_decoder.decode(text), payload=payload, attempt=attempt)
-        except msgspec.MsgspecError as exc:
-            # Kept for whoever looks into it, but out of the way of the others.
-            log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
-            changes.append(("", attempt - 1, now + _ASIDE, place))
-            continue
-        token = secrets.token_urlsafe(16)
-        changes.append((token, attempt, now + ttl, place))
-        lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
-        taken.append(LeasedCall(call=call, lease=lease))
-    db.executemany("UPDATE messages SET token = ?, attempt = ?, free_at = ? WHERE place = ?", changes)
+def take(
+    db: sqlite3.Connection, limit: int, now: float, ttl: float, without: Collection[str]
+) -> list[LeasedCall]:
+    """Leases the first free ones of other functions than *without*."""
+    taken: list[LeasedCall] = []
+    # Those that cannot be read are put aside, and must not hide the ones behind them.
+    while not taken and (places := first_free(db, limit, now, without)):
+        for place in places:
+            attempt, pushed, text, payload = db.execute(
+                "SELECT attempt + 1, pushed, call, payload FROM messages WHERE place = ?", (place,)
+            ).fetchone()
+            token, free_at = secrets.token_urlsafe(16), now + ttl
+            if (call := _read(text, payload, attempt)) is None:
+                token, free_at, attempt = "", now + _ASIDE, attempt - 1
+            else:
+                lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
+                taken.append(LeasedCall(call=call, lease=lease))
+            db.execute(
+                "UPDATE messages SET token = ?, attempt = ?, free_at = ? WHERE place = ?",
+                (token, attempt, free_at, place),
+            )
     return taken
 
 
-def next_free(db: sqlite3.Connection) -> float | None:
-    """When the next message may be handed out; None when there is none."""
-    found: float | None = db.execute("SELECT min(free_at) FROM messages").fetchone()[0]
-    return found
+def first_free(db: sqlite3.Connection, limit: int, now: float, without: Collection[str]) -> list[int]:
+    """The places of the first free ones, in order, from an index alone: calls passed over are not read."""
+    rows = db.execute(
+        "SELECT place FROM messages INDEXED BY messages_in_order "
+        f"WHERE free_at <= ? AND {_not_of(without)} ORDER BY priority DESC, place LIMIT ?",
+        (now, *without, limit),
+    )
+    return [place for (place,) in rows]
+
+
+def _not_of(without: Collection[str]) -> str:
+    return f"fn_id NOT IN ({', '.join('?' * len(without))})"
+
+
+def _read(text: bytes, payload: bytes, attempt: int) -> Call | None:
+    try:
+        return msgspec.structs.replace(_decoder.decode(text), payload=payload, attempt=attempt)
+    except msgspec.MsgspecError as exc:
+        # Kept for whoever looks into it, but out of the way of the others.
+        log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
+        return None
 
 
 def extend(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, ttl: float) -> list[str]:
@@ -120,6 +162,13 @@ def release(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> Non
     )
 
 
+def requeue(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, delay: float) -> list[str]:
+    """Frees what *keys* hold after *delay* seconds, counted; the ids of *keys* that hold nothing."""
+    statement = "UPDATE messages SET free_at = ?, token = '' WHERE id = ? AND token = ? AND token != ''"
+    due = now + max(0, delay)
+    return [key.id for key in keys if not db.execute(statement, (due, key.id, key.token)).rowcount]
+
+
 def delete(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> None:
     """Removes what *keys* hold, and what nobody holds any more."""
     db.executemany(
@@ -134,20 +183,30 @@ def holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> set[str]:
     return {call_id for call_id in call_ids if db.execute(statement, (call_id,)).fetchone()}
 
 
+def find(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Call]:
+    """Those of the calls that are there and can be read, whole."""
+    statement = "SELECT call, payload, attempt FROM messages WHERE id = ?"
+    rows = {call_id: db.execute(statement, (call_id,)).fetchone() for call_id in call_ids}
+    read = {call_id: _read(*row) for call_id, row in rows.items() if row}
+    return {call_id: call for call_id, call in read.items() if call is not None}
+
+
+def depth(db: sqlite3.Connection, fn_id: str, now: float) -> QueueDepth:
+    """Of one function."""
+    query = f"SELECT {_COUNTS} FROM messages WHERE fn_id = :fn_id"
+    return _depth(fn_id, *db.execute(query, {"now": now, "fn_id": fn_id}).fetchone())
+
+
 def depths(db: sqlite3.Connection, now: float) -> list[QueueDepth]:
     """Per function."""
-    rows = db.execute(
-        "SELECT fn_id, sum(NOT held), sum(held), min(CASE WHEN NOT held THEN pushed END) FROM "
-        "(SELECT fn_id, pushed, token != '' AND free_at > ? AS held FROM messages) "
-        "GROUP BY fn_id ORDER BY fn_id",
-        (now,),
+    query = f"SELECT fn_id, {_COUNTS} FROM messages GROUP BY fn_id ORDER BY fn_id"
+    return [_depth(*row) for row in db.execute(query, {"now": now})]
+
+
+def _depth(fn_id: str, messages: int, leased: int, oldest: float | None) -> QueueDepth:
+    return QueueDepth(
+        fn_id=fn_id,
+        queued=messages - leased,
+        leased=leased,
+        oldest=times.NEVER if oldest is None else times.to_text(oldest),
     )
-    return [
-        QueueDepth(
-            fn_id=fn_id,
-            queued=queued,
-            leased=leased,
-            oldest=times.NEVER if oldest is None else times.to_text(oldest),
-        )
-        for fn_id, queued, leased, oldest in rows
-    ]

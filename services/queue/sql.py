@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
@@ -191,7 +191,7 @@ class SQLQueue(WaitingQueue):
     async def _next_free(self) -> float:
         return self._next
 
-    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
+    async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         with _unavailable():
             return await self._given_back_if_left(self._lease(limit, ttl))
 

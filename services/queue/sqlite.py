@@ -8,7 +8,7 @@ import math
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -83,6 +83,7 @@ class SQLiteQueue(WaitingQueue):
         self._thread = thread
         self._todo: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
+        self._next = math.inf
 
     async def push(self, call: Call) -> bool:
         try:
@@ -90,7 +91,7 @@ class SQLiteQueue(WaitingQueue):
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
         pushed = await self._write(partial(messages.push, new=row))
-        self._bell.ring()
+        self._bell.ring(call.fn_id)
         return pushed
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
@@ -104,12 +105,24 @@ class SQLiteQueue(WaitingQueue):
         await self._write(partial(messages.release, keys=keys, now=now))
         self._bell.ring()
 
+    async def requeue(self, keys: Sequence[LeaseKey], delay: float) -> list[str]:
+        now = self._clock()
+        lost = await self._write(partial(messages.requeue, keys=keys, now=now, delay=delay))
+        self._bell.ring()
+        return lost
+
     async def delete(self, keys: Sequence[LeaseKey]) -> None:
         now = self._clock()
         await self._write(partial(messages.delete, keys=keys, now=now))
 
     async def holds(self, call_ids: Sequence[str]) -> set[str]:
         return await self._read(partial(messages.holds, call_ids=call_ids))
+
+    async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
+        return await self._read(partial(messages.find, call_ids=call_ids))
+
+    async def depth(self, fn_id: str) -> QueueDepth:
+        return await self._read(partial(messages.depth, fn_id=fn_id, now=self._clock()))
 
     async def depths(self) -> list[QueueDepth]:
         return await self._read(partial(messages.depths, now=self._clock()))
@@ -121,18 +134,18 @@ class SQLiteQueue(WaitingQueue):
             await asyncio.wait((self._committer,))
 
     async def _next_free(self) -> float:
-        free_at = await self._read(messages.next_free)
-        return math.inf if free_at is None else free_at
+        return self._next
 
-    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
-        return await self._given_back_if_left(self._lease(limit, ttl))
-
-    async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
+    async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         now = self._clock()
         # Looks without the write lock first: waiting runners must not queue up for it.
-        if not await self._read(partial(messages.is_free, now=now)):
-            return []
-        return await self._write(partial(messages.take, limit=limit, now=now, ttl=ttl))
+        free, due = await self._read(partial(messages.look, now=now, without=without))
+        if free:
+            take = partial(messages.take, limit=limit, now=now, ttl=ttl, without=without)
+            if taken := await self._given_back_if_left(self._write(take)):
+                return taken
+        self._next = due
+        return []
 
     async def _read(self, operation: Operation[T]) -> T:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -32,36 +32,48 @@ class WaitingQueue(MessageQueue):
         self._bell = Bell()
         self._returns: set[asyncio.Task[None]] = set()
 
-    def ring(self) -> None:
-        """Some call may have become free."""
-        self._bell.ring()
+    def ring(self, fn_id: str | None = None) -> None:
+        """Some call, of the function *fn_id* where that is known, may have become free."""
+        self._bell.ring(fn_id)
 
-    async def reserve(self, limit: int, wait: float, ttl: float) -> list[LeasedCall]:
+    async def reserve(
+        self, limit: int, wait: float, ttl: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         if limit <= 0:
             return []
+        # Calls of routes are of no function: nobody can pass them over.
+        passed_over = frozenset(without) - {""}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         try:
             while True:
-                with self._bell.listening() as rung:
-                    if taken := await self._take(limit, ttl):
+                with self._bell.listening(passed_over) as rung:
+                    if taken := await self._take(limit, ttl, passed_over):
                         return taken
                     left = deadline - loop.time()
                     if left <= 0:
                         return []
-                    due = await self._next_free() - self._clock()
+                    # Leases that others are given meanwhile run out after *ttl*, and no sooner.
+                    due = min(await self._next_free() - self._clock(), ttl)
                     await asyncio.wait((rung,), timeout=min(left, self._look_every, max(_SOONEST, due)))
         finally:
             # The next in line sees what is left, and when the next call falls due.
-            self._bell.ring()
+            self._bell.pass_on(passed_over)
 
     @abstractmethod
-    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
-        """Leases the first *limit* free calls. When it is cancelled, what it leased is given back."""
+    async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
+        """Leases the first *limit* free calls of other functions than *without*.
+
+        When it is cancelled, what it leased is given back.
+        """
 
     @abstractmethod
     async def _next_free(self) -> float:
-        """Unix seconds when the next call may be handed out; infinite when there is none."""
+        """Unix seconds when the next call falls due that was not free at the last look; infinite without one.
+
+        Asked right after a look that leased nothing. What was free then is passed over, or others were taking
+        it: a time that has come already would only have the caller look again and again.
+        """
 
     async def _given_back_if_left(self, lease: Coroutine[Any, Any, list[LeasedCall]]) -> list[LeasedCall]:
         """What *lease* leases; it goes on when the caller is cancelled, and what it leased is released."""
