@@ -124,8 +124,11 @@ class Outbox(ABC):
         """
 
     @abstractmethod
-    async def postpone(self, callback: Callback, delay: float) -> None:
-        """Due again after *delay* seconds."""
+    async def postpone(self, callback: Callback, delay: float, *, counted: bool = True) -> None:
+        """Due again after *delay* seconds; without *counted* this lease is not among its ``tries``.
+
+        That of somebody who has leased it since is left alone.
+        """
 
     @abstractmethod
     async def remove(self, callbacks: Sequence[Callback]) -> None:

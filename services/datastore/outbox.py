@@ -61,14 +61,15 @@ class SQLOutbox(Outbox):
 
         return await self._database.transact(work)
 
-    async def postpone(self, callback: Callback, delay: float) -> None:
+    async def postpone(self, callback: Callback, delay: float, *, counted: bool = True) -> None:
         # Not that of somebody who has leased it since.
         mine = and_(
             table.c.call_id == callback.call_id,
             table.c.attempt == callback.attempt,
             table.c.tries == callback.tries,
         )
-        change = update(table).where(mine).values(due=self._clock() + delay)
+        tries = callback.tries if counted else callback.tries - 1
+        change = update(table).where(mine).values(due=self._clock() + delay, tries=tries)
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(change)
