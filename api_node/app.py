@@ -14,13 +14,16 @@ from api_node.apps_v1 import AppsV1
 from api_node.auth import RunnerAuth
 from api_node.calls import Calls
 from api_node.calls_v1 import CallsV1
+from api_node.dead_letters import DeadLetterAPI
 from api_node.endpoints import Endpoints
 from api_node.fns import Fns
+from api_node.queue import Queue
 from api_node.routes_v1 import RoutesV1
 from api_node.runner_api import RunnerAPI
 from api_node.runners import Runners
 from api_node.swagger import swagger_routes
 from api_node.triggers import Triggers
+from shared_models.call_interfaces import CallControl, DeadLetters
 from shared_models.env import env, one_of, words
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
 
@@ -59,12 +62,17 @@ class Stores(Protocol):
     def logstore(self) -> LogStore: ...
     @property
     def queue(self) -> MessageQueue: ...
+    @property
+    def dead_letters(self) -> DeadLetters: ...
 
 
-def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[web.RouteDef]:
+def api_routes(
+    stores: Stores, data: DataAccess, control: CallControl, settings: APISettings
+) -> list[web.RouteDef]:
     """Every path of an API node; those that every node has come with ``serving``."""
     endpoints = Endpoints(settings.public_lb_url)
-    apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore)
+    apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore, control)
+    queue, letters = Queue(stores.queue), DeadLetterAPI(stores.dead_letters, control)
     fns, triggers = Fns(stores.datastore, endpoints), Triggers(stores.datastore, endpoints)
     v1_apps, v1_routes = AppsV1(stores.datastore), RoutesV1(stores.datastore)
     v1_calls = CallsV1(stores.datastore, stores.logstore)
@@ -85,6 +93,7 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         get("/v2/fns/{fn_id}/calls", calls.list),
         web.delete("/v2/fns/{fn_id}/calls", calls.remove),
         get("/v2/fns/{fn_id}/calls/{call_id}", calls.get),
+        web.delete("/v2/fns/{fn_id}/calls/{call_id}", calls.cancel),
         get("/v2/fns/{fn_id}/calls/{call_id}/log", calls.log),
         web.post("/v2/triggers", triggers.create),
         get("/v2/triggers", triggers.list),
@@ -92,6 +101,14 @@ def api_routes(stores: Stores, data: DataAccess, settings: APISettings) -> list[
         web.put("/v2/triggers/{trigger_id}", triggers.update),
         web.delete("/v2/triggers/{trigger_id}", triggers.remove),
         get("/v2/runners", runners.list),
+        web.put("/v2/runners/{runner_id}", runners.update),
+        get("/v2/queue", queue.list),
+        get("/v2/dead-letters", letters.list),
+        web.delete("/v2/dead-letters", letters.purge),
+        web.post("/v2/dead-letters/redrive", letters.redrive_all),
+        get("/v2/dead-letters/{call_id}", letters.get),
+        web.delete("/v2/dead-letters/{call_id}", letters.remove),
+        web.post("/v2/dead-letters/{call_id}/redrive", letters.redrive),
         web.post("/v1/apps", v1_apps.create),
         get("/v1/apps", v1_apps.list),
         get("/v1/apps/{app}", slashes(v1_apps.get)),

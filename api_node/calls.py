@@ -14,6 +14,7 @@ from aiohttp import web
 from api_node.paging import cursor, page, per_page
 from shared_models import errors, times
 from shared_models.call import Call, Status
+from shared_models.call_interfaces import CallControl
 from shared_models.ids import is_id, time_of
 from shared_models.interfaces import CallFilter, Datastore, LogStore, Purge
 from shared_models.web import client_gone, json_response, stopping
@@ -30,8 +31,9 @@ _PAUSES = (0.02, 0.05, 0.1)
 class Calls:
     """Handlers of calls and logs."""
 
-    def __init__(self, store: LogStore, datastore: Datastore) -> None:
+    def __init__(self, store: LogStore, datastore: Datastore, control: CallControl) -> None:
         self._store = store
+        self._control = control
         self._datastore = datastore
 
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -60,6 +62,11 @@ class Calls:
                 return web.Response(status=204)
         await self._datastore.insert_purge(purge)
         return json_response({"message": "There are many calls: the rest of them is being removed"}, 202)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """204 when the call is cancelled, now or before; a runner that runs it stops it within seconds."""
+        await self._control.cancel(request.match_info["fn_id"], request.match_info["call_id"])
+        return web.Response(status=204)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]

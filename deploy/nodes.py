@@ -30,6 +30,7 @@ from shared_models.web import HTTPSettings, api_refusals, runner_refusals, servi
 async def api(settings: APINode) -> AsyncIterator[int]:
     """An API node: the stores, and what clients and runner nodes ask of them. Runs no functions."""
     from api_node.app import api_routes
+    from services.call_control import StoresCallControl
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
     from services.listening import listening
@@ -42,7 +43,9 @@ async def api(settings: APINode) -> AsyncIterator[int]:
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores, settings.retention))
-        routes = [*api_routes(stores, DirectDataAccess(stores), settings.api), *api_refusals()]
+        data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
+        control = StoresCallControl(stores, data, settings.async_calls)
+        routes = [*api_routes(stores, data, control, settings.api), *api_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
         yield await enter(serving(routes, settings.http, node_type="api", middlewares=around))
@@ -82,6 +85,7 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
     from runner_node.invoke import invoke_routes
+    from services.call_control import StoresCallControl
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
     from services.listening import listening
@@ -95,7 +99,8 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores, settings.retention))
-        data = DirectDataAccess(stores)
+        data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
+        control = StoresCallControl(stores, data, settings.async_calls)
         driver = await enter(open_driver(settings.driver, name))
         # What was made a moment ago is found at once, as on Fn's full nodes: a look-up costs little here.
         described = _described(settings.http)
@@ -104,7 +109,7 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
                 data, driver, settings.agent, name, **described, missing=0.0, listeners=listeners.calls
             )
         )
-        routes = [*api_routes(stores, data, settings.api), *invoke_routes(agent)]
+        routes = [*api_routes(stores, data, control, settings.api), *invoke_routes(agent)]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
         yield await enter(

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from hybrid_client.client import ClientSettings
     from runner_node.drivers.settings import DriverSettings
     from runner_node.settings import AgentSettings
+    from services.callbacks.settings import CallbackSettings
     from services.retention import RetentionSettings
     from services.stores import StoreSettings
+    from shared_models.async_policy import AsyncSettings
     from shared_models.web import HTTPSettings
 
 NODE_TYPES = ("full", "api", "runner")
@@ -92,6 +94,8 @@ class APINode:
     stores: StoreSettings
     retention: RetentionSettings
     api: APISettings
+    async_calls: AsyncSettings
+    callbacks: CallbackSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ class FullNode:
     stores: StoreSettings
     retention: RetentionSettings
     api: APISettings
+    async_calls: AsyncSettings
+    callbacks: CallbackSettings
     agent: AgentSettings
     driver: DriverSettings
 
@@ -130,10 +136,13 @@ def groups(node_type: str) -> dict[str, type]:
     found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
     if node_type in ("full", "api"):
         from api_node.app import APISettings
+        from services.callbacks.settings import CallbackSettings
         from services.retention import RetentionSettings
         from services.stores import StoreSettings
+        from shared_models.async_policy import AsyncSettings
 
         found |= {"stores": StoreSettings, "retention": RetentionSettings, "api": APISettings}
+        found |= {"async_calls": AsyncSettings, "callbacks": CallbackSettings}
     if node_type == "runner":
         from hybrid_client.client import ClientSettings
 

@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
+from services import metrics
 from services.retention import RetentionSettings, tidy
 from services.stores import Stores
 from shared_models import times
-from shared_models.call import Finished, Lease, LeasedCall, Status
+from shared_models.call import Finished, Lease, LeasedCall, Reason, Status
 from shared_models.errors import CallNotFound, FnError
 from shared_models.interfaces import CallFilter
 
@@ -67,12 +68,23 @@ async def _clean_forever(stores: Stores, settings: RetentionSettings, holder: st
         try:
             # Long enough for a slow round; a node that died is replaced after it.
             if await stores.datastore.hold(LOCK, holder, every + ROUND_TAKES):
-                await clean(stores)
+                metrics.drift.set(len(await clean(stores)))
+                await count(stores)
                 await tidy(stores, settings)
         except FnError as exc:
             log.warning("cleaning up is put off: %s", exc)
         except Exception:
             log.exception("cleaning up failed, and is tried again")
+
+
+async def count(stores: Stores) -> None:
+    """Tells the metrics how many calls are where."""
+    depths = await stores.queue.depths()
+    metrics.calls.labels("queued").set(sum(one.queued for one in depths))
+    metrics.calls.labels("leased").set(sum(one.leased for one in depths))
+    metrics.calls.labels("dead").set(await stores.dead_letters.count())
+    waiting = [times.seconds_of(one.oldest) for one in depths if one.oldest != times.NEVER]
+    metrics.oldest.set(max(0.0, time.time() - min(waiting)) if waiting else 0.0)
 
 
 async def clean(stores: Stores, clock: Callable[[], float] = time.time) -> list[str]:
@@ -112,7 +124,9 @@ async def _end(stores: Stores, call_id: str, reason: str, now: float) -> bool:
     leased = LeasedCall(call=record, lease=lease)
     if await stores.logstore.claim([leased], record.node):
         return False
-    call = msgspec.structs.replace(record, status=Status.ERROR, error=reason, completed_at=times.to_text(now))
+    call = msgspec.structs.replace(
+        record, status=Status.ERROR, error=reason, reason=Reason.LOST, completed_at=times.to_text(now)
+    )
     if await stores.logstore.finish_calls([Finished(call=call, token=lease.token)]):
         return False
     log.warning("call %s of function %s %s", call.id, call.fn_id, reason)

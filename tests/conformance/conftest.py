@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api_node.app import APISettings, api_routes
 from hybrid_client.client import ClientSettings, open_data_access
 from services import urls
+from services.call_control import StoresCallControl
 from services.data_access import DirectDataAccess
 from services.datastore.database import Database, open_database
 from services.datastore.sql import SQLDatastore
@@ -27,10 +28,14 @@ from services.logstore.s3 import open_s3_logstore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
 from services.stores import Stores
+from shared_models.async_policy import AsyncSettings
 from shared_models.ids import new_id
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
 from shared_models.listeners import Listener, Listeners
 from shared_models.web import HTTPSettings, serving
+
+AT_ONCE = AsyncSettings(backoff=0.0)
+"""No pause between attempts."""
 
 
 class Clock:
@@ -195,12 +200,14 @@ async def split_stores(here: Here) -> AsyncIterator[Stores]:
 
 @asynccontextmanager
 async def direct(stores: Stores, clock: Clock) -> AsyncIterator[DataAccess]:
-    yield DirectDataAccess(stores, clock=clock)
+    yield DirectDataAccess(stores, AT_ONCE, clock=clock)
 
 
 @asynccontextmanager
 async def over_http(stores: Stores, clock: Clock) -> AsyncIterator[DataAccess]:
-    routes = api_routes(stores, DirectDataAccess(stores, clock=clock), APISettings(runner_tokens=("secret",)))
+    below = DirectDataAccess(stores, AT_ONCE, clock=clock)
+    control = StoresCallControl(stores, below, AT_ONCE, clock)
+    routes = api_routes(stores, below, control, APISettings(runner_tokens=("secret",)))
     async with (
         serving(routes, HTTPSettings(port=0, host="127.0.0.1", drain=1.0), node_type="api") as port,
         open_data_access(ClientSettings(api_urls=(f"http://127.0.0.1:{port}",), token="secret")) as client,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import aiohttp
 
 from api_node.app import APISettings, api_routes
+from services.call_control import StoresCallControl
 from services.data_access import DirectDataAccess
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models.app import App
+from shared_models.async_policy import DEFAULTS
 from shared_models.call import Call
 from shared_models.fn import Fn
 from shared_models.ids import new_id
@@ -23,6 +25,7 @@ class LiveAPI:
     client: aiohttp.ClientSession
     stores: Stores
     data: DirectDataAccess
+    control: StoresCallControl
 
     async def json(self, method, path, *, status=200, **options):
         async with self.client.request(method, path, **options) as answer:
@@ -49,9 +52,10 @@ async def live_api(folder, *, data=None, logstore="", drain=5.0, max_request_siz
     api = APISettings(**{"runner_auth": "none", **settings})
     async with open_stores(stores_at) as stores:
         direct = DirectDataAccess(stores)
-        routes = [*api_routes(stores, data(direct) if data else direct, api), *api_refusals()]
+        control = StoresCallControl(stores, direct, DEFAULTS)
+        routes = [*api_routes(stores, data(direct) if data else direct, control, api), *api_refusals()]
         bound = HTTPSettings(port=0, host="127.0.0.1", drain=drain, max_request_size=max_request_size)
         async with serving(routes, bound, node_type="api") as port:
             base_url = f"http://127.0.0.1:{port}"
             async with aiohttp.ClientSession(base_url) as client:
-                yield LiveAPI(base_url, client, stores, direct)
+                yield LiveAPI(base_url, client, stores, direct, control)

@@ -28,7 +28,7 @@ def described(page):
 
 def served(api, prefix):
     app = web.Application()
-    app.add_routes(api_routes(api.stores, api.data, APISettings(runner_auth="none")))
+    app.add_routes(api_routes(api.stores, api.data, api.control, APISettings(runner_auth="none")))
     return {
         (route.method, route.resource.canonical)
         for route in app.router.routes()

@@ -4,8 +4,10 @@ import dataclasses
 import pytest
 
 from api_node.app import APISettings, api_routes
+from services.call_control import StoresCallControl
 from services.data_access import DirectDataAccess
 from services.stores import StoreSettings, open_stores
+from shared_models.async_policy import DEFAULTS
 from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
 
 HTTP = HTTPSettings(port=0, host="127.0.0.1", drain=5.0)
@@ -25,7 +27,9 @@ def _stores(folder, logstore_url=""):
 async def _api_node(folder, *, public_lb_url=""):
     settings = APISettings(public_lb_url=public_lb_url, runner_auth="none")
     async with _stores(folder) as stores:
-        routes = [*api_routes(stores, DirectDataAccess(stores), settings), *api_refusals()]
+        data = DirectDataAccess(stores)
+        control = StoresCallControl(stores, data, DEFAULTS)
+        routes = [*api_routes(stores, data, control, settings), *api_refusals()]
         async with serving(routes, HTTP, node_type="api") as port:
             yield f"http://127.0.0.1:{port}"
 
@@ -44,8 +48,12 @@ async def _full_node(folder, driver, *, logstore_url="", **limits):
     http = dataclasses.replace(HTTP, **of(HTTPSettings))
     async with _stores(folder, logstore_url) as stores:
         data = DirectDataAccess(stores)
+        control = StoresCallControl(stores, data, DEFAULTS)
         async with running_agent(data, driver, agent_settings, "wire", missing=0.0) as agent:
-            routes = [*api_routes(stores, data, APISettings(runner_auth="none")), *invoke_routes(agent)]
+            routes = [
+                *api_routes(stores, data, control, APISettings(runner_auth="none")),
+                *invoke_routes(agent),
+            ]
             async with serving(routes, http, node_type="full") as port:
                 yield f"http://127.0.0.1:{port}"
 

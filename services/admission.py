@@ -1,0 +1,118 @@
+"""Which calls are accepted: everything that is refused is refused here, before the 202."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from services import metrics
+from services.callbacks.address import refusal
+from services.callbacks.settings import CallbackSettings
+from services.capacity import Capacity
+from services.depths import Depths
+from services.stores import Stores
+from shared_models import async_policy, errors, times
+from shared_models.async_policy import AsyncSettings
+from shared_models.call import Call, Status
+from shared_models.errors import FnError, Invalid
+from shared_models.fn import Fn
+
+KEY_TTL = 24 * 3600.0
+"""Seconds for which an idempotency key stands for its call."""
+
+
+class Admission:
+    """Takes calls into record and queue, or says why not."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        settings: AsyncSettings,
+        callbacks: CallbackSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._datastore = stores.datastore
+        self._logstore = stores.logstore
+        self._queue = stores.queue
+        self._keys = stores.idempotency_keys
+        self._settings = settings
+        self._callbacks = callbacks
+        self._clock = clock
+        self._depths = Depths(stores.queue)
+        self._capacity = Capacity(stores.datastore)
+
+    async def enqueue(self, call: Call) -> str:
+        """See ``DataAccess.enqueue``. Record first, then message.
+
+        Died before the record: not accepted, nothing is left. Died between: a record without a
+        message, which a repetition completes and the janitor ends otherwise. Died after: accepted,
+        and a repetition finds both.
+        """
+        await self._check(call)
+        if call.idempotency_key:
+            call_id, known = await self._keys.claim(call.fn_id, call.idempotency_key, call.id, KEY_TTL)
+            if known:
+                return call_id
+            # Whoever claimed it first may have died before its call was accepted: this one completes it.
+            call = msgspec.structs.replace(call, id=call_id)
+        await self._depths.refuse_if_full(call, self._settings)
+        await self._take_in(call)
+        if call.idempotency_key:
+            await self._keys.accept(call.fn_id, call.idempotency_key, call.id)
+        return call.id
+
+    async def _take_in(self, call: Call) -> None:
+        created_at = times.to_text(self._clock()) if call.created_at == times.NEVER else call.created_at
+        call = msgspec.structs.replace(
+            call, status=Status.QUEUED, attempt=0, node="", error="", reason="", created_at=created_at
+        )
+        fresh = await self._logstore.insert_call(call)
+        if not fresh and not await self._is_repeated(call):
+            return
+        try:
+            if await self._queue.push(call):
+                self._depths.pushed(call.fn_id)
+                metrics.accepted.inc()
+        except FnError:
+            # Only what this very request recorded: an earlier one may have been answered with 202.
+            if fresh:
+                with contextlib.suppress(FnError):
+                    await self._logstore.remove_call(call.id)
+            raise
+
+    async def _check(self, call: Call) -> None:
+        if call.callback_url and (reason := refusal(call.callback_url, self._callbacks)):
+            raise Invalid(f"Fn-Callback-Url: {reason}")
+        if not call.fn_id:
+            await self._datastore.app(call.app_id)
+            memory = call.memory
+        else:
+            fn = await self._datastore.fn(call.fn_id)
+            _check_function(call, fn)
+            memory = fn.memory
+        await self._capacity.refuse_if_too_large(memory, call.cpus)
+
+    async def _is_repeated(self, call: Call) -> bool:
+        """Whether *call*, whose id is known, may still lack its message; raises CallExists for another call.
+
+        A push in vain does no harm: the queue knows the id, or the record is final by then and the
+        message is dropped when it comes up.
+        """
+        try:
+            known = await self._logstore.call(call.id, app_id=call.app_id)
+        except errors.CallNotFound:
+            raise errors.CallExists from None
+        if (known.fn_id, known.app_id, known.type) != (call.fn_id, call.app_id, call.type):
+            raise errors.CallExists
+        return known.status == Status.QUEUED
+
+
+def _check_function(call: Call, fn: Fn) -> None:
+    if call.app_id != fn.app_id:
+        raise Invalid(f"app_id: function {fn.id} is of app {fn.app_id}, not of {call.app_id!r:.40}")
+    if call.image != fn.image:
+        raise Invalid(f"image: function {fn.id} has image {fn.image!r}, not {call.image!r:.300}")
+    async_policy.check(call.annotations)

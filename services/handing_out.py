@@ -1,0 +1,101 @@
+"""Queued calls on their way to a runner: leases, and what is too late or too often for one more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from services.settling import Settling
+from services.stores import Stores
+from shared_models import async_policy, times
+from shared_models.async_policy import AsyncSettings
+from shared_models.call import Finished, LeasedCall, Reason, Status
+from shared_models.errors import FnError
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT = 30.0
+
+
+class HandingOut:
+    """Leases calls to runners."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        settling: Settling,
+        settings: AsyncSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._logstore = stores.logstore
+        self._queue = stores.queue
+        self._settling = settling
+        self._settings = settings
+        self._clock = clock
+
+    async def dequeue(
+        self, node: str, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
+        """See ``DataAccess.dequeue``.
+
+        Lease first, then the record's token. Died between: the lease runs out and is counted.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(wait, MAX_WAIT)
+        while True:
+            left = max(0.0, deadline - loop.time())
+            leased = await self._queue.reserve(limit, left, self._settings.lease, without)
+            try:
+                handed_out = await self._hand_out(leased, node)
+            except BaseException:
+                # Given back rather than left to run out: this attempt was nobody's.
+                with contextlib.suppress(FnError):
+                    await self._queue.release([one.key for one in leased])
+                raise
+            # All were over, perhaps; then there may be more. Nothing leased: the wait is over.
+            if handed_out or not leased:
+                return handed_out
+
+    async def _hand_out(self, leased: Sequence[LeasedCall], node: str) -> list[LeasedCall]:
+        if not leased:
+            return []
+        over = {one.call.id: end for one in leased if (end := self._end_of(one))}
+        refused = set(await self._logstore.claim(leased, node))
+        if ended := [end for call_id, end in over.items() if call_id not in refused]:
+            await self._settling.end(ended, ended)
+        done = [one.key for one in leased if one.call.id in refused or one.call.id in over]
+        if done:
+            await self._queue.delete(done)
+        return [
+            msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, node=node))
+            for one in leased
+            if one.call.id not in refused and one.call.id not in over
+        ]
+
+    def _end_of(self, leased: LeasedCall) -> Finished | None:
+        """The end of a call that is not to be run any more; None when it is."""
+        call, lease = leased.call, leased.lease
+        if lease is None:
+            return None
+        if lease.attempt > (most := async_policy.max_attempts(call, self._settings)):
+            reason = Reason.RUNNER_LOST
+            error = (
+                f"gave up after {most} attempts: the runner was lost or the container could not be started "
+                "before a result"
+            )
+            call = msgspec.structs.replace(call, attempt=most)
+        elif lease.age > call.delay + async_policy.max_age(call, self._settings):
+            reason = Reason.EXPIRED
+            error = f"gave up after {lease.age:.0f} seconds in the queue: no runner was free to run the call"
+        else:
+            return None
+        log.warning("call %s of function %s: %s", call.id, call.fn_id, error)
+        ended = msgspec.structs.replace(
+            call, status=Status.ERROR, error=error, reason=reason, completed_at=times.to_text(self._clock())
+        )
+        return Finished(call=ended, token=leased.key.token)

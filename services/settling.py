@@ -1,0 +1,177 @@
+"""How an attempt at a queued call ends: stored, sent back for another attempt, or given up as a dead letter.
+
+The order of the steps lets a node die between any two of them. The queue's message goes last: as long as it
+is there the call comes back, and the record decides whether it may run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from services import metrics
+from services.callbacks.body import callback_of
+from services.stores import Stores
+from shared_models import async_policy, errors, times
+from shared_models.async_policy import AsyncSettings
+from shared_models.call import FINAL, WITHOUT_RESULT, Call, CallType, Finished, LeaseKey, Reason
+from shared_models.call_interfaces import DeadLetter
+from shared_models.errors import FnError, Invalid, QueueUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class Settling:
+    """Ends attempts. Safe concurrently, on all nodes."""
+
+    def __init__(
+        self, stores: Stores, settings: AsyncSettings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._logstore = stores.logstore
+        self._queue = stores.queue
+        self._dead_letters = stores.dead_letters
+        self._outbox = stores.outbox
+        self._settings = settings
+        self._clock = clock
+
+    async def finish(self, batch: Sequence[Finished]) -> list[str]:
+        """See ``DataAccess.finish``.
+
+        Died before the result is stored: the runner hands it in again, or the lease runs out. Died between
+        that and the end of the message: it comes up again, the record is final, and it is dropped.
+        """
+        for one in batch:
+            if one.call.status not in FINAL:
+                raise Invalid(
+                    f"status: call {one.call.id} has status {one.call.status!r}, which is not final"
+                )
+        results, given_up = [], []
+        for one in batch:
+            if not (one.token and async_policy.wants_retry(one.call, self._settings)):
+                results.append(one)
+                continue
+            attempt = await self._attempt_of(one)
+            if attempt is None or not attempt:
+                results.append(one)
+            elif attempt >= (most := async_policy.max_attempts(one.call, self._settings)):
+                given_up.append(_last(one, attempt, most))
+            elif not await self._send_back(one, attempt):
+                results.append(one)
+        refused = await self.end([*results, *given_up], given_up)
+        done = [one for one in (*results, *given_up) if one.call.id not in refused and _was_queued(one)]
+        if done:
+            try:
+                await self._queue.delete([LeaseKey(one.call.id, one.token) for one in done])
+            except QueueUnavailable as exc:
+                log.warning("finished calls stay queued until their leases run out: %s", exc)
+        return refused
+
+    async def end(self, results: Sequence[Finished], dead: Sequence[Finished] = ()) -> list[str]:
+        """Stores final *results*, of which *dead* become dead letters; answers the refused ids."""
+        if not results:
+            return []
+        letters = await self._bury(dead)
+        callbacks = [callback_of(one) for one in results if one.call.callback_url]
+        if callbacks:
+            # Before the record: it is delivered once the record has ended so, and is void otherwise.
+            await self._outbox.put(callbacks)
+        refused = await self._logstore.finish_calls(results)
+        for one in results:
+            if one.call.id not in refused:
+                _count(one)
+        if refused:
+            metrics.fenced.labels("finish").inc(len(refused))
+            log.warning("%d results were refused, others hold those calls: %s", len(refused), refused[:5])
+            await self._unbury([one for one in letters if one.call.id in refused])
+        for letter in letters:
+            if letter.call.id not in refused:
+                metrics.dead.labels(letter.call.reason).inc()
+        return refused
+
+    async def _attempt_of(self, one: Finished) -> int | None:
+        """Which attempt this is by the record; None when the record has ended or there is none."""
+        try:
+            record = await self._logstore.call(one.call.id, app_id=one.call.app_id)
+        except errors.CallNotFound:
+            return None
+        except errors.CallsNotKept:
+            # Without records the lease alone says whose the call is.
+            return max(1, one.call.attempt)
+        return None if record.final else record.attempt
+
+    async def _send_back(self, one: Finished, attempt: int) -> bool:
+        """Puts the call back in its place, its attempt counted; False when it is not the holder's any more.
+
+        Record first. Died between: the lease runs out, which counts the same attempt, or the runner hands
+        the result in again, which finds its lease.
+        """
+        key = LeaseKey(one.call.id, one.token)
+        pause = async_policy.pause(one.call, attempt, self._settings)
+        await self._logstore.unclaim([key], counted=True)
+        if await self._queue.requeue([key], pause):
+            return False
+        metrics.retried.labels(_reason(one.call)).inc()
+        log.info(
+            "call %s: attempt %d ended as %s (%s), the next comes in %.1f s",
+            one.call.id, attempt, one.call.status, one.call.error[:200], pause,
+        )  # fmt: skip
+        return True
+
+    async def _bury(self, dead: Sequence[Finished]) -> list[DeadLetter]:
+        if not dead:
+            return []
+        whole = await self._queue.find([one.call.id for one in dead])
+        now = times.to_text(self._clock())
+        letters = []
+        for one in dead:
+            # One that came whole, out of the queue, is not looked for again.
+            call = one.call if one.call.payload else whole.get(one.call.id, one.call)
+            letters.append(DeadLetter(call=_ended_as(call, one.call), died_at=now))
+        await self._dead_letters.put(letters)
+        return letters
+
+    async def _unbury(self, letters: Sequence[DeadLetter]) -> None:
+        """Whoever holds such a call may still end it well; one that has died before stays dead."""
+        alive = []
+        for letter in letters:
+            with contextlib.suppress(FnError):
+                record = await self._logstore.call(letter.call.id, app_id=letter.call.app_id)
+                if (record.status, record.reason) != (letter.call.status, letter.call.reason):
+                    alive.append(letter.call.id)
+        if alive:
+            await self._dead_letters.remove(alive)
+
+
+def _last(one: Finished, attempt: int, most: int) -> Finished:
+    if one.call.reason in WITHOUT_RESULT and most > 1:
+        error = f"gave up after {most} attempts: {one.call.error}"
+        return msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, error=error))
+    return one
+
+
+def _ended_as(whole: Call, end: Call) -> Call:
+    return msgspec.structs.replace(
+        whole, status=end.status, error=end.error, reason=end.reason, attempt=end.attempt, node=end.node,
+        created_at=end.created_at, started_at=end.started_at, completed_at=end.completed_at,
+    )  # fmt: skip
+
+
+def _count(one: Finished) -> None:
+    if _was_queued(one):
+        metrics.ended.labels(one.call.status, _reason(one.call)).inc()
+
+
+def _reason(call: Call) -> str:
+    # It comes from runners: what is none of ours must not make series at will.
+    return call.reason if call.reason in _REASONS else ""
+
+
+_REASONS = frozenset(Reason)
+
+
+def _was_queued(one: Finished) -> bool:
+    return bool(one.token) or one.call.type != CallType.SYNC
