@@ -166,6 +166,9 @@ class ListeningDatastore(Datastore):
     async def runners(self) -> list[Runner]:
         return await self._inner.runners()
 
+    async def set_runner_state(self, runner_id: str, state: RunnerState) -> Runner:
+        return await self._inner.set_runner_state(runner_id, state)
+
     # -- cleaning up ---------------------------------------------------------------------------
 
     async def insert_purge(self, purge: Purge) -> Purge:

@@ -209,9 +209,12 @@ class Datastore(ABC):
     async def runners(self) -> list[Runner]:
         """All that were seen within a day, by id; those that missed three heartbeats are ``lost``."""
 
+    @abstractmethod
     async def set_runner_state(self, runner_id: str, state: RunnerState) -> Runner:
-        """Has its next heartbeat tell the runner to be *state* (active, draining); raises RunnerNotFound."""
-        raise NotImplementedError
+        """Has each heartbeat from now on tell the runner to be *state* (active, draining).
+
+        Raises RunnerNotFound for one that was not seen within a day.
+        """
 
     @abstractmethod
     async def insert_purge(self, purge: Purge) -> Purge:
@@ -394,7 +397,10 @@ class MessageQueue(ABC):
         """Those of the ids that are in the queue, waiting or leased."""
 
     async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
-        """Those of the calls that are in the queue, waiting or leased, whole (payload included), by id."""
+        """Those of the calls that are in the queue, waiting or leased, whole (payload included), by id.
+
+        Their ``attempt`` is that of the latest lease; 0 when there was none that counts.
+        """
         raise NotImplementedError
 
     async def depth(self, fn_id: str) -> QueueDepth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -296,14 +296,21 @@ class SQLDatastore(Datastore):
         lost, forgotten = times.to_text(now - LOST_AFTER), times.to_text(now - FORGOTTEN_AFTER)
         query = select(runners).where(runners.c.seen_at >= forgotten).order_by(runners.c.id)
         rows = await self._database.read(lambda connection: connection.execute(query))
-        return [
-            Runner(
-                report=row["report"],
-                state=RunnerState.LOST if row["seen_at"] < lost else RunnerState(row["state"]),
-                seen_at=row["seen_at"],
-            )
-            for row in rows.mappings()
-        ]
+        return [_runner(row, lost) for row in rows.mappings()]
+
+    async def set_runner_state(self, runner_id: str, state: RunnerState) -> Runner:
+        now = self._clock()
+        lost, forgotten = times.to_text(now - LOST_AFTER), times.to_text(now - FORGOTTEN_AFTER)
+        this = and_(runners.c.id == runner_id, runners.c.seen_at >= forgotten)
+
+        async def work(connection: AsyncConnection) -> Runner:
+            row = (await connection.execute(select(runners).where(this).with_for_update())).mappings().first()
+            if row is None:
+                raise errors.RunnerNotFound
+            await connection.execute(update(runners).where(this).values(state=state.value))
+            return _runner({**row, "state": state}, lost)
+
+        return await self._database.transact(work)
 
     # -- cleaning up ---------------------------------------------------------------------------
 
@@ -345,6 +352,12 @@ class SQLDatastore(Datastore):
             return True
 
         return await self._database.transact(work)
+
+
+def _runner(row: Mapping[Any, Any], lost: str) -> Runner:
+    """The runner as it is shown: one that was not seen since *lost* (wire text) is that."""
+    state = RunnerState.LOST if row["seen_at"] < lost else RunnerState(row["state"])
+    return Runner(report=row["report"], state=state, seen_at=row["seen_at"])
 
 
 def _row(value: Resource | Purge) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from shared_models.runner import RunnerReport
 
 ID = 26
 TIME = 24
-REASON = 32
 
 
 class JSONText(TypeDecorator[Any]):
@@ -184,7 +183,7 @@ calls = Table(
     Column("token", ordered(64), nullable=False),
     Column("recorded_at", ordered(TIME), nullable=False),
     Column("path_hash", ordered(16), nullable=False, server_default=""),
-    Column("reason", ordered(REASON), nullable=False, server_default=""),
+    Column("reason", ordered(32), nullable=False, server_default=""),
     Index("ix_calls_app_id_id", "app_id", "id"),
     Index("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id"),
     Index("ix_calls_fn_id_id", "fn_id", "id"),

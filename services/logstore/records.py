@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.datastore.tables import REASON, calls
-from services.logstore.results import OUTCOME
+from services.datastore.tables import calls
+from services.logstore.results import OUTCOME, REASON
 from shared_models.call import Call, Finished
 
 PIECE = 2**16
@@ -40,7 +40,6 @@ def result_of(one: Finished) -> dict[str, Any]:
 
 
 def _kept(call: Call, name: str) -> Any:
-    # No reason of a failure loses its record, whatever another runner calls it.
     return call.reason[:REASON] if name == "reason" else getattr(call, name)
 
 

@@ -11,6 +11,8 @@ from shared_models.call import FINAL, CallType, Finished, LeaseKey, Status
 
 OUTCOME = ("status", "error", "reason", "stats", "started_at", "completed_at")
 """What the end of a call changes in its record."""
+REASON = 32
+"""Characters of a reason that are kept: none that is longer loses its record."""
 _RESULT = ("status", "error", "completed_at")
 
 

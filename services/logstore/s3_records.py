@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from services.logstore import s3_keys as keys
+from services.logstore.results import REASON
 from services.logstore.s3_objects import AT_ONCE, Object, Objects
 from shared_models import wire
 from shared_models.call import Call, CallOnWire
@@ -151,8 +152,11 @@ class Records:
 
 # Beside the record, which is as Fn writes it.
 def _notes(call: Call) -> dict[str, str]:
-    words = {name: urllib.parse.quote(getattr(call, name)) for name in ("node", "reason")}
-    return {"attempt": str(call.attempt), **words}
+    return {
+        "attempt": str(call.attempt),
+        "node": urllib.parse.quote(call.node),
+        "reason": urllib.parse.quote(call.reason[:REASON]),
+    }
 
 
 def _noted(notes: Mapping[str, str]) -> dict[str, Any]:

@@ -86,6 +86,19 @@ async def emptied(url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
+async def sqlite_database(here: Here) -> AsyncIterator[Database]:
+    async with open_database(f"sqlite:///{here.folder}/fn.db") as database:
+        yield database
+
+
+def server_database(server: str) -> Opener:
+    def opened(here: Here) -> AbstractAsyncContextManager[Database]:
+        return emptied(here.url(server))
+
+    return opened
+
+
+@asynccontextmanager
 async def sqlite_datastore(here: Here) -> AsyncIterator[Datastore]:
     async with open_database(f"sqlite:///{here.folder}/fn.db") as database:
         yield SQLDatastore(database, here.clock)
@@ -215,6 +228,11 @@ async def over_http(stores: Stores, clock: Clock) -> AsyncIterator[DataAccess]:
         yield client
 
 
+DATABASES: dict[str, Opener] = {
+    "sqlite": sqlite_database,
+    "postgres": server_database("postgres"),
+    "mariadb": server_database("mariadb"),
+}
 DATASTORES: dict[str, Opener] = {
     "sqlite": sqlite_datastore,
     "memory": memory_datastore,
@@ -255,6 +273,15 @@ def clock() -> Clock:
 @pytest.fixture
 def here(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Here:
     return Here(request, tmp_path, clock)
+
+
+@pytest.fixture(params=DATABASES.values(), ids=DATABASES.keys())
+async def two_databases(
+    request: pytest.FixtureRequest, here: Here
+) -> AsyncIterator[tuple[Database, Database]]:
+    """One database, as two nodes have it."""
+    async with request.param(here) as one, request.param(here) as other:
+        yield one, other
 
 
 @pytest.fixture(params=DATASTORES.values(), ids=DATASTORES.keys())

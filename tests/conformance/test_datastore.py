@@ -470,6 +470,53 @@ async def test_concurrent_heartbeats_of_one_runner_are_one_entry(datastore: Data
     assert len(await datastore.runners()) == 1
 
 
+async def test_a_runner_is_told_the_state_that_it_was_given_until_it_is_given_another(
+    datastore: Datastore, clock
+) -> None:
+    for name in ("a", "b"):
+        await datastore.put_runner(RunnerReport(id=name, running=2))
+    runner = await datastore.set_runner_state("a", RunnerState.DRAINING)
+    assert (runner.report.id, runner.report.running, runner.state) == ("a", 2, "draining")
+    for _ in range(2):  # the second one is that of a runner which was started again
+        assert await datastore.put_runner(RunnerReport(id="a")) == RunnerState.DRAINING
+        assert [one.state for one in await datastore.runners()] == ["draining", "active"]
+        clock.move(10)
+    assert await datastore.put_runner(RunnerReport(id="b")) == RunnerState.ACTIVE
+    await datastore.set_runner_state("a", RunnerState.ACTIVE)
+    assert await datastore.put_runner(RunnerReport(id="a")) == RunnerState.ACTIVE
+
+
+async def test_the_state_of_a_lost_runner_is_what_it_is_told_when_it_comes_back(
+    datastore: Datastore, clock
+) -> None:
+    await datastore.put_runner(RunnerReport(id="a"))
+    clock.move(16)
+    assert (await datastore.set_runner_state("a", RunnerState.DRAINING)).state == "lost"
+    assert [one.state for one in await datastore.runners()] == ["lost"]
+    assert await datastore.put_runner(RunnerReport(id="a")) == RunnerState.DRAINING
+    assert [one.state for one in await datastore.runners()] == ["draining"]
+
+
+async def test_a_runner_that_is_not_known_has_no_state(datastore: Datastore, clock) -> None:
+    with pytest.raises(errors.RunnerNotFound):
+        await datastore.set_runner_state("never seen", RunnerState.DRAINING)
+    await datastore.put_runner(RunnerReport(id="a"))
+    clock.move(24 * 3600 + 1)
+    with pytest.raises(errors.RunnerNotFound):
+        await datastore.set_runner_state("a", RunnerState.DRAINING)
+
+
+async def test_heartbeats_and_a_change_of_state_at_once_lose_neither(datastore: Datastore) -> None:
+    await datastore.put_runner(RunnerReport(id="a"))
+    await asyncio.gather(
+        *[datastore.put_runner(RunnerReport(id="a", running=7)) for _ in range(4)],
+        datastore.set_runner_state("a", RunnerState.DRAINING),
+        *[datastore.put_runner(RunnerReport(id="a", running=7)) for _ in range(4)],
+    )
+    [runner] = await datastore.runners()
+    assert (runner.state, runner.report.running) == ("draining", 7)
+
+
 async def test_a_cancelled_insert_leaves_the_store_usable(datastore: Datastore) -> None:
     for number in range(20):
         insert = asyncio.create_task(an_app(datastore, f"cancelled{number}"))

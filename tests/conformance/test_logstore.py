@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from shared_models import errors, times
-from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Stat, Status
+from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Reason, Stat, Status
 from shared_models.ids import IdMaker
 from shared_models.interfaces import CallFilter, LogStore, Purge
 
@@ -295,6 +295,39 @@ async def test_no_reason_of_a_failure_loses_its_record(logstore: LogStore, error
     # A database that has no NUL keeps a picture of it.
     assert record.error.replace("␀", "\0") == error
     assert await the_log(logstore, call.id) == b"\0"
+
+
+async def test_a_result_says_its_reason_in_one_word_which_v1_does_not_show(logstore: LogStore) -> None:
+    queued, sync = await running(logstore, reason="left over"), a_call(type="sync")
+    assert (await logstore.call(queued.id, app_id="app")).reason == ""
+    results = [
+        ended(queued, "error", token="t1", error="killed", reason=Reason.OOM),
+        ended(sync, "timeout", reason=Reason.TIMEOUT),
+    ]
+    assert await logstore.finish_calls(results) == []
+    for call, reason in ((queued, "oom"), (sync, "timeout")):
+        found = await logstore.call(call.id, app_id="app")
+        assert (found.reason, found.record()["reason"]) == (reason, reason)
+        assert "reason" not in found.whole()
+    listed = await logstore.calls(CallFilter(fn_id="fn"))
+    assert {call.id: call.reason for call in listed} == {queued.id: "oom", sync.id: "timeout"}
+    assert await logstore.finish_calls(results) == []
+
+
+async def test_a_call_that_waits_has_no_reason_whatever_it_came_with(logstore: LogStore) -> None:
+    queued, unrecorded = a_call(reason="left over"), a_call(reason="left over")
+    await logstore.insert_call(queued)
+    await logstore.claim([leased(unrecorded, "t")], "node")
+    for call in (queued, unrecorded):
+        assert (await logstore.call(call.id, app_id="app")).reason == ""
+
+
+@pytest.mark.parametrize("reason", ["word" * 1000, "\0", "𠀋" * 50])
+async def test_a_reason_that_is_none_loses_no_record(logstore: LogStore, reason: str) -> None:
+    call = a_call(type="sync")
+    assert await logstore.finish_calls([ended(call, "error", reason=reason)]) == []
+    found = await logstore.call(call.id, app_id="app")
+    assert found.reason.replace("␀", "\0") == reason[:32]
 
 
 async def test_a_large_batch_is_stored_whole(logstore: LogStore, many: int) -> None:

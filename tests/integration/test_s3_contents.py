@@ -84,6 +84,17 @@ async def test_names_and_texts_of_any_script_are_kept(plain: Plain) -> None:
         assert await store.calls(CallFilter(app_id="app", path="/straße")) == []
 
 
+async def test_a_reason_is_kept_beside_the_record_that_is_as_fn_writes_it(plain: Plain) -> None:
+    call = a_call(type="sync")
+    async with open_logstore(plain.url) as store:
+        result = msgspec.structs.replace(call, reason="oom", error="killed")
+        assert await store.finish_calls([ended(result, status="error", token="")]) == []
+        assert (await store.call(call.id, app_id="app")).reason == "oom"
+    [record] = [body for key, body in plain.objects.items() if key.startswith("c/")]
+    assert b'"error":"killed"' in record
+    assert b"oom" not in record
+
+
 @pytest.mark.parametrize(("length", "count"), [(2**22, 64), (2**22 + 1, 65), (1, 1), (0, 0)])
 async def test_a_long_log_comes_in_pieces(plain: Plain, length: int, count: int) -> None:
     log = (bytes(range(256)) * 2**15)[:length]
