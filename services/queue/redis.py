@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -32,6 +32,7 @@ LOOK_EVERY = 30.0
 """Seconds after which a waiting reserve looks by itself, should a message of the server be lost."""
 _ASIDE = 3600
 _HIGHEST = 0x7FFFFFFF
+_UNCOUNTED, _COUNTED = 1, 0
 _IN_ONE_SCRIPT = 256
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 _decoder = msgspec.json.Decoder(Call)
@@ -95,7 +96,11 @@ class RedisQueue(WaitingQueue):
         return [call_id.decode() for lost in answers for call_id in lost]
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
-        await self._for_keys(keys, "release", 0)
+        await self._for_keys(keys, "release", 0, _UNCOUNTED)
+
+    async def requeue(self, keys: Sequence[LeaseKey], delay: float) -> list[str]:
+        answers = await self._for_keys(keys, "release", delay, _COUNTED)
+        return [call_id.decode() for lost in answers for call_id in lost]
 
     async def delete(self, keys: Sequence[LeaseKey]) -> None:
         await self._for_keys(keys, "delete")
@@ -105,11 +110,35 @@ class RedisQueue(WaitingQueue):
         found = await self._run([("EXISTS", self._link.key(f"m:{name}")) for name in names])
         return {name for name, there in zip(names, found, strict=True) if there}
 
+    async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
+        names = list(dict.fromkeys(call_ids))
+        found: dict[str, Call] = {}
+        for start in range(0, len(names), _IN_ONE_SCRIPT):
+            keys = {name: self._link.key(f"m:{name}") for name in names[start : start + _IN_ONE_SCRIPT]}
+            lengths = await self._run([("HSTRLEN", key, "payload") for key in keys.values()])
+            for some in _portions(zip(keys, lengths, strict=True)):
+                rows = await self._run([("HMGET", keys[name], "attempt", "call", "payload") for name in some])
+                for name, (attempt, text, payload) in zip(some, rows, strict=True):
+                    if attempt is None:
+                        continue
+                    try:
+                        found[name] = _call(text, payload, int(attempt))
+                    except msgspec.MsgspecError as exc:
+                        log.error("a queued call cannot be read: %s", exc)
+        return found
+
+    async def depth(self, fn_id: str) -> QueueDepth:
+        found = await self._depths(fn_id)
+        return found[0] if found else QueueDepth(fn_id=fn_id, queued=0, leased=0, oldest=times.NEVER)
+
     async def depths(self) -> list[QueueDepth]:
+        return sorted(await self._depths(), key=lambda depth: depth.fn_id)
+
+    async def _depths(self, *fn_ids: str) -> list[QueueDepth]:
         unsorted, rows = 1, []
         while unsorted:
-            [(unsorted, rows)] = await self._run([self._script("depths")])
-        found = [
+            [(unsorted, rows)] = await self._run([self._script("depths", *fn_ids)])
+        return [
             QueueDepth(
                 fn_id=fn_id.decode(),
                 queued=queued,
@@ -118,18 +147,17 @@ class RedisQueue(WaitingQueue):
             )
             for fn_id, queued, leased, oldest in rows
         ]
-        return sorted(found, key=lambda depth: depth.fn_id)
 
     async def _next_free(self) -> float:
         return self._next
 
-    async def _take(self, limit: int, ttl: float) -> list[LeasedCall]:
-        return await self._given_back_if_left(self._lease(limit, ttl))
+    async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
+        return await self._given_back_if_left(self._lease(limit, ttl, without))
 
-    async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
+    async def _lease(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         while True:
             tokens = [secrets.token_urlsafe(16) for _ in range(min(limit, _IN_ONE_SCRIPT))]
-            take = self._script("take", ttl, _BYTES_AT_ONCE, *tokens)
+            take = self._script("take", ttl, _BYTES_AT_ONCE, len(without), *without, *tokens)
             # Not repeatable: what the first one may have leased would be lost for the time of its lease.
             [(now, free_at, found)] = await self._run([take], repeatable=False)
             self._server_clock.set(float(now))
@@ -142,7 +170,7 @@ class RedisQueue(WaitingQueue):
         taken, unreadable = [], []
         for call_id, token, attempt, age, text, payload in found:
             try:
-                call = msgspec.structs.replace(_decoder.decode(text), payload=payload, attempt=attempt)
+                call = _call(text, payload, attempt)
             except msgspec.MsgspecError as exc:
                 # Kept for whoever looks into it, but out of the way of the others.
                 log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
@@ -151,7 +179,7 @@ class RedisQueue(WaitingQueue):
             lease = Lease(token=token.decode(), attempt=attempt, ttl=ttl, age=max(0.0, float(age)))
             taken.append(LeasedCall(call=call, lease=lease))
         with suppress(QueueUnavailable):
-            await self._for_keys(unreadable, "release", _ASIDE)
+            await self._for_keys(unreadable, "release", _ASIDE, _UNCOUNTED)
         return taken
 
     async def _push_all(self, pushes: Sequence[tuple[Command, int]]) -> list[bool | Exception]:
@@ -188,6 +216,24 @@ class RedisQueue(WaitingQueue):
     def _script(self, name: str, *arguments: str | bytes | int | float) -> Command:
         now = f"{self._given_clock():.6f}" if self._given_clock else ""
         return self._link.script(name, now, *arguments)
+
+
+def _call(text: bytes, payload: bytes, attempt: int) -> Call:
+    return msgspec.structs.replace(_decoder.decode(text), payload=payload, attempt=attempt)
+
+
+def _portions(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """The names, as many at a time as one answer may have bytes."""
+    names: list[str] = []
+    total = 0
+    for name, size in sizes:
+        if names and total + size > _BYTES_AT_ONCE:
+            yield names
+            names, total = [], 0
+        names.append(name)
+        total += size
+    if names:
+        yield names
 
 
 class _ServerClock:

@@ -9,7 +9,7 @@ from services.queue.redis_link import Command, RedisLink
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _OLDEST = 5
 
 
@@ -35,8 +35,12 @@ async def check(link: RedisLink) -> None:
             f"it has queue schema {version.decode(errors='replace'):.20}, and this version knows {VERSION}: "
             "it was written by a newer version of fn-hybrid; upgrade this node"
         )
+    if int(version) < VERSION:
+        # The scripts move what layout 1 left, as they come upon it. Nodes that know no other may still run:
+        # what they queue is handed out by newer ones, what newer ones queue they do not see.
+        await _one(link, ("SET", key, VERSION))
     # A write that changes nothing: a replica, or a server that cannot save, refuses it.
-    await _one(link, link.script("release", "", 0))
+    await _one(link, link.script("release", "", 0, 0))
     await _warn(link)
 
 

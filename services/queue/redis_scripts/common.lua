@@ -4,14 +4,16 @@
 --   version     the version of this layout
 --   sequence    how many calls were ever pushed
 --   m:ID        hash: call (JSON), payload, fn, pushed, place, attempt, token
---   ready       what may be handed out now; by place, which sorts as text
+--   ready:FN    what of the function may be handed out now; by place, which sorts as text
+--   heads       the first place of each function that has any there, with the function's id behind it
 --   later       ids of what is delayed or leased, by the time when it may be handed out
 --   fns         hash: how many messages each function has
 --   waiting:FN  ids of the function's messages that nobody holds, by the time of their push
 --   bell        channel: something may be handed out, or sooner than was known
+--   ready       what layout 1 had for all functions; what is found there moves on
 
 local base = KEYS[1]
-local READY, LATER, FNS = base .. 'ready', base .. 'later', base .. 'fns'
+local HEADS, LATER, FNS, OLD = base .. 'heads', base .. 'later', base .. 'fns', base .. 'ready'
 local AT_ONCE = 500
 local INFINITE = math.huge
 
@@ -34,6 +36,14 @@ local function waiting(fn)
   return base .. 'waiting:' .. fn
 end
 
+local function ready(fn)
+  return base .. 'ready:' .. fn
+end
+
+local function head(place, fn)
+  return place .. ' ' .. fn
+end
+
 local function next_time()
   local first = redis.call('ZRANGE', LATER, 0, 0, 'WITHSCORES')
   return tonumber(first[2]) or INFINITE
@@ -53,19 +63,58 @@ local function even_when_full()
   redis.call('PERSIST', base .. 'version')
 end
 
--- The message may be handed out from *at* on, and nobody holds it.
+-- The place may be handed out; whether it is the only one of its function.
+local function add_ready(place, fn)
+  redis.call('ZADD', ready(fn), 0, place)
+  local first = redis.call('ZRANGE', ready(fn), 0, 1)
+  if first[1] == place then
+    if first[2] then
+      redis.call('ZREM', HEADS, head(first[2], fn))
+    end
+    redis.call('ZADD', HEADS, 0, head(place, fn))
+  end
+  return not first[2]
+end
+
+local function remove_ready(place, fn)
+  if redis.call('ZREM', ready(fn), place) == 1 and redis.call('ZREM', HEADS, head(place, fn)) == 1 then
+    local first = redis.call('ZRANGE', ready(fn), 0, 0)[1]
+    if first then
+      redis.call('ZADD', HEADS, 0, head(first, fn))
+    end
+  end
+end
+
+-- The message may be handed out from *at* on, and nobody holds it; whether it is the only one of its
+-- function that may be handed out.
 local function sort_in(id, place, fn, pushed, at)
+  local only = false
   if at > now then
-    redis.call('ZREM', READY, place)
+    remove_ready(place, fn)
     redis.call('ZADD', LATER, digits(at), id)
   else
     redis.call('ZREM', LATER, id)
-    redis.call('ZADD', READY, 0, place)
+    only = add_ready(place, fn)
   end
   redis.call('ZADD', waiting(fn), pushed, id)
+  return only
 end
 
--- Makes ready what is due, so many at most; whether something due is left.
+-- Moves what layout 1 had ready, so much at most; whether some is left.
+local function adopt()
+  local places = redis.call('ZRANGE', OLD, 0, AT_ONCE - 1)
+  for _, place in ipairs(places) do
+    local id = string.sub(place, 23)
+    local fn = redis.call('HGET', message(id), 'fn')
+    redis.call('ZREM', OLD, place)
+    if fn and not redis.call('ZSCORE', LATER, id) then
+      add_ready(place, fn)
+    end
+  end
+  return #places == AT_ONCE
+end
+
+-- Makes ready what is due, so much at most; whether something due is left.
 local function promote()
   local due = redis.call('ZRANGEBYSCORE', LATER, '-inf', digits(now), 'LIMIT', 0, AT_ONCE)
   for _, id in ipairs(due) do
@@ -76,5 +125,5 @@ local function promote()
       redis.call('ZREM', LATER, id)
     end
   end
-  return #due == AT_ONCE
+  return adopt() or #due == AT_ONCE
 end

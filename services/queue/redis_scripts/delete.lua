@@ -8,7 +8,7 @@ for i = 2, #ARGV, 2 do
     local at = tonumber(redis.call('ZSCORE', LATER, id) or now)
     local ran_out = found[1] ~= '' and at <= now
     if token == '' or token == found[1] or ran_out then
-      redis.call('ZREM', READY, found[2])
+      remove_ready(found[2], found[3])
       redis.call('ZREM', LATER, id)
       redis.call('ZREM', waiting(found[3]), id)
       redis.call('DEL', message(id))

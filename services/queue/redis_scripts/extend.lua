@@ -9,7 +9,7 @@ for i = 3, #ARGV, 2 do
   if not found[1] or found[1] == '' or (token ~= '' and token ~= found[1]) then
     lost[#lost + 1] = id
   elseif at > now then
-    redis.call('ZREM', READY, found[2])
+    remove_ready(found[2], found[3])
     redis.call('ZREM', waiting(found[3]), id)
     redis.call('ZADD', LATER, digits(at), id)
   else

@@ -7,12 +7,11 @@ if redis.call('EXISTS', message(id)) == 1 then
 end
 local place = ARGV[4] .. string.format('%014x', redis.call('INCR', base .. 'sequence')) .. id
 local pushed = digits(now)
-local idle = redis.call('ZCARD', READY) == 0
 local at = now + tonumber(ARGV[5])
 redis.call('HSET', message(id), 'call', ARGV[6], 'payload', ARGV[7], 'fn', fn, 'pushed', pushed,
   'place', place, 'attempt', 0, 'token', '')
 redis.call('HINCRBY', FNS, fn, 1)
-sort_in(id, place, fn, pushed, at)
--- While something is ready, those who wait have been told, and each who takes tells the next.
-ring(idle and at <= now)
+-- While something of the function is ready, those who wait for it have been told, and each who takes tells
+-- the next.
+ring(sort_in(id, place, fn, pushed, at))
 return 1
