@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from services import sqlite_file
-from services.queue import messages
+from services.queue import messages, sqlite_schema
 from services.queue.waiting import WaitingQueue
 from services.sqlite_file import CannotOpen
 from shared_models.call import Call, LeasedCall, LeaseKey
@@ -60,7 +60,7 @@ def _open(path: str) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=FULL")
     db.execute("BEGIN IMMEDIATE")
     try:
-        messages.make_table(db)
+        sqlite_schema.make_table(db)
         db.execute("COMMIT")
     except BaseException:
         db.close()

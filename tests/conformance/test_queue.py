@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Collection
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from shared_models import times
 from shared_models.annotations import texts
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.ids import new_id
-from shared_models.interfaces import MessageQueue
+from shared_models.interfaces import MessageQueue, QueueDepth
 
 TTL = 30.0
 
@@ -29,8 +30,8 @@ async def push(queue: MessageQueue, **more: object) -> Call:
     return call
 
 
-async def take(queue: MessageQueue, limit: int = 100) -> list[LeasedCall]:
-    return await queue.reserve(limit, 0, TTL)
+async def take(queue: MessageQueue, limit: int = 100, without: Collection[str] = ()) -> list[LeasedCall]:
+    return await queue.reserve(limit, 0, TTL, without)
 
 
 def ids(leased: list[LeasedCall]) -> list[str]:
@@ -173,6 +174,74 @@ async def test_a_released_call_is_there_at_once_and_its_attempt_is_not_counted(q
     assert await take(queue) == [], "the old token holds nothing"
 
 
+async def test_a_requeued_call_is_due_after_its_pause_counted_and_in_its_old_place(
+    queue: MessageQueue, clock
+) -> None:
+    first, second = await push(queue), await push(queue)
+    [leased] = await take(queue, 1)
+    clock.move(3)
+    assert await queue.requeue([leased.key], 10) == []
+    assert ids(await take(queue)) == [second.id]
+    newer, high = await push(queue), await push(queue, priority=1)
+    clock.move(9.5)
+    assert ids(await take(queue, 1)) == [high.id], "the pause is from now, not from the lease"
+    clock.move(1)
+    again = await take(queue)
+    assert ids(again) == [first.id, newer.id]
+    assert [(one.lease.attempt, one.call.attempt) for one in again] == [(2, 2), (1, 1)]
+    assert again[0].lease.age == pytest.approx(13.5)
+
+
+async def test_a_call_can_be_requeued_any_number_of_times(queue: MessageQueue) -> None:
+    call = await push(queue, payload=b"\0\xff")
+    for attempt in range(1, 6):
+        [leased] = await take(queue)
+        assert (leased.call.payload, leased.lease.attempt) == (call.payload, attempt)
+        assert await queue.requeue([leased.key], 0) == []
+
+
+async def test_only_the_holder_requeues_a_call(queue: MessageQueue, clock) -> None:
+    waiting, leased = await push(queue, priority=-1), await push(queue)
+    [first] = await take(queue, 1)
+    foreign = [LeaseKey(leased.id, "nobody's"), LeaseKey(leased.id, ""), LeaseKey(waiting.id, "")]
+    unknown = LeaseKey("unknown", "t")
+    assert await queue.requeue([*foreign, unknown], 0) == [leased.id, leased.id, waiting.id, "unknown"]
+    assert ids(await take(queue)) == [waiting.id], "the lease holds"
+    clock.move(TTL + 1)
+    [second] = await take(queue, 1)
+    assert await queue.requeue([first.key, second.key], 5) == [leased.id], "another has it by now"
+    assert await queue.requeue([second.key], 0) == [leased.id], "it is given back already"
+    assert await queue.extend([second.key], TTL) == [leased.id]
+    await queue.release([second.key])
+    await queue.delete([second.key])
+    assert ids(await take(queue)) == [waiting.id], "what has no lease keeps its pause"
+    clock.move(6)
+    [third] = await take(queue)
+    assert (third.call.id, third.lease.attempt) == (leased.id, 3)
+
+
+async def test_a_lease_that_ran_out_can_be_requeued_unless_another_has_the_call(
+    queue: MessageQueue, clock
+) -> None:
+    call = await push(queue)
+    [first] = await take(queue)
+    clock.move(TTL + 1)
+    assert await queue.requeue([first.key], 5) == []
+    assert await take(queue) == []
+    clock.move(6)
+    [second] = await take(queue)
+    assert (second.call.id, second.lease.attempt) == (call.id, 2)
+
+
+async def test_many_calls_are_requeued_at_once(queue: MessageQueue) -> None:
+    await asyncio.gather(*[push(queue) for _ in range(600)])
+    taken = [leased for _ in range(6) for leased in await take(queue)]
+    assert await queue.requeue([*(one.key for one in taken), LeaseKey("unknown", "t")], 0) == ["unknown"]
+    again = [leased for _ in range(6) for leased in await take(queue)]
+    assert ids(again) == ids(taken)
+    assert {one.lease.attempt for one in again} == {2}
+
+
 async def test_only_the_holder_deletes_a_call(queue: MessageQueue, clock) -> None:
     call = await push(queue)
     await queue.delete([LeaseKey(call.id, "nobody's")])
@@ -221,6 +290,148 @@ async def test_depths_count_what_waits_and_what_is_leased_per_function(queue: Me
     assert [one.queued for one in await queue.depths()] == [2, 1]
 
 
+async def test_a_requeued_call_counts_as_waiting_since_its_push(queue: MessageQueue, clock) -> None:
+    began = times.to_text(clock())
+    await push(queue, fn_id="a")
+    [leased] = await take(queue)
+    clock.move(1)
+    await queue.requeue([leased.key], 10)
+    [depth] = await queue.depths()
+    assert (depth.queued, depth.leased, depth.oldest) == (1, 0, began)
+
+
+async def test_the_depth_of_one_function_is_that_of_all(queue: MessageQueue, clock) -> None:
+    def of(fn_id: str, queued: int = 0, leased: int = 0, oldest: str = times.NEVER) -> QueueDepth:
+        return QueueDepth(fn_id=fn_id, queued=queued, leased=leased, oldest=oldest)
+
+    assert await queue.depth("a") == of("a")
+    began = times.to_text(clock())
+    for fn_id, priority in (("a", 1), ("", 2), ("b", 0), ("a", 0), ("a", 0)):
+        await push(queue, fn_id=fn_id, priority=priority)
+        clock.move(1)
+    await push(queue, fn_id="c", delay=60)
+    taken = await take(queue, 2)
+    assert [one.call.fn_id for one in taken] == ["", "a"]
+    for passed in (0, TTL + 1):
+        clock.move(passed)
+        depths = await queue.depths()
+        assert [await queue.depth(fn_id) for fn_id in ("", "a", "b", "c")] == depths
+    assert depths[1] == of("a", 3, 0, began)
+    assert await queue.depth("unknown") == of("unknown")
+    await queue.delete([LeaseKey(one.call.id, "") for one in taken])
+    assert await queue.depth("") == of("")
+    assert (await queue.depth("a")).queued == 2
+
+
+# -- finding -----------------------------------------------------------------------------------
+
+
+async def test_calls_are_found_whole_whether_they_wait_or_are_leased(queue: MessageQueue) -> None:
+    leased = a_call(
+        priority=1,
+        payload=bytes(range(256)) * 300,
+        headers={"X": ["1", "2"]},
+        config={"K": "𠀋"},
+        created_at="2018-06-26T08:00:00.000Z",
+        callback_url="https://example.com/done",
+        idempotency_key="k",
+        memory=128,
+    )
+    waits, late = a_call(payload=b"\0\xff"), a_call(delay=60)
+    for call in (leased, waits, late):
+        await queue.push(call)
+    [first] = await take(queue, 1)
+    found = await queue.find([waits.id, "unknown", leased.id, late.id, waits.id])
+    assert found == {
+        leased.id: msgspec.structs.replace(leased, attempt=1),
+        waits.id: waits,
+        late.id: late,
+    }
+    assert await queue.requeue([first.key], 0) == []
+    assert (await queue.find([leased.id]))[leased.id].attempt == 1, "the attempt counts"
+    [second] = await take(queue, 1)
+    await queue.release([second.key])
+    assert (await queue.find([leased.id]))[leased.id].attempt == 1, "this one does not"
+    await queue.delete([LeaseKey(leased.id, "")])
+    assert await queue.find([leased.id]) == {}
+    assert await queue.find([]) == {}
+
+
+async def test_many_calls_are_found_at_once(queue: MessageQueue) -> None:
+    pushed = await asyncio.gather(*[push(queue, payload=bytes(1000)) for _ in range(600)])
+    found = await queue.find([*(call.id for call in pushed), *(new_id() for _ in range(600))])
+    assert found == {call.id: call for call in pushed}
+
+
+# -- passing over ------------------------------------------------------------------------------
+
+
+async def test_functions_that_are_passed_over_keep_their_places(queue: MessageQueue) -> None:
+    names = ("full", "a", "busy", "full", "b", "busy", "a")
+    pushed = [await push(queue, fn_id=fn_id) for fn_id in names]
+    high = await push(queue, fn_id="full", priority=1)
+    assert ids(await take(queue, 2, ["full", "busy", "unknown"])) == [pushed[1].id, pushed[4].id]
+    newer = await push(queue, fn_id="full")
+    assert ids(await take(queue, 3, {"busy"})) == [high.id, pushed[0].id, pushed[3].id]
+    assert await take(queue, without=("busy", "full", "a")) == []
+    assert ids(await take(queue)) == [pushed[2].id, pushed[5].id, pushed[6].id, newer.id]
+
+
+async def test_what_comes_back_is_passed_over_as_well(queue: MessageQueue, clock) -> None:
+    run_out, released, requeued, other = [
+        await push(queue, fn_id=fn_id) for fn_id in ("full", "full", "full", "a")
+    ]
+    leased = await take(queue)
+    assert ids(leased) == [run_out.id, released.id, requeued.id, other.id]
+    await queue.release([leased[1].key])
+    await queue.requeue([leased[2].key], 0)
+    clock.move(TTL + 1)
+    assert ids(await take(queue, without=["full"])) == [other.id]
+    again = await take(queue)
+    assert [(one.call.id, one.lease.attempt) for one in again] == [
+        (run_out.id, 2), (released.id, 1), (requeued.id, 2),
+    ]  # fmt: skip
+
+
+async def test_calls_of_routes_are_never_passed_over(queue: MessageQueue) -> None:
+    await push(queue, fn_id="full")
+    route = await push(queue, fn_id="")
+    assert ids(await take(queue, without=["", "full"])) == [route.id]
+
+
+async def test_a_thousand_calls_that_are_passed_over_hide_none_behind_them(queue: MessageQueue) -> None:
+    await asyncio.gather(*[push(queue, fn_id=f"full-{number % 100}") for number in range(1_100)])
+    behind = [await push(queue, fn_id=fn_id) for fn_id in ("a", "full-7", "b", "a")]
+    without = [f"full-{number}" for number in range(100)]
+    assert ids(await take(queue, 2, without)) == [behind[0].id, behind[2].id]
+    assert ids(await take(queue, 2, without)) == [behind[3].id]
+    without.remove("full-7")
+    last = await take(queue, 200, without)
+    assert [one.call.fn_id for one in last] == ["full-7"] * 12
+    assert last[-1].call.id == behind[1].id
+
+
+async def test_a_reserve_does_not_look_over_and_over_while_only_calls_are_there_that_it_passes_over(
+    queue: MessageQueue, clock
+) -> None:
+    await push(queue, fn_id="full")
+    await push(queue, fn_id="full", delay=5)
+    await push(queue, fn_id="a", delay=60)
+    clock.move(10)
+    looks = 0
+    take_some = queue._take
+
+    async def counted(limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
+        nonlocal looks
+        looks += 1
+        return await take_some(limit, ttl, without)
+
+    queue._take = counted
+    assert await queue.reserve(5, 0.3, TTL, ["full"]) == []
+    assert 1 <= looks <= 5
+    assert len(await queue.reserve(5, 0.3, TTL)) == 2
+
+
 # -- waiting -----------------------------------------------------------------------------------
 
 
@@ -230,7 +441,9 @@ async def test_an_empty_queue_answers_when_the_wait_is_over(queue: MessageQueue)
     assert 0.04 < time.monotonic() - began < 1
 
 
-async def waiting(queue: MessageQueue, wait: float = 10) -> asyncio.Task[list[LeasedCall]]:
+async def waiting(
+    queue: MessageQueue, wait: float = 10, without: Collection[str] = ()
+) -> asyncio.Task[list[LeasedCall]]:
     """A reserve that has looked and found nothing."""
     looked = asyncio.Event()
     next_free = queue._next_free
@@ -240,7 +453,7 @@ async def waiting(queue: MessageQueue, wait: float = 10) -> asyncio.Task[list[Le
         return await next_free()
 
     queue._next_free = after_the_look
-    task = asyncio.create_task(queue.reserve(1, wait, TTL))
+    task = asyncio.create_task(queue.reserve(1, wait, TTL, without))
     await asyncio.wait_for(looked.wait(), 10)
     return task
 
@@ -261,6 +474,63 @@ async def test_a_release_wakes_a_waiting_reserve(queue: MessageQueue) -> None:
     await queue.release([leased.key])
     assert ids(await waiter) == [call.id]
     assert time.monotonic() - began < 0.5
+
+
+@pytest.mark.parametrize("pause", [0, 0.3])
+async def test_a_requeued_call_wakes_a_waiting_reserve_when_it_is_due(
+    queue: MessageQueue, clock, pause: float
+) -> None:
+    call = await push(queue)
+    [leased] = await take(queue)
+    waiter = await waiting(queue)
+    began = time.monotonic()
+    assert await queue.requeue([leased.key], pause) == []
+    clock.move(pause)
+    [again] = await waiter
+    assert (again.call.id, again.lease.attempt) == (call.id, 2)
+    assert time.monotonic() - began < 0.8, "sooner than the look that a queue may take now and then"
+
+
+async def test_a_reserve_that_passes_over_what_is_there_is_woken_by_another_call(queue: MessageQueue) -> None:
+    for _ in range(3):
+        await push(queue, fn_id="full")
+    waiter = await waiting(queue, without=["full"])
+    began = time.monotonic()
+    await push(queue, fn_id="full")
+    call = await push(queue, fn_id="a")
+    assert ids(await waiter) == [call.id]
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_call_wakes_who_takes_it_though_others_that_pass_it_over_wait_longer(
+    queue: MessageQueue,
+) -> None:
+    longer = [await waiting(queue, without=without) for without in (["full"], ["full", "a"], ["full"])]
+    taker = await waiting(queue)
+    began = time.monotonic()
+    call = await push(queue, fn_id="full")
+    assert ids(await taker) == [call.id]
+    assert time.monotonic() - began < 0.5
+    assert not any(waiter.done() for waiter in longer)
+    others = [await push(queue, fn_id=fn_id) for fn_id in ("a", "b", "b")]
+    taken = await asyncio.wait_for(asyncio.gather(*longer), 0.9)
+    assert {call_id for leased in taken for call_id in ids(leased)} == {one.id for one in others}
+
+
+async def test_a_delayed_call_wakes_who_takes_it_though_others_that_pass_it_over_wait_longer(
+    queue: MessageQueue, clock
+) -> None:
+    await push(queue, fn_id="full")
+    longer = await waiting(queue, without=["full", "late"])
+    taker = await waiting(queue, without=["full"])
+    began = time.monotonic()
+    call = await push(queue, fn_id="late", delay=1)
+    clock.move(1)
+    assert ids(await taker) == [call.id]
+    assert time.monotonic() - began < 1.8
+    assert not longer.done()
+    last = await push(queue, fn_id="a")
+    assert ids(await longer) == [last.id]
 
 
 async def test_every_waiting_reserve_gets_one_of_as_many_calls(queue: MessageQueue) -> None:
@@ -303,6 +573,28 @@ async def test_a_push_on_one_node_wakes_a_reserve_on_another(two_nodes: Nodes) -
     waiter = await waiting(other, 60)
     call = await push(one)
     assert ids(await asyncio.wait_for(waiter, 10)) == [call.id]
+
+
+async def test_a_push_on_one_node_wakes_a_reserve_on_another_that_passes_over_what_is_there(
+    two_nodes: Nodes,
+) -> None:
+    one, other = two_nodes
+    full = await push(one, fn_id="full")
+    waiter = await waiting(other, 60, ["full"])
+    call = await push(one, fn_id="a")
+    assert ids(await asyncio.wait_for(waiter, 10)) == [call.id]
+    assert ids(await take(one)) == [full.id]
+
+
+async def test_what_one_node_requeues_the_other_knows(two_nodes: Nodes) -> None:
+    one, other = two_nodes
+    call = await push(one)
+    [leased] = await take(one)
+    assert await other.requeue([leased.key], 0) == []
+    assert (await one.find([call.id]))[call.id].attempt == (await other.find([call.id]))[call.id].attempt == 1
+    assert await one.depth("fn") == await other.depth("fn")
+    [again] = await take(one)
+    assert (again.call.id, again.lease.attempt) == (call.id, 2)
 
 
 async def test_what_one_node_leases_the_other_knows(two_nodes: Nodes, clock) -> None:
@@ -382,7 +674,7 @@ async def test_any_sequence_of_operations_ends_as_it_does_in_memory(
     for _ in range(150):
         some = chance.sample(leases, min(len(leases), chance.randint(0, 3)))
         keys = [pair[0] for pair in some], [pair[1] for pair in some]
-        match chance.randint(0, 9):
+        match chance.randint(0, 11):
             case 0 | 1 | 2:
                 more = {"priority": chance.randint(-1, 1), "delay": chance.choice((0, 0, 10))}
                 again = bool(calls) and chance.random() < 0.1
@@ -390,8 +682,8 @@ async def test_any_sequence_of_operations_ends_as_it_does_in_memory(
                 calls.append(call)
                 assert await queue.push(call) == await model.push(call)
             case 3 | 4:
-                limit = chance.randint(1, 4)
-                taken, expected = await take(queue, limit), await take(model, limit)
+                limit, without = chance.randint(1, 4), chance.sample("abc", chance.choice((0, 0, 1, 2)))
+                taken, expected = await take(queue, limit, without), await take(model, limit, without)
                 assert [(one.call, one.lease.attempt) for one in taken] == [
                     (one.call, one.lease.attempt) for one in expected
                 ]
@@ -410,6 +702,12 @@ async def test_any_sequence_of_operations_ends_as_it_does_in_memory(
             case 9:
                 anybody = [LeaseKey(call.id, "") for call in calls[-2:]]
                 assert await queue.extend(anybody, TTL) == await model.extend(anybody, TTL)
+            case 10 | 11:
+                pause = chance.choice((0, 0, 10))
+                assert await queue.requeue(keys[0], pause) == await model.requeue(keys[1], pause)
         known = [call.id for call in calls]
         assert await queue.holds(known) == await model.holds(known)
         assert await queue.depths() == await model.depths()
+        fn_id = chance.choice("abcd")
+        assert await queue.depth(fn_id) == await model.depth(fn_id)
+        assert await queue.find(known[-5:]) == await model.find(known[-5:])

@@ -6,14 +6,38 @@ import asyncio
 import signal
 import sqlite3
 import sys
+from contextlib import AsyncExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from services.queue import messages, open_queue, sqlite
 from shared_models.call import Call, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable
 from shared_models.ids import new_id
+from shared_models.interfaces import MessageQueue
+
+VERSION_1 = """
+    CREATE TABLE messages (
+        place    INTEGER PRIMARY KEY AUTOINCREMENT,
+        id       TEXT NOT NULL UNIQUE,
+        fn_id    TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        pushed   REAL NOT NULL,
+        free_at  REAL NOT NULL,
+        attempt  INTEGER NOT NULL,
+        token    TEXT NOT NULL,
+        call     BLOB NOT NULL,
+        payload  BLOB NOT NULL
+    );
+    CREATE INDEX messages_in_order ON messages (priority DESC, place, free_at);
+    CREATE INDEX messages_in_time ON messages (free_at);
+    CREATE INDEX messages_by_fn ON messages (fn_id, free_at);
+    PRAGMA user_version=1;
+"""
 
 PUSHER = """
 import asyncio, sys
@@ -88,25 +112,92 @@ async def test_concurrent_pushes_share_commits(tmp_path: Path, monkeypatch: pyte
     assert len(commits) <= 3
 
 
-async def test_commits_are_synced(tmp_path: Path) -> None:
-    db = sqlite._open(str(tmp_path / "queue.db"))
-    try:
-        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    finally:
-        db.close()
+async def answer(queue: MessageQueue, statement: str) -> list[Any]:
+    """What the connection that the queue itself uses answers."""
+    assert isinstance(queue, sqlite.SQLiteQueue)
+    return await queue._read(lambda db: db.execute(statement).fetchall())
 
 
-async def test_taking_calls_follows_the_order_of_an_index(tmp_path: Path) -> None:
-    db = sqlite._open(str(tmp_path / "queue.db"))
-    try:
-        plan = db.execute(
-            "EXPLAIN QUERY PLAN SELECT place FROM messages INDEXED BY messages_in_order "
-            "WHERE free_at <= 1 ORDER BY priority DESC, place LIMIT 5"
-        ).fetchall()
-    finally:
-        db.close()
-    assert "TEMP B-TREE" not in str(plan)
+async def test_every_commit_of_the_queue_is_synced(tmp_path: Path) -> None:
+    async with open_queue(url_in(tmp_path)) as queue:
+        assert await answer(queue, "PRAGMA synchronous") == [(2,)]
+        assert await answer(queue, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_looks_and_counts_read_indexes_and_none_of_the_calls(tmp_path: Path) -> None:
+    ran: list[str] = []
+    async with open_queue(url_in(tmp_path)) as queue:
+        assert isinstance(queue, sqlite.SQLiteQueue)
+        await queue._read(lambda db: db.set_trace_callback(ran.append))
+        await queue.push(Call(id=new_id(), fn_id="full"))
+        await queue.push(Call(id=new_id(), fn_id="a"))
+        assert len(await queue.reserve(5, 0, 30, ["full", "busy"])) == 1
+        assert await queue.reserve(5, 0, 30, ["full", "busy"]) == []
+        await queue.depth("full")
+        await queue.depths()
+        asked = [one for one in ran if one.startswith("SELECT") and "WHERE place =" not in one]
+        assert len(asked) == 7, "two looks of two statements, the first places, and two counts"
+        for statement in asked:
+            plan = str(await answer(queue, f"EXPLAIN QUERY PLAN {statement}"))
+            assert "USING COVERING INDEX" in plan, statement
+            assert "TEMP B-TREE" not in plan, statement
+
+
+def of_version_1(path: Path, calls: list[Call]) -> None:
+    """A file as version 1 left it, with *calls* pushed to it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(VERSION_1)
+        for call in calls:
+            messages.push(db, messages.row(call, 1_800_000_000.0))
+        db.execute("UPDATE messages SET token = 't', attempt = 1, free_at = 9e9 WHERE place = 1")
+
+
+def schema_in(path: Path) -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    return {("version", str(version)), *((name, " ".join(sql.split())) for name, sql in rows)}
+
+
+async def test_a_file_of_version_1_is_taken_over_with_its_calls(tmp_path: Path) -> None:
+    calls = [Call(id=new_id(), fn_id=fn_id, payload=b"\0\xff") for fn_id in ("full", "full", "a")]
+    of_version_1(tmp_path / "queue.db", calls)
+    clock = partial(float, 1_800_000_010)
+    for _ in range(2):
+        async with open_queue(url_in(tmp_path), clock=clock) as queue:
+            assert list((await queue.find([call.id for call in calls])).values()) == [
+                msgspec.structs.replace(calls[0], attempt=1),
+                *calls[1:],
+            ]
+            assert await queue.extend([LeaseKey(calls[0].id, "t")], 30) == []
+            [leased] = await queue.reserve(5, 0, 30, ["full"])
+            assert leased.call.id == calls[2].id
+            await queue.release([leased.key])
+    async with open_queue(f"sqlite:///{tmp_path}/new.db"):
+        pass
+    assert schema_in(tmp_path / "queue.db") == schema_in(tmp_path / "new.db")
+
+
+async def test_a_node_of_version_1_goes_on_with_a_file_that_is_taken_over(tmp_path: Path) -> None:
+    of_version_1(tmp_path / "queue.db", [Call(id=new_id())])
+    with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as old:
+        asked = (
+            "SELECT place FROM messages INDEXED BY messages_in_order "
+            "WHERE free_at <= ? ORDER BY priority DESC, place LIMIT 5"
+        )
+        assert old.execute(asked, (9e9,)).fetchall() == [(1,)]
+        async with open_queue(url_in(tmp_path)):
+            assert old.execute(asked, (9e9,)).fetchall() == [(1,)]
+            assert messages.push(old, messages.row(Call(id=new_id()), 0.0))
+
+
+async def test_nodes_that_take_over_a_file_at_once_all_open_it(tmp_path: Path) -> None:
+    calls = [Call(id=new_id()) for _ in range(500)]
+    of_version_1(tmp_path / "queue.db", calls)
+    async with AsyncExitStack() as stack:
+        opening = [stack.enter_async_context(open_queue(url_in(tmp_path))) for _ in range(4)]
+        for queue in await asyncio.gather(*opening):
+            assert len(await queue.holds([call.id for call in calls])) == 500
 
 
 async def test_a_queue_that_is_newer_than_we_know_is_refused(tmp_path: Path) -> None:
@@ -142,8 +233,11 @@ async def test_a_database_that_fails_is_an_unavailable_queue(tmp_path: Path) -> 
             queue.reserve(1, 0, 30),
             queue.extend([LeaseKey(call.id, "t")], 30),
             queue.release([LeaseKey(call.id, "t")]),
+            queue.requeue([LeaseKey(call.id, "t")], 0),
             queue.delete([LeaseKey(call.id, "t")]),
             queue.holds([call.id]),
+            queue.find([call.id]),
+            queue.depth("fn"),
             queue.depths(),
         ):
             with pytest.raises(QueueUnavailable):
@@ -175,13 +269,15 @@ async def test_a_call_that_cannot_be_read_does_not_stop_the_others(tmp_path: Pat
         db.close()
         assert [one.call.id for one in await queue.reserve(5, 1, 30)] == [good.id]
         assert await queue.holds([bad.id]) == {bad.id}
+        assert await queue.find([bad.id, good.id]) == {good.id: msgspec.structs.replace(good, attempt=1)}
 
 
-def test_the_schema_has_a_version() -> None:
-    db = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        messages.make_table(db)
-        messages.make_table(db)
-        assert db.execute("PRAGMA user_version").fetchone() == (messages.VERSION,)
-    finally:
-        db.close()
+async def test_calls_that_cannot_be_read_hide_none_behind_them(tmp_path: Path) -> None:
+    async with open_queue(url_in(tmp_path)) as queue:
+        for _ in range(5):
+            await queue.push(Call(id=new_id()))
+        with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
+            db.execute("UPDATE messages SET call = '{'")
+        good = Call(id=new_id())
+        await queue.push(good)
+        assert [one.call.id for one in await queue.reserve(2, 0, 30)] == [good.id]
