@@ -1,0 +1,104 @@
+"""What happened in a run of the model: calls, leases, runs of the function, ends, and faults."""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from shared_models.call import Call, LeasedCall, LeaseKey
+
+
+class Violation(AssertionError):
+    """A rule of the guarantee is broken."""
+
+
+class Outcome(enum.Enum):
+    """How one attempt at a call ends when nothing else happens to it."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    NOT_STARTED = "not_started"
+    """The runner gets no container for it: the function never runs."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a call does when it is run: an outcome for each attempt, the last one for all further ones."""
+
+    call: Call
+    name: str
+    outcomes: tuple[Outcome, ...]
+    duration: float
+    """Virtual seconds of one run."""
+
+
+@dataclass(slots=True, frozen=True)
+class Run:
+    """The function was begun: once more, whatever comes of it."""
+
+    call_id: str
+    attempt: int
+    runner: str
+    at: float
+
+
+@dataclass(slots=True)
+class History:
+    """All ids are those of calls."""
+
+    plans: dict[str, Plan] = field(default_factory=dict)
+    accepted: dict[str, float] = field(default_factory=dict)
+    """When an API node answered that it has them: whether that answer came through or not."""
+    runs: list[Run] = field(default_factory=list)
+    handed_out: dict[str, list[LeasedCall]] = field(default_factory=lambda: defaultdict(list))
+    """Leases that left an API node for a runner, or were lost on that way."""
+    current: dict[str, str] = field(default_factory=dict)
+    """The token of the lease that the queue knows."""
+    pushed: dict[str, int] = field(default_factory=dict)
+    """Its number in the order of the pushes."""
+    leased: set[str] = field(default_factory=set)
+    """Those that were leased at least once."""
+    touched: dict[str, str] = field(default_factory=dict)
+    """Those that a fault has to do with, and the first such fault."""
+    finals: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    """Those that an API node said it has cancelled."""
+    keys: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The ids in force that were answered for (function, idempotency key)."""
+    trace: list[str] = field(default_factory=list)
+
+    def name(self, call_id: str) -> str:
+        """A short name that is the same in every run of the same schedule."""
+        plan = self.plans.get(call_id)
+        return plan.name if plan else "?"
+
+    def touch(self, call_ids: Iterable[str], why: str) -> None:
+        """A fault has to do with these calls."""
+        for call_id in call_ids:
+            self.touched.setdefault(call_id, why)
+
+    def note(self, at: float, text: str, call_ids: Iterable[str] = ()) -> None:
+        """One line of the trace."""
+        names = " ".join(sorted(self.name(call_id) for call_id in call_ids))
+        self.trace.append(f"{at:9.3f} {text} {names}".rstrip())
+
+    def runs_of(self, call_id: str) -> list[Run]:
+        """In the order in which they began."""
+        return [run for run in self.runs if run.call_id == call_id]
+
+    def outcome(self, call_id: str, attempt: int) -> Outcome:
+        """What becomes of this attempt."""
+        outcomes = self.plans[call_id].outcomes
+        return outcomes[min(attempt, len(outcomes)) - 1]
+
+    def superseded(self) -> list[LeasedCall]:
+        """Leases after which another one was handed out for the same call."""
+        return [one for leases in self.handed_out.values() for one in leases[:-1]]
+
+    def holds(self, key: LeaseKey) -> bool:
+        """Whether the queue knows this lease, as far as can be told from outside."""
+        return bool(key.token) and self.current.get(key.id) == key.token
