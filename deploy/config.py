@@ -97,6 +97,8 @@ def shown(variable: Variable, value: Any) -> str:
         return "(not set)"
     if variable.secret:
         return redact(str(value)).partition("?")[0] if variable.name.endswith("_URL") else "(hidden)"
+    if variable.show:
+        return variable.show(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):

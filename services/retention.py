@@ -1,4 +1,4 @@
-"""Removes calls and logs that are too old, and those that somebody has ordered to be removed."""
+"""Removes calls, logs and dead letters that are too old, and those that are ordered to be removed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Calls that are removed at once."""
+LETTERS = 100
+"""Dead letters that are removed at once: each has its payload."""
 MOST = 50
 """Batches of one kind in one round: the rest is for the next."""
 PAUSE = 0.05
@@ -34,7 +36,10 @@ _PURGES = 1000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _removed = Counter(
-    "fn_removed", "Records of calls, or logs, that were removed", ("what", "reason"), registry=REGISTRY
+    "fn_removed",
+    "Records of calls, logs, dead letters or keys that were removed",
+    ("what", "reason"),
+    registry=REGISTRY,
 )
 _pending_purges = Gauge("fn_pending_purges", "Orders to remove calls, not yet carried out", registry=REGISTRY)
 
@@ -49,23 +54,39 @@ def duration(text: str) -> float:
     return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
+def written(seconds: float) -> str:
+    """*seconds* as ``duration`` reads them, in as few parts as there are."""
+    left, parts = round(seconds), ""
+    for unit in ("d", "h", "m", "s"):
+        number, left = divmod(left, _UNITS[unit])
+        parts += f"{number}{unit}" if number else ""
+    return parts or "0"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
-    """For how long calls and logs are kept, in seconds; 0: for ever."""
+    """For how long calls, logs and dead letters are kept, in seconds; 0: for ever."""
 
     calls: float = env(
         "FN_CALLS_RETENTION",
         0.0,
         "age at which records of calls are removed with their logs, such as 30d or 12h; 0 keeps them",
         parse=duration,
-        unit="s",
+        show=written,
     )
     logs: float = env(
         "FN_LOGS_RETENTION",
         0.0,
         "age at which logs of calls are removed, such as 7d; 0 keeps them as long as their calls",
         parse=duration,
-        unit="s",
+        show=written,
+    )
+    dead_letters: float = env(
+        "FN_DEAD_LETTERS_RETENTION",
+        14 * 86400.0,
+        "time after which dead letters (calls that were given up) are removed, such as 30d; 0 keeps them",
+        parse=duration,
+        show=written,
     )
 
 
@@ -84,15 +105,23 @@ async def tidy(
             # One that cannot be carried out must not stop the others.
             log.warning("order %s to remove calls is put off: %s", purge.id, exc.explained)
     await _pending(stores)
-    logstore = stores.logstore
-    if settings.calls:
-        old = times.to_text(now - settings.calls)
-        removed, _ = await _in_batches(lambda: logstore.expire_calls(old, BATCH), pause)
-        _tell("calls", "retention", removed)
-    if settings.logs:
-        old = times.to_text(now - settings.logs)
-        removed, _ = await _in_batches(lambda: logstore.expire_logs(old, BATCH), pause)
-        _tell("logs", "retention", removed)
+    # First what is in the datastore, without which nothing works anyway: the log store may be away.
+    letters, keys, logstore = stores.dead_letters, stores.idempotency_keys, stores.logstore
+    if age := settings.dead_letters:
+        died_before = times.to_text(now - age)
+        await _expire("dead letters", lambda: letters.purge(older_than=died_before, limit=LETTERS), pause)
+    await _expire("idempotency keys", lambda: keys.expire(BATCH), pause)
+    if age := settings.calls:
+        made_before = times.to_text(now - age)
+        await _expire("calls", lambda: logstore.expire_calls(made_before, BATCH), pause)
+    if age := settings.logs:
+        logged_before = times.to_text(now - age)
+        await _expire("logs", lambda: logstore.expire_logs(logged_before, BATCH), pause)
+
+
+async def _expire(what: str, batch: Callable[[], Awaitable[int]], pause: float) -> None:
+    removed, _ = await _in_batches(batch, pause)
+    _tell(what, "retention", removed)
 
 
 async def _pending(stores: Stores) -> list[Purge]:
@@ -102,14 +131,24 @@ async def _pending(stores: Stores) -> list[Purge]:
 
 
 async def _carry_out(stores: Stores, purge: Purge, now: float, pause: float) -> None:
+    ranged = bool(purge.from_time or purge.to_time)
+    buried = ranged or await _bury(stores, purge, pause)
     try:
         removed, done = await _in_batches(lambda: stores.logstore.remove_calls(purge, BATCH), pause)
     except CallsNotKept:
         removed, done = 0, True
     _tell("calls", "purge", removed)
-    ranged = bool(purge.from_time or purge.to_time)
-    if done and (ranged or now - times.seconds_of(purge.created_at) > _UNTIL_LAST_CALL):
+    if buried and done and (ranged or now - times.seconds_of(purge.created_at) > _UNTIL_LAST_CALL):
         await stores.datastore.remove_purge(purge.id)
+
+
+async def _bury(stores: Stores, purge: Purge, pause: float) -> bool:
+    """Removes the dead letters of an app or a function that was removed; whether none is left."""
+    removed, done = await _in_batches(
+        lambda: stores.dead_letters.purge(fn_id=purge.fn_id, app_id=purge.app_id, limit=LETTERS), pause
+    )
+    _tell("dead letters", "purge", removed)
+    return done
 
 
 async def _in_batches(batch: Callable[[], Awaitable[int]], pause: float) -> tuple[int, bool]:

@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """What is known of one variable: *parse* raises ValueError with the rule that a value breaks."""
+    """What is known of one variable: *parse* raises ValueError with the rule that a value breaks.
+
+    *show* writes a value as *parse* reads it, where that is not plain.
+    """
 
     name: str
     default: Any
@@ -24,6 +27,7 @@ class Variable:
     meaning: str
     unit: str = ""
     secret: bool = False
+    show: Callable[[Any], str] | None = None
 
 
 class InvalidSettings(Exception):
@@ -42,11 +46,14 @@ def env(
     parse: Callable[[str], Any] | None = None,
     unit: str = "",
     secret: bool = False,
+    show: Callable[[Any], str] | None = None,
 ) -> Any:
     """A dataclass field that is read from the variable *name*. *default* is in the field's own unit."""
     by_type: dict[type, Callable[[str], Any]] = {bool: flag, int: whole, float: number}
     parser = parse or by_type.get(type(default), str)
-    variable = Variable(name=name, default=default, parse=parser, meaning=meaning, unit=unit, secret=secret)
+    variable = Variable(
+        name=name, default=default, parse=parser, meaning=meaning, unit=unit, secret=secret, show=show
+    )
     return dataclasses.field(default=default, metadata={"env": variable})
 
 

@@ -197,6 +197,12 @@ def test_config_shows_where_a_store_is_and_not_how_one_gets_in(variable: str, ur
     assert shown == said
 
 
+def test_config_shows_an_age_as_one_writes_it() -> None:
+    variable = declared("api")["FN_DEAD_LETTERS_RETENTION"]
+    values = [config.shown(variable, variable.parse(text)) for text in ("30d", "90m", "0")]
+    assert values == ["30d", "1h30m", "0"]
+
+
 def test_a_problem_does_not_tell_a_password() -> None:
     with pytest.raises(InvalidSettings) as caught:
         read_all({"FN_PORT": "http://me:open@here/"}, "full")
