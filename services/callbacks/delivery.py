@@ -198,14 +198,14 @@ class Delivery:
         if why := last_straw(callback.tries, self._age(callback), answer, self._settings):
             counts.given_up.inc()
             log.warning(
-                "callback of call %s to %s is given up after %d tries, %s: %s",
+                "callback of call %s to %s is given up (tries: %d), %s: %s",
                 callback.call_id, shown(callback.url), callback.tries, why, answer.said,
             )  # fmt: skip
             await _insist(lambda: self._outbox.remove([callback]))
             return
         delay = pause(callback.tries, answer, self._settings)
         log.info(
-            "callback of call %s to %s failed (%d): %s; the next try is in %.0f s",
+            "callback of call %s to %s failed (tries: %d): %s; the next is in %.0f s",
             callback.call_id, shown(callback.url), callback.tries, answer.said, delay,
         )  # fmt: skip
         await _insist(lambda: self._outbox.postpone(callback, delay))
