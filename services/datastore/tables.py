@@ -236,10 +236,10 @@ messages = Table(
     Column("token", ordered(64), nullable=False),
     Column("call", long_text(), nullable=False),
     Column("payload", long_bytes(), nullable=False),
-    # With the function last: those that a reserve passes over are passed over in the index.
-    Index("ix_messages_ready_rank_place_fn_id", "ready", "rank", "place", "fn_id"),
+    Index("ix_messages_ready_rank_place", "ready", "rank", "place"),
     Index("ix_messages_ready_free_at", "ready", "free_at"),
-    Index("ix_messages_fn_id_ready_pushed", "fn_id", "ready", "pushed"),
+    # Where a reserve passes over functions, it seeks the first ones of each other function.
+    Index("ix_messages_fn_id_ready_rank_place_pushed", "fn_id", "ready", "rank", "place", "pushed"),
 )
 
 # ``call`` without its payload, which listings do not read. They outlive their function and app for a while.

@@ -63,14 +63,15 @@ def upgrade() -> None:
     steps.create_index("ix_callbacks_due", "callbacks", ["due"])
     if op.get_context().dialect.name == "postgresql":
         op.execute(_VACUUM)
-    steps.create_index("ix_messages_ready_rank_place_fn_id", "messages", ["ready", "rank", "place", "fn_id"])
-    steps.drop_index("ix_messages_ready_rank_place", "messages")
+    by_function = ["fn_id", "ready", "rank", "place", "pushed"]
+    steps.create_index("ix_messages_fn_id_ready_rank_place_pushed", "messages", by_function)
+    steps.drop_index("ix_messages_fn_id_ready_pushed", "messages")
 
 
 def downgrade() -> None:
     """Drops what was added, and with it dead letters and callbacks that are not yet delivered."""
-    steps.create_index("ix_messages_ready_rank_place", "messages", ["ready", "rank", "place"])
-    steps.drop_index("ix_messages_ready_rank_place_fn_id", "messages")
+    steps.create_index("ix_messages_fn_id_ready_pushed", "messages", ["fn_id", "ready", "pushed"])
+    steps.drop_index("ix_messages_fn_id_ready_rank_place_pushed", "messages")
     steps.drop_table("callbacks")
     steps.drop_table("idempotency_keys")
     steps.drop_table("dead_letters")
