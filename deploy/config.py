@@ -18,6 +18,8 @@ _TITLES = {
     "stores": "Datastore, log store and message queue",
     "retention": "How long calls are kept",
     "api": "The API",
+    "async_calls": "Queued calls: attempts, and how many may wait",
+    "callbacks": "Completion callbacks",
     "client": "The way to the API node",
     "agent": "The agent: slots, resources, limits",
     "driver": "The driver: how containers are run",

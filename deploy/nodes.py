@@ -31,6 +31,7 @@ async def api(settings: APINode) -> AsyncIterator[int]:
     """An API node: the stores, and what clients and runner nodes ask of them. Runs no functions."""
     from api_node.app import api_routes
     from services.call_control import StoresCallControl
+    from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
     from services.listening import listening
@@ -43,6 +44,7 @@ async def api(settings: APINode) -> AsyncIterator[int]:
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores, settings.retention))
+        await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
         routes = [*api_routes(stores, data, control, settings.api), *api_refusals()]
@@ -86,6 +88,7 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
     from runner_node.drivers.opener import open_driver
     from runner_node.invoke import invoke_routes
     from services.call_control import StoresCallControl
+    from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
     from services.janitor import running_janitor
     from services.listening import listening
@@ -99,6 +102,7 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         await enter(running_janitor(stores, settings.retention))
+        await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
         driver = await enter(open_driver(settings.driver, name))
