@@ -15,6 +15,10 @@ from sqlalchemy import Connection, LargeBinary, inspect, text
 from deploy.__main__ import main
 from services.datastore import migrate, tables
 from services.datastore.database import Database, open_database, open_unmigrated
+from services.datastore.dead_letters import SQLDeadLetters
+from services.logstore.sql import SQLLogStore
+from shared_models.call import Call, Finished
+from shared_models.call_interfaces import DeadLetter
 from shared_models.errors import StoreUnavailable
 
 # PostgreSQL has long keys in its own way: see migration 0002.
@@ -65,22 +69,24 @@ async def test_the_revisions_make_the_tables_and_unmake_them(url: str) -> None:
         assert await looked_at(url, names) == {"alembic_version"}
 
 
+def differences(connection: Connection) -> list[Any]:
+    """Between the database and the tables."""
+
+    def counts(_: object, name: str | None, *__: object) -> bool:
+        return name not in LONG_KEYS or connection.dialect.name != "postgresql"
+
+    def differ(context: MigrationContext, _: object, column: Any, __: object, type_: Any) -> bool | None:
+        # MariaDB makes of a number of bytes the blob that is large enough.
+        blob = context.dialect.name == "mysql" and isinstance(type_, LargeBinary)
+        return False if blob else None
+
+    options = {"compare_type": differ, "include_object": counts}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata))
+
+
 async def test_the_revisions_make_what_the_tables_say(url: str) -> None:
     await moved(url, migrate.newest())
-
-    def compare(connection: Connection) -> list[Any]:
-        def counts(_: object, name: str | None, *__: object) -> bool:
-            return name not in LONG_KEYS or connection.dialect.name != "postgresql"
-
-        def differ(context: MigrationContext, _: object, column: Any, __: object, type_: Any) -> bool | None:
-            # MariaDB makes of a number of bytes the blob that is large enough.
-            blob = context.dialect.name == "mysql" and isinstance(type_, LargeBinary)
-            return False if blob else None
-
-        options = {"compare_type": differ, "include_object": counts}
-        return list(compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata))
-
-    assert await looked_at(url, compare) == []
+    assert await looked_at(url, differences) == []
 
 
 async def test_ten_nodes_that_start_at_once_migrate_once(url: str) -> None:
@@ -120,6 +126,37 @@ async def test_calls_of_the_first_schema_can_be_listed_by_path(url: str) -> None
         url, lambda connection: connection.execute(text("SELECT id, path_hash FROM calls ORDER BY id")).all()
     )
     assert [tuple(row) for row in found] == [("c1", "ac7a9193037c4a10"), ("c2", "")]
+
+
+async def test_calls_of_the_second_schema_have_no_reason_and_are_kept_on_the_way_back(url: str) -> None:
+    await moved(url, migrate.newest())
+    call = Call(id="c1", status="error", reason="oom", error="killed", payload=b"x")
+    async with open_database(url) as database:
+        await SQLLogStore(database).finish_calls([Finished(call=call)])
+        await SQLDeadLetters(database).put([DeadLetter(call=call)])
+    assert await moved(url, "0002") == (migrate.newest(), "0002")
+    await moved(url, migrate.newest())
+    async with open_database(url) as database:
+        record = await SQLLogStore(database).call("c1")
+        assert (record.status, record.error, record.reason) == ("error", "killed", "")
+        assert await SQLDeadLetters(database).count() == 0
+
+
+async def test_the_third_schema_is_reached_from_wherever_the_way_to_it_broke(mariadb: Any) -> None:
+    for statement in (
+        "DROP TABLE callbacks",
+        "DROP INDEX ix_callbacks_due ON callbacks",
+        "DROP TABLE idempotency_keys",
+        "DROP INDEX ix_dead_letters_fn_id_call_id ON dead_letters",
+        "DROP TABLE dead_letters",
+        "ALTER TABLE calls DROP COLUMN reason",
+    ):
+        await moved(mariadb.url, migrate.newest())
+        async with open_unmigrated(mariadb.url, "FN_DB_URL") as backend, backend.engine.begin() as connection:
+            await connection.execute(text(statement))
+            await connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        assert await moved(mariadb.url, migrate.newest()) == ("0002", migrate.newest())
+        assert await looked_at(mariadb.url, differences) == []
 
 
 async def test_a_migration_that_broke_half_way_can_be_run_again(mariadb: Any) -> None:

@@ -15,14 +15,29 @@ from sqlalchemy import Index, delete, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database, open_database
+from services.datastore.dead_letters import SQLDeadLetters
+from services.datastore.idempotency import SQLIdempotencyKeys
+from services.datastore.outbox import SQLOutbox
 from services.datastore.sql import SQLDatastore
-from services.datastore.tables import apps, calls, fns, logs, metadata, routes, triggers
+from services.datastore.tables import (
+    apps,
+    callbacks,
+    calls,
+    dead_letters,
+    fns,
+    idempotency_keys,
+    logs,
+    metadata,
+    routes,
+    triggers,
+)
 from services.logstore import removal
 from services.logstore.records import insert_rows, row_of
 from services.logstore.sql import SQLLogStore
 from shared_models import errors, ids, times
 from shared_models.app import App
 from shared_models.call import Call
+from shared_models.call_interfaces import Callback, DeadLetterFilter
 from shared_models.fn import Fn
 from shared_models.interfaces import AppFilter, CallFilter, FnFilter, Purge, RouteFilter, TriggerFilter
 from shared_models.route import Route
@@ -30,6 +45,8 @@ from shared_models.trigger import Trigger
 from tests.integration.query_plans import captured, plan_of
 
 CALLS, OLD, RESOURCES = 36_000, 12_000, 2_000
+LETTERS = 6_000
+"""Dead letters, keys and callbacks, of each: a sixth of the calls."""
 START = times.seconds_of("2027-01-15T08:00:00.000Z")
 ANALYZE = {"sqlite": ["ANALYZE"], "postgresql": ["ANALYZE"]}
 
@@ -54,6 +71,24 @@ def a_call(number: int) -> Call:
         type="sync",
         created_at=at(number),
     )
+
+
+def a_letter(number: int) -> dict[str, Any]:
+    call = a_call(CALLS // LETTERS * number)
+    owner = {"call_id": call.id, "fn_id": call.fn_id, "app_id": call.app_id}
+    rest = {"died_at": call.created_at, "redriven_as": "", "call": '{"id":"x"}', "payload": b"x" * 500}
+    return owner | rest
+
+
+def a_key(number: int) -> dict[str, Any]:
+    owner = {"fn_id": f"fn{number % 50:05}", "key_hash": f"{number:032}", "call_id": an_id(number)}
+    return owner | {"accepted": 1, "until": START + 60 * number}
+
+
+def a_callback(number: int) -> dict[str, Any]:
+    owner = {"call_id": an_id(number), "attempt": 1, "fn_id": "fn", "app_id": "app", "status": "success"}
+    rest = {"url": "https://example.org", "body": b"x" * 500, "tries": 1, "created": START}
+    return owner | rest | {"due": START + 60 * number}
 
 
 def rows_of(made: list[Any], **more: Any) -> list[dict[str, Any]]:
@@ -86,6 +121,10 @@ async def fill(url: str) -> None:
         await insert_rows(
             connection, logs, [{"call_id": call.id, "piece": 0, "body": b"x"} for call in made_calls]
         )
+        some = range(LETTERS)
+        await insert_rows(connection, dead_letters, [a_letter(i) for i in some])
+        await insert_rows(connection, idempotency_keys, [a_key(i) for i in some])
+        await insert_rows(connection, callbacks, [a_callback(i) for i in some])
 
     async with open_database(url) as database:
         await database.transact(work)
@@ -231,6 +270,29 @@ async def test_a_call_and_its_log_are_found_by_their_key(database: Database) -> 
     assert await objections(database, read_log, {"call_id", "piece"}) == []
 
 
+@pytest.mark.parametrize(
+    ("page", "seeks"),
+    [
+        (DeadLetterFilter(before=MIDDLE), {"call_id"}),
+        (DeadLetterFilter(fn_id="old"), {"fn_id"}),
+        (DeadLetterFilter(fn_id="old", before=MIDDLE), {"fn_id", "call_id"}),
+    ],
+    ids=["before", "of-a-function", "of-a-function-before"],
+)
+async def test_a_page_of_dead_letters_is_a_range_of_an_index(
+    database: Database, page: DeadLetterFilter, seeks: set[str]
+) -> None:
+    store = SQLDeadLetters(database)
+    assert len(await store.page(page)) == page.limit
+    assert await objections(database, lambda: store.page(page), seeks) == []
+
+
+async def test_a_dead_letter_is_found_by_its_key(database: Database) -> None:
+    store = SQLDeadLetters(database)
+    letter = a_letter(100)["call_id"]
+    assert await objections(database, lambda: store.get(letter), {"call_id"}) == []
+
+
 class Undone(Exception):
     """Rolls back what a test removed."""
 
@@ -261,6 +323,37 @@ async def test_what_is_to_be_removed_is_found_by_an_index(
             await database.transact(work)
 
     assert await objections(database, asked, seeks) == []
+
+
+async def test_dead_letters_that_are_to_be_removed_are_found_by_an_index(database: Database) -> None:
+    store = SQLDeadLetters(database)
+    for owner in ("fn_id", "app_id"):
+        found = await objections(
+            database, lambda owner=owner: store.purge(**{owner: "old"}, limit=5), {owner}
+        )
+        assert found == []
+    assert await objections(database, lambda: store.purge(older_than=TO, limit=5), {"died_at"}) == []
+
+
+async def test_keys_are_found_by_their_hash_and_those_that_ran_out_by_an_index(database: Database) -> None:
+    store = SQLIdempotencyKeys(database, lambda: START + 60 * 100)
+
+    async def claim() -> None:
+        assert await store.claim("fn00001", "key", "call", 60) == ("call", False)
+
+    assert await objections(database, claim, {"fn_id", "key_hash"}) == []
+    assert await objections(database, lambda: store.expire(5), {"until"}) == []
+
+
+async def test_callbacks_that_are_due_are_found_by_an_index(database: Database) -> None:
+    store = SQLOutbox(database, lambda: START + 60 * 1000)
+    found: list[Callback] = []
+
+    async def asked() -> None:
+        found.extend(await store.due(5, 0))
+
+    assert await objections(database, asked, {"due"}) == []
+    assert [one.call_id for one in found] == [an_id(number) for number in range(5)]
 
 
 @pytest.mark.parametrize(
