@@ -185,6 +185,7 @@ class Delivery:
             await self._outbox.remove([callback])
         else:
             # The record is written in a moment, unless a node died in between.
+            log.debug("callback of call %s waits for the record of the call's end", callback.call_id)
             await self._outbox.postpone(callback, min(max(age, 1.0), 30.0), counted=False)
         return False
 

@@ -1,0 +1,162 @@
+"""Callbacks of calls whose records are known, and nodes that stop or die while they deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from services.callbacks.body import callback_of
+from services.callbacks.delivery import UNCONFIRMED, running_callbacks
+from services.logstore.none import NoLogStore
+from services.stores import Stores
+from shared_models import times
+from shared_models.call import Call, Finished, Lease, LeasedCall
+from shared_models.errors import StoreUnavailable
+from shared_models.ids import new_id
+from tests.integration.receivers import a_callback, emptied, quick, receiving, stores_in
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
+    async with stores_in(tmp_path) as opened:
+        yield opened
+
+
+async def running(stores: Stores, url: str, attempt: int = 1) -> Finished:
+    """The end of a call that runs in its *attempt*, which is not recorded yet."""
+    call = Call(id=new_id(), app_id="app", fn_id="fn", type="detached", callback_url=url)
+    await stores.logstore.insert_call(call)
+    leased = LeasedCall(call=call, lease=Lease(token="t", attempt=attempt))
+    assert await stores.logstore.claim([leased], "node") == []
+    await stores.logstore.start_call(leased.key, times.now())
+    ended = msgspec.structs.replace(call, status="success", attempt=attempt, completed_at=times.now())
+    return Finished(call=ended, token="t", body=b"done")
+
+
+async def test_a_result_is_posted_once_its_record_is_there(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "services.callbacks.delivery")
+    async with receiving() as receiver, running_callbacks(stores, quick()):
+        end = await running(stores, receiver.url(), attempt=2)
+        await stores.outbox.put([callback_of(end)])
+        async with asyncio.timeout(10):
+            while "waits for the record" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert receiver.requests == []
+        assert await stores.logstore.finish_calls([end]) == []
+        [arrived] = await receiver.has(1)
+        await emptied(stores)
+    assert (arrived.body, arrived.headers["Fn-Callback-Attempt"]) == (callback_of(end).body, "1")
+
+
+@pytest.mark.parametrize("wrong", [{"status": "error"}, {"attempt": 1}])
+async def test_a_result_that_the_call_did_not_end_with_is_void(
+    stores: Stores, wrong: dict[str, object]
+) -> None:
+    async with receiving() as receiver, running_callbacks(stores, quick()):
+        end = await running(stores, receiver.url(), attempt=2)
+        assert await stores.logstore.finish_calls([end]) == []
+        await stores.outbox.put([msgspec.structs.replace(callback_of(end), **wrong)])
+        await emptied(stores)
+    assert receiver.requests == []
+
+
+async def test_a_result_that_never_comes_true_is_void_after_an_hour(stores: Stores) -> None:
+    async with receiving() as receiver, running_callbacks(stores, quick()):
+        end = await running(stores, receiver.url())
+        old = time.time() - UNCONFIRMED - 1
+        await stores.outbox.put([msgspec.structs.replace(callback_of(end), created=old)])
+        await emptied(stores)
+    assert receiver.requests == []
+
+
+async def test_a_result_waits_for_a_log_store_that_is_away(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(NoLogStore):
+        async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
+            raise StoreUnavailable
+
+    caplog.set_level(logging.INFO)
+    without = dataclasses.replace(stores, logstore=Away())
+    async with receiving() as receiver:
+        async with running_callbacks(without, quick()):
+            await stores.outbox.put([a_callback(receiver.url())])
+            async with asyncio.timeout(10):
+                while "is put off: The database does not answer" not in caplog.text:
+                    await asyncio.sleep(0.01)
+        assert receiver.requests == []
+        assert await stores.outbox.count() == 1
+
+
+async def test_what_a_dead_node_had_taken_is_delivered_when_its_lease_runs_out(
+    stores: Stores, tmp_path: Path
+) -> None:
+    async with receiving() as receiver, stores_in(tmp_path) as other:
+        callback = a_callback(receiver.url())
+        await stores.outbox.put([callback])
+        # A node takes it, and is never heard of again.
+        assert [one.call_id for one in await stores.outbox.due(5, 0.5)] == [callback.call_id]
+        taken = time.monotonic()
+        async with running_callbacks(other, quick()):
+            [arrived] = await receiver.has(1)
+            assert time.monotonic() - taken >= 0.4
+            await emptied(other)
+    assert arrived.headers["Fn-Callback-Attempt"] == "2"
+
+
+async def test_two_nodes_share_the_work_and_post_each_result_once(stores: Stores, tmp_path: Path) -> None:
+    async with receiving() as receiver, stores_in(tmp_path) as other:
+        callbacks = [a_callback(receiver.url()) for _ in range(60)]
+        async with running_callbacks(stores, quick()), running_callbacks(other, quick()):
+            for callback in callbacks:
+                await stores.outbox.put([callback])
+            await receiver.has(60)
+            await emptied(stores)
+    arrived = [one.headers["Fn-Call-Id"] for one in receiver.requests]
+    assert sorted(arrived) == sorted(one.call_id for one in callbacks)
+
+
+async def test_a_node_that_stops_waits_for_no_receiver_and_leaves_the_rest_to_others(
+    stores: Stores, tmp_path: Path
+) -> None:
+    async def hangs_once(request: web.Request, number: int) -> web.StreamResponse:
+        if number == 0:
+            await asyncio.sleep(60)
+        return web.Response()
+
+    async with receiving(hangs_once) as receiver, stores_in(tmp_path) as other:
+        async with running_callbacks(stores, quick(timeout=60.0)):
+            await stores.outbox.put([a_callback(receiver.url())])
+            await receiver.has(1)
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 5
+        async with running_callbacks(other, quick()):
+            arrived = await receiver.has(2)
+            await emptied(other)
+    assert arrived[1].headers["Fn-Callback-Attempt"] == "2"
+
+
+async def test_a_node_that_stops_lets_a_delivery_end(stores: Stores) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(request: web.Request, number: int) -> web.StreamResponse:
+        await go_on.wait()
+        return web.Response()
+
+    async with receiving(waits) as receiver:
+        async with running_callbacks(stores, quick(parting=20.0)):
+            await stores.outbox.put([a_callback(receiver.url())])
+            await receiver.has(1)
+            asyncio.get_running_loop().call_later(0.05, go_on.set)
+        assert await stores.outbox.count() == 0
+    assert len(receiver.requests) == 1
