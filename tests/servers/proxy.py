@@ -1,4 +1,4 @@
-"""A network that tests break: between a node and a server, it delays, hangs, cuts and refuses."""
+"""A network that tests break: between a node and a server it delays, hangs, cuts, refuses, loses answers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Proxy:
         self.port = 0
         self.delay = 0.0
         """Seconds that each piece of an answer is late."""
+        self.losing = 0
+        """Answers that are still to be lost: the request arrives, then the connection breaks."""
         self._target = target
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -84,6 +86,9 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, late: bool) -> None:
         with suppress(OSError):
             while piece := await source.read(_CHUNK):
+                if late and self.losing:
+                    self.losing -= 1
+                    break
                 if late and self.delay:
                     await asyncio.sleep(self.delay)
                 await self._flowing.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -37,13 +38,13 @@ class Node:
         self._environ = environ
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *, wait: bool = True) -> None:
-        """Returns when the node says that it is ready."""
+    async def start(self, *, wait: bool = True, **environ: str) -> None:
+        """Returns when the node says that it is ready; *environ* is for this start only."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "deploy", self.kind,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
-                env={**_clean_environ(), **self._environ},
+                env={**_clean_environ(), **self._environ, **environ},
             )  # fmt: skip
         if wait:
             await self.until_ready()
@@ -66,6 +67,21 @@ class Node:
     def pid(self) -> int:
         assert self._process
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, and before its first start."""
+        return self._process.returncode if self._process else None
+
+    def pause(self) -> None:
+        """SIGSTOP: it stands still, its connections stay."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """SIGKILL: nothing is put in order."""

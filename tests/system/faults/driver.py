@@ -1,0 +1,88 @@
+"""One run from the start of the servers to the verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+
+from tests.system.faults.book import Book
+from tests.system.faults.clients import Clients
+from tests.system.faults.evidence import gather, queued
+from tests.system.faults.injector import Injector
+from tests.system.faults.order import in_order
+from tests.system.faults.report import Result
+from tests.system.faults.rules import judge
+from tests.system.faults.schedule import KINDS, schedule
+from tests.system.faults.world import World, open_world
+
+REST = 90.0
+"""Seconds within which everything has ended after the last fault."""
+WARM = 5.0
+"""Seconds of load before the first fault."""
+
+
+async def run(
+    folder: Path,
+    seed: int,
+    seconds: float,
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    rate: float = 6.0,
+    say: Callable[[str], object] = print,
+) -> Result:
+    """Carries out the schedule of *seed*, *rate* detached calls a second; raises Missing without a server."""
+    faults = schedule(seed, seconds, kinds)
+    say(f"FN_FAULTS_SEED={seed}: {len(faults)} faults in {seconds:g} s")
+    for fault in faults:
+        say(str(fault))
+    book = Book()
+    async with (
+        open_world(folder) as world,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as http,
+    ):
+        clients = Clients(http, world, book, seed, rate)
+        await clients.deploy()
+        injector = Injector(world, clients, seed, say)
+        supervisor = asyncio.create_task(world.supervise())
+        watcher = asyncio.create_task(clients.watch())
+        load = asyncio.create_task(clients.steady())
+        try:
+            await asyncio.sleep(WARM)
+            await injector.carry_out(faults)
+            await _stopped(load)
+            began = time.monotonic()
+            say(
+                f"the faults are over: {len(book.accepted)} accepted, {len(book.open)} of them have not ended"
+            )
+            await clients.finish()
+            await _until_rest(world, clients)
+            settled = time.monotonic() - began
+            order = await in_order(world, clients, random.Random(seed))
+            await _until_rest(world, clients)
+        finally:
+            await _stopped(load, watcher, supervisor)
+        evidence = await gather(http, world, book)
+        return Result(seed, seconds, faults, evidence, [*judge(evidence), order], settled)
+
+
+async def _until_rest(world: World, clients: Clients) -> None:
+    """Until all accepted calls have ended and the queue is empty, for ``REST`` at most."""
+    deadline = time.monotonic() + REST
+    while time.monotonic() < deadline:
+        await asyncio.gather(*(clients.look(call_id) for call_id in clients.book.open[:50]))
+        if not clients.book.open and not await queued(world):
+            return
+        await asyncio.sleep(0.3)
+
+
+async def _stopped(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
