@@ -1,4 +1,4 @@
-"""The command ``fn-node``: runs a node until a signal stops it, prints settings, or migrates databases.
+"""The command ``fn-node``: runs a node until a signal stops it, or shows settings, checks, migrates.
 
 Exit codes: 0 stopped as asked, 1 could not start, broke down or is behind, 2 bad settings or command line.
 Settings are read from ``os.environ`` here and nowhere else.
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command == "migrate":
         return _migrate(options)
-    node_type = (options.type or "") if command == "config" else command
+    node_type = (options.type or "") if command in ("config", "doctor") else command
     try:
         settings, warnings = read_all(os.environ, node_type)
     except InvalidSettings as exc:
@@ -62,6 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for warning in warnings:
             print(f"\nwarning: {warning}", file=sys.stderr)
         return 0
+    if command == "doctor":
+        # Imported only now: see _run.
+        from deploy import doctor
+
+        return doctor.run(settings, warnings)
     return _run(settings, warnings)
 
 
@@ -79,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("config", help="print every setting with its meaning and value in force")
     show.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
     show.add_argument("--markdown", action="store_true", help="all settings, as docs/configuration.md")
+    look = commands.add_parser("doctor", help="look at what the node stands on; exit code 1 when it cannot")
+    look.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
     move = commands.add_parser("migrate", help="bring the databases to this version's schema")
     only = move.add_mutually_exclusive_group()
     only.add_argument("--check", action="store_true", help="change nothing; exit code 1 when one is behind")

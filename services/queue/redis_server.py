@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from services.queue.redis_link import Command, RedisLink
+from shared_models.finding import Finding, Level
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,45 @@ async def _one(link: RedisLink, command: Command) -> Any:
     return answer
 
 
-async def _warn(link: RedisLink) -> None:
-    names = ("maxmemory-policy", "appendonly", "save", "appendfsync")
+async def durability(link: RedisLink) -> Finding:
+    """Whether what the server has acknowledged survives its crash, by its own settings."""
+    append_only, sync, policy = await _configured(link, "appendonly", "appendfsync", "maxmemory-policy")
+    about = "durability of the queue"
+    if append_only is None:
+        return Finding(
+            Level.WARNING, about, "is unknown: the Redis server does not let this user read its settings",
+            "see that it has appendonly yes, appendfsync always and maxmemory-policy noeviction",
+        )  # fmt: skip
+    if append_only != "yes":
+        return Finding(
+            Level.WARNING, about, "Redis loses calls since its last snapshot when it stops: appendonly is no",
+            "set appendonly to yes and appendfsync to always",
+        )  # fmt: skip
+    if policy and policy.startswith("allkeys"):
+        return Finding(
+            Level.WARNING, about, f"Redis may evict queued calls when its memory is full ({policy})",
+            "set maxmemory-policy to noeviction",
+        )  # fmt: skip
+    if sync != "always":
+        return Finding(
+            Level.WARNING, about, f"Redis may lose the calls of its last second when its machine crashes "
+            f"(appendfsync {sync})", "set appendfsync to always, at the price of one sync a round trip",
+        )  # fmt: skip
+    return Finding(Level.OK, about, "each call is on the server's disk before its 202 (appendfsync always)")
+
+
+async def _configured(link: RedisLink, *names: str) -> list[str | None]:
     answers = await link.ask([("CONFIG GET", name) for name in names])
-    known = [
+    return [
         answer.get(name) if isinstance(answer, dict) else None
         for name, answer in zip(names, answers, strict=True)
     ]
-    policy, append_only, save, sync = known
+
+
+async def _warn(link: RedisLink) -> None:
+    policy, append_only, save, sync = await _configured(
+        link, "maxmemory-policy", "appendonly", "save", "appendfsync"
+    )
     if policy and policy.startswith("allkeys"):
         log.warning(
             "Redis may evict queued calls when its memory is full: set maxmemory-policy to noeviction, "

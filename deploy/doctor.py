@@ -1,0 +1,49 @@
+"""``fn-node doctor``: looks at what a node with these settings stands on, and says what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from deploy.settings import APINode, FullNode, RunnerNode, Settings, redact
+from shared_models.finding import Finding, Level
+
+_MARK = {Level.OK: "ok      ", Level.WARNING: "warning ", Level.ERROR: "ERROR   "}
+
+
+def run(settings: Settings, warnings: Sequence[str]) -> int:
+    """Prints every finding; answers 1 when one is an error."""
+    return asyncio.run(_run(settings, warnings))
+
+
+async def _run(settings: Settings, warnings: Sequence[str]) -> int:
+    worst = 0
+    for warning in warnings:
+        print(f"{_MARK[Level.WARNING]}settings: {redact(warning)}")
+    async for finding in _examine(settings):
+        worst |= finding.level is Level.ERROR
+        print(f"{_MARK[finding.level]}{finding.about}: {redact(finding.says)}", flush=True)
+        if finding.advice:
+            print(f"        -> {finding.advice}", flush=True)
+    return int(worst)
+
+
+async def _examine(settings: Settings) -> AsyncIterator[Finding]:
+    # Imported only now: an image of one node type has no libraries of another.
+    if isinstance(settings, APINode | FullNode):
+        from services.checkup import examine_stores
+
+        async for finding in examine_stores(settings.stores):
+            yield finding
+    if isinstance(settings, RunnerNode):
+        from hybrid_client.checkup import examine_api_nodes
+
+        async for finding in examine_api_nodes(settings.client):
+            yield finding
+    if isinstance(settings, RunnerNode | FullNode):
+        from runner_node.checkup import examine_runner
+
+        # Not the node's own name: what is left of that name is removed when its driver is opened.
+        async for finding in examine_runner(settings.agent, settings.driver, f"doctor-{os.getpid()}"):
+            yield finding

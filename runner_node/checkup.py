@@ -1,0 +1,60 @@
+"""Whether this machine can run functions: ``fn-node doctor``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from runner_node import host
+from runner_node.drivers.opener import open_driver
+from runner_node.drivers.settings import DriverSettings
+from runner_node.settings import AgentSettings
+from shared_models.errors import FnError
+from shared_models.finding import Finding, Level
+
+_MIB = 1 << 20
+_LITTLE = 256 * _MIB
+
+
+async def examine_runner(
+    agent: AgentSettings, driver: DriverSettings, node_id: str
+) -> AsyncIterator[Finding]:
+    """The engine, the memory, the folder of results. *node_id* must be that of no node at work."""
+    about = "container engine (FN_DRIVER)"
+    try:
+        async with open_driver(driver, node_id) as engine:
+            await engine.ping()
+        yield Finding(Level.OK, about, f"{driver.driver} answers")
+    except FnError as exc:
+        yield Finding(Level.ERROR, about, exc.explained, "start the engine, or set FN_DOCKER_HOST to it")
+    except (ValueError, OSError) as exc:
+        yield Finding(Level.ERROR, about, str(exc), "correct the settings of the driver")
+    memory = agent.max_memory or host.available_memory()
+    level = Level.OK if memory >= _LITTLE else Level.WARNING
+    advice = "" if level is Level.OK else "give the node more memory, or set FN_MAX_TOTAL_MEMORY_BYTES"
+    yield Finding(level, "memory for containers", f"{memory // _MIB} MB", advice)
+    yield _spool(agent)
+
+
+def _spool(agent: AgentSettings) -> Finding:
+    about = "spool (FN_SPOOL_PATH)"
+    if not agent.spool_path:
+        return Finding(
+            Level.WARNING, about, "is switched off: results are lost when the node ends and no API node answers",
+            "set FN_SPOOL_PATH to a folder on a disk that survives the node",
+        )  # fmt: skip
+    folder = Path(agent.spool_path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+            probe.flush()
+    except OSError as exc:
+        return Finding(
+            Level.ERROR,
+            about,
+            f"{folder} cannot be written: {exc.strerror}",
+            "make it writable, or set another",
+        )
+    return Finding(Level.OK, about, f"{folder} can be written")
