@@ -13,18 +13,15 @@ from typing import Any, TypeVar
 from services.stores import Stores
 from shared_models import errors
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey
+from shared_models.ids import is_id
 from shared_models.interfaces import DataAccess
-from tests.model.history import History
+from tests.model.history import Crashed, History
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 
 _about: ContextVar[set[str] | None] = ContextVar("about", default=None)
 """The calls that the request in hand has to do with."""
-
-
-class Crashed(BaseException):
-    """The node is dead: what it still tries has no effect."""
 
 
 class Trouble(enum.Enum):
@@ -77,6 +74,7 @@ class Life:
         task = asyncio.get_running_loop().create_task(handle())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self.history.watch)
         return task
 
     async def operate(
@@ -87,6 +85,7 @@ class Life:
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
         about = _about.get()
         ids = about if about is not None else set()
+        ids |= ids_in(args)
         if trouble is not Trouble.NONE:
             self.history.touch(ids, f"{store}.{verb}: {trouble.value}")
             self.history.note(
@@ -141,7 +140,8 @@ class Watched:
 def watched(stores: Stores, life: Life) -> Stores:
     """*stores* as *life* sees them."""
     names = [one.name for one in dataclasses.fields(stores)]
-    return dataclasses.replace(stores, **{name: Watched(name, getattr(stores, name), life) for name in names})
+    seen: dict[str, Any] = {name: Watched(name, getattr(stores, name), life) for name in names}
+    return dataclasses.replace(stores, **seen)
 
 
 class ApiNode:
@@ -201,6 +201,8 @@ def ids_in(args: Iterable[Any]) -> set[str]:
     for arg in args:
         if isinstance(arg, (list, tuple)):
             found |= ids_in(arg)
+        elif isinstance(arg, str) and is_id(arg):
+            found.add(arg)
         elif isinstance(arg, (Call, LeaseKey)):
             found.add(arg.id)
         elif isinstance(arg, (LeasedCall, Finished)):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from shared_models.call import Call, LeasedCall, LeaseKey
+from shared_models.errors import FnError
+
+
+class Crashed(BaseException):
+    """The node is dead: what it still tries has no effect."""
 
 
 class Violation(AssertionError):
@@ -21,6 +28,8 @@ class Outcome(enum.Enum):
     ERROR = "error"
     TIMEOUT = "timeout"
     OOM = "oom"
+    CUT_OFF = "cut_off"
+    """The runner stopped while it ran."""
     NOT_STARTED = "not_started"
     """The runner gets no container for it: the function never runs."""
 
@@ -67,8 +76,12 @@ class History:
     finals: dict[str, tuple[object, ...]] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     """Those that an API node said it has cancelled."""
+    redriven: set[str] = field(default_factory=set)
+    """Dead letters that somebody tried to redrive."""
     keys: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     """The ids in force that were answered for (function, idempotency key)."""
+    defects: list[BaseException] = field(default_factory=list)
+    """Violations in the background, and what no node may raise."""
     trace: list[str] = field(default_factory=list)
 
     def name(self, call_id: str) -> str:
@@ -85,6 +98,12 @@ class History:
         """One line of the trace."""
         names = " ".join(sorted(self.name(call_id) for call_id in call_ids))
         self.trace.append(f"{at:9.3f} {text} {names}".rstrip())
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Hears of the end of a task that nobody waits for, and whether it is one that a node may have."""
+        exc = None if task.cancelled() else task.exception()
+        if exc is not None and not isinstance(exc, (FnError, Crashed)):
+            self.defects.append(exc)
 
     def runs_of(self, call_id: str) -> list[Run]:
         """In the order in which they began."""

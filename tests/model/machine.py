@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -13,11 +13,14 @@ from tests.model import checks
 from tests.model.api import Trouble
 from tests.model.history import Outcome
 from tests.model.network import Fate
+from tests.model.people import People
 from tests.model.world import APIS, FUNCTIONS, RUNNERS, Rules, World
 
 _apis = st.integers(0, APIS - 1)
 _runners = st.integers(0, RUNNERS - 1)
-_outcomes = st.lists(st.sampled_from(Outcome), min_size=1, max_size=3).map(tuple)
+_any = st.integers(0, 100)
+_ATTEMPTS = (Outcome.SUCCESS, Outcome.ERROR, Outcome.TIMEOUT, Outcome.OOM, Outcome.NOT_STARTED)
+_outcomes = st.lists(st.sampled_from(_ATTEMPTS), min_size=1, max_size=3).map(tuple)
 _SHIFTS = (0.0, 150.0, -150.0, 3600.0)
 
 
@@ -32,6 +35,7 @@ class CallLife(RuleBasedStateMachine):
         super().__init__()
         logging.disable(logging.ERROR)
         self.world = World(self.rules_of_nodes)
+        self.people = People(self.world)
 
     # -- what is meant to happen ---------------------------------------------------------------
 
@@ -42,22 +46,22 @@ class CallLife(RuleBasedStateMachine):
         outcomes=st.one_of(st.just((Outcome.SUCCESS,)), _outcomes),
         duration=st.sampled_from((0.1, 1.0, 20.0, 100.0)),
         key=st.sampled_from(("", "", "one", "two")),
+        callback=st.booleans(),
     )
-    def submit(
-        self, fn: str, priority: int, delay: int, outcomes: tuple[Outcome, ...], duration: float, key: str
-    ) -> None:
-        call = self.world.plan(
-            fn, priority=priority, delay=delay, outcomes=outcomes, duration=duration, key=key
-        )
-        self.world.submit(call)
+    def submit(self, fn: str, **how: Any) -> None:
+        self.people.submit(self.people.plan(fn, **how))
 
-    @precondition(lambda self: self.world.history.plans)
-    @rule(which=st.integers(0, 100))
-    def submit_again(self, which: int) -> None:
-        plans = list(self.world.history.plans.values())
-        self.world.submit(plans[which % len(plans)].call)
+    @rule(
+        limits=st.lists(st.integers(0, 4), min_size=RUNNERS, max_size=RUNNERS),
+        seconds=st.sampled_from((0.1, 1.0, 12.0, 31.0, 70.0)),
+    )
+    def work(self, limits: list[int], seconds: float) -> None:
+        for number, limit in enumerate(limits):
+            if limit:
+                self.world.pull(number, limit, 0.0)
+        self.world.wait(seconds)
 
-    @rule(number=_runners, limit=st.integers(1, 4), wait=st.sampled_from((0.0, 0.0, 5.0)))
+    @rule(number=_runners, limit=st.integers(1, 4), wait=st.sampled_from((0.0, 5.0)))
     def pull(self, number: int, limit: int, wait: float) -> None:
         self.world.pull(number, limit, wait)
 
@@ -69,13 +73,25 @@ class CallLife(RuleBasedStateMachine):
     def clean(self, number: int) -> None:
         self.world.clean(number)
 
+    @precondition(lambda self: self.world.history.plans)
+    @rule(number=_apis, which=_any, what=st.sampled_from(("submit", "cancel", "redrive")))
+    def ask(self, number: int, which: int, what: str) -> None:
+        plans = list(self.world.history.plans.values())
+        call = plans[which % len(plans)].call
+        if what == "submit":
+            self.people.submit(call)
+        elif what == "cancel":
+            self.people.cancel(number, call.id)
+        elif letters := sorted(self.world.letters()):
+            self.people.redrive(number, letters[which % len(letters)])
+
     # -- what is not ---------------------------------------------------------------------------
 
     @rule(fates=st.lists(st.sampled_from(Fate), min_size=1, max_size=4))
     def disturb_requests(self, fates: list[Fate]) -> None:
         self.world.network.fates.extend(fates)
 
-    @rule(number=_apis, before=st.integers(0, 6), trouble=st.sampled_from(list(Trouble)[1:]))
+    @rule(number=_apis, before=st.integers(0, 8), trouble=st.sampled_from(list(Trouble)[1:]))
     def disturb_stores(self, number: int, before: int, trouble: Trouble) -> None:
         self.world.apis[number].troubles.extend([Trouble.NONE] * before + [trouble])
 
@@ -83,35 +99,34 @@ class CallLife(RuleBasedStateMachine):
     def restart_api(self, number: int) -> None:
         self.world.restart_api(number)
 
-    @rule(number=_runners)
-    def kill_or_start_runner(self, number: int) -> None:
-        if self.world.runners[number]:
+    @rule(number=_runners, what=st.sampled_from(("kill", "stop", "start", "cut", "join", "deaf")))
+    def trouble_runner(self, number: int, what: str) -> None:
+        runner = self.world.runners[number]
+        if what == "kill":
             self.world.kill_runner(number)
+        elif what == "stop":
+            self.world.stop_runner(number)
+        elif what == "cut":
+            self.world.network.cut.add(f"runner{number}")
+        elif what == "join":
+            self.world.network.cut.discard(f"runner{number}")
+        elif what == "deaf" and runner:
+            runner.deaf = True
         else:
             self.world.start_runner(number)
 
-    @rule(number=_runners)
-    def cut_or_join_runner(self, number: int) -> None:
-        self.world.network.cut ^= {f"runner{number}"}
-
-    @rule(number=_runners, deaf=st.booleans())
-    def deafen(self, number: int, deaf: bool) -> None:
-        if runner := self.world.runners[number]:
-            runner.deaf = deaf
-
-    @rule(number=_runners, seconds=st.sampled_from(_SHIFTS))
-    def set_runner_clock(self, number: int, seconds: float) -> None:
-        self.world.runner_clocks[number] = seconds
-
-    @rule(number=_apis, seconds=st.sampled_from(_SHIFTS))
-    def set_api_clock(self, number: int, seconds: float) -> None:
-        self.world.apis[number].ahead = seconds
+    @rule(number=_runners, seconds=st.sampled_from(_SHIFTS), of_api=st.booleans())
+    def set_clock(self, number: int, seconds: float, of_api: bool) -> None:
+        if of_api:
+            self.world.apis[number % APIS].ahead = seconds
+        else:
+            self.world.runner_clocks[number] = seconds
 
     @precondition(lambda self: self.world.history.superseded())
-    @rule(which=st.integers(0, 100), verb=st.sampled_from(("start", "extend", "release", "finish", "fail")))
+    @rule(which=_any, verb=st.sampled_from(("start", "extend", "release", "finish", "fail")))
     def speak_late(self, which: int, verb: str) -> None:
         leases = self.world.history.superseded()
-        self.world.speak_late(leases[which % len(leases)], verb)
+        self.people.speak_late(leases[which % len(leases)], verb)
 
     # -- what must hold ------------------------------------------------------------------------
 

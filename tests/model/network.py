@@ -16,8 +16,8 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
-from tests.model.api import ApiNode, Crashed, ids_in
-from tests.model.history import History
+from tests.model.api import ApiNode, ids_in
+from tests.model.history import Crashed, History
 
 TIMEOUT = 15.0
 """Seconds after which a client gives a request up, long polls aside."""

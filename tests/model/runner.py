@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 
 from runner_node.func_logs import CallLog
-from runner_node.recorder import Recorder, Result
+from runner_node.recorder import Recorder
+from runner_node.results import Result
 from runner_node.spool import Spool
 from shared_models import errors, times
 from shared_models.call import Call, LeasedCall, Reason, Status
@@ -19,6 +21,8 @@ from tests.model.network import Client, Network
 
 RENEWALS = 3
 """Per time to live of a lease."""
+DRAIN = 25.0
+"""Seconds that running calls have when their runner stops."""
 SPOOL = 1 << 20
 """Bytes of a spool at most."""
 
@@ -27,6 +31,7 @@ _ENDS = {
     Outcome.ERROR: (Status.ERROR, "the function failed", Reason.FUNCTION),
     Outcome.TIMEOUT: (Status.TIMEOUT, "Timed out", Reason.TIMEOUT),
     Outcome.OOM: (Status.ERROR, "container out of memory", Reason.OOM),
+    Outcome.CUT_OFF: (Status.ERROR, "the runner stopped", Reason.RUNNER_STOPPED),
     Outcome.NOT_STARTED: (Status.ERROR, "no container could be started", Reason.NOT_STARTED),
 }
 
@@ -49,19 +54,44 @@ class RunnerLife:
         self._holding = asyncio.Event()
         self._ttl = 30.0
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._go(self._recorder.run())
+        self._unfinished: dict[str, LeasedCall] = {}
+        """Those whose function was begun and has not answered."""
+        self.ended = False
+        """It has drained and is gone."""
+        self._stopping = False
+        self._recording = self._go(self._recorder.run())
         self._go(self._renew())
 
     def _go(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._history.watch)
         return task
 
     def kill(self) -> None:
         """It ends in the middle of whatever it does."""
         self._history.touch(self._held, f"{self.name} died")
         self._client.dead = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """Ends as a runner should: what it has may end in time, the rest is handed in as cut off."""
+        self._stopping = True
+        if self._running:
+            _, late = await asyncio.wait(self._running.values(), timeout=DRAIN)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for one in list(self._unfinished.values()):
+            self._history.touch([one.call.id], f"{self.name} stopped")
+            self._hand_in(one, Outcome.CUT_OFF, times.NEVER)
+        self._recorder.drain()
+        await asyncio.wait({self._recording})
+        self._client.dead = True
+        self.ended = True
         for task in self._tasks:
             task.cancel()
 
@@ -78,6 +108,11 @@ class RunnerLife:
         try:
             leased = await self._client.dequeue(self.name, limit, wait)
         except errors.Unavailable:
+            return
+        if self._stopping and leased:
+            self._history.touch([one.call.id for one in leased], f"{self.name} stopped")
+            with contextlib.suppress(errors.Unavailable):
+                await self._client.release([one.key for one in leased])
             return
         for one in leased:
             if one.call.id in self._held:
@@ -106,7 +141,9 @@ class RunnerLife:
                 return
             self._history.runs.append(Run(call.id, leased.lease.attempt, self.name, self._now()))
             self._history.note(self._now(), f"{self.name} runs attempt {leased.lease.attempt}", [call.id])
+            self._unfinished[call.id] = leased
             await asyncio.sleep(self._history.plans[call.id].duration)
+            del self._unfinished[call.id]
         self._hand_in(leased, outcome, started_at)
 
     def _hand_in(self, leased: LeasedCall, outcome: Outcome, started_at: str) -> None:
@@ -134,6 +171,7 @@ class RunnerLife:
     def _forget(self, leased: LeasedCall) -> None:
         if self._held.get(leased.call.id) is leased:
             del self._held[leased.call.id]
+            self._unfinished.pop(leased.call.id, None)
             self._running.pop(leased.call.id, None)
 
     async def _renew(self) -> None:

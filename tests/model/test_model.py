@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import CallLife
 
 
-def test_no_accepted_call_is_lost_in_any_schedule():
+def test_no_accepted_call_is_lost_in_any_schedule() -> None:
     run_state_machine_as_test(
         CallLife,
         settings=settings(

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import msgspec
+import pytest
 from sqlalchemy import select
 
 from services import capacity, depths, janitor
@@ -19,16 +19,15 @@ from services.datastore.tables import callbacks, calls, dead_letters, idempotenc
 from services.logstore.sql import SQLLogStore
 from services.queue.memory import MemoryQueue
 from services.stores import Stores
-from shared_models import async_policy, errors
+from shared_models import async_policy
 from shared_models.app import App
-from shared_models.call import Call, CallType, Finished, LeasedCall, Reason, Status
 from shared_models.fn import Fn
 from shared_models.ids import IdMaker
 from shared_models.interfaces import DataAccess, LogStore, MessageQueue
 from tests.model.api import ApiNode
-from tests.model.history import History, Outcome, Plan, Violation
+from tests.model.history import History
 from tests.model.inline_database import InlineDatabase
-from tests.model.network import Client, Network
+from tests.model.network import Network
 from tests.model.runner import RunnerLife
 from tests.model.seen_queue import SeenQueue
 from tests.model.virtual_time import VirtualLoop
@@ -61,14 +60,14 @@ class World:
 
     def __init__(self, rules: Rules) -> None:
         self.loop = VirtualLoop()
-        self._clocks = [(module, module.time) for module in (capacity, depths)]
-        for module, _ in self._clocks:
+        self.patch = pytest.MonkeyPatch()
+        for module in (capacity, depths):
             # These measure short times by the machine's clock.
-            module.time = SimpleNamespace(monotonic=self.loop.time)  # type: ignore[assignment]
+            self.patch.setattr(module, "time", SimpleNamespace(monotonic=self.loop.time))
         self.history = History()
         self.rules = rules
         self._folder = Path(tempfile.mkdtemp(prefix="model-"))
-        self._ids = IdMaker(1, self.loop.wall)
+        self.ids = IdMaker(1, self.loop.wall)
         self._database = InlineDatabase()
         self.queue = SeenQueue(rules.queue(self.loop.wall), self.history, self.loop.wall)
         self.apis = [self._api(f"api{number}") for number in range(APIS)]
@@ -76,13 +75,14 @@ class World:
         self.runner_clocks = [0.0] * RUNNERS
         """Seconds by which each is wrong."""
         self.runners: list[RunnerLife | None] = [None] * RUNNERS
-        self._front = Client("front", self.network)
+        self._stopping: list[RunnerLife] = []
         self.fns: dict[str, Fn] = {}
         self.do(self._functions())
         for number in range(RUNNERS):
             self.do(self._start_runner(number))
 
-    def _stores(self, clock: Callable[[], float]) -> Stores:
+    def stores(self, clock: Callable[[], float]) -> Stores:
+        """The stores that all share, without any trouble."""
         queue: Any = self.queue
         return Stores.on(self._database, self.rules.logstore(self._database, clock), queue, clock)
 
@@ -90,10 +90,10 @@ class World:
         def data(stores: Stores, clock: Callable[[], float]) -> DataAccess:
             return self.rules.data(stores, clock=clock)
 
-        return ApiNode(name, self.history, self.loop.wall, self._stores, data)
+        return ApiNode(name, self.history, self.loop.wall, self.stores, data)
 
     async def _functions(self) -> None:
-        datastore = self._stores(self.loop.wall).datastore
+        datastore = self.stores(self.loop.wall).datastore
         app = await datastore.insert_app(App(name="app"))
         for name in FUNCTIONS:
             self.fns[name] = await datastore.insert_fn(Fn(name=name, app_id=app.id, image="image"))
@@ -109,46 +109,12 @@ class World:
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Lets *work* go on in the background."""
-        self.loop.create_task(work)
+        self.loop.create_task(work).add_done_callback(self.history.watch)
         self.loop.settle()
 
     def wait(self, seconds: float) -> None:
         """Time passes."""
         self.loop.run_until(self.loop.time() + seconds)
-
-    # -- clients -------------------------------------------------------------------------------
-
-    def plan(
-        self, fn: str, *, priority: int, delay: int, outcomes: tuple[Outcome, ...], duration: float, key: str
-    ) -> Call:
-        """A new call, not yet submitted."""
-        of = self.fns[fn]
-        annotations = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in FUNCTIONS[fn].items()}
-        call = Call(
-            id=self._ids(),
-            fn_id=of.id,
-            app_id=of.app_id,
-            image=of.image,
-            type=CallType.DETACHED,
-            priority=priority,
-            delay=delay,
-            annotations=annotations,
-            idempotency_key=key,
-            payload=b"payload",
-        )
-        self.history.plans[call.id] = Plan(call, f"call{len(self.history.plans)}", outcomes, duration)
-        return call
-
-    def submit(self, call: Call) -> None:
-        """A client makes a detached call; it may not hear what comes of it."""
-
-        async def submit() -> None:
-            try:
-                await self._front.enqueue(call)
-            except errors.FnError as exc:
-                self.history.note(self.loop.time(), f"not accepted: {type(exc).__name__}", [call.id])
-
-        self.begin(submit())
 
     # -- nodes ---------------------------------------------------------------------------------
 
@@ -162,8 +128,18 @@ class World:
         )
 
     def start_runner(self, number: int) -> None:
-        """A new life with the old spool."""
+        """A new life with the old spool, unless the old one has not ended."""
+        self._stopping = [runner for runner in self._stopping if not runner.ended]
+        if self.runners[number] or any(runner.name == f"runner{number}" for runner in self._stopping):
+            return
         self.do(self._start_runner(number))
+
+    def stop_runner(self, number: int) -> None:
+        """It is told to stop, and drains; another of its name starts once it has ended."""
+        if runner := self.runners[number]:
+            self.runners[number] = None
+            self._stopping.append(runner)
+            self.begin(runner.stop())
 
     def kill_runner(self, number: int) -> None:
         """It dies."""
@@ -191,47 +167,26 @@ class World:
             ended = await janitor.clean(api.stores, api.wall)
             self.history.note(self.loop.time(), f"{api.name} cleans up", ended)
 
-        self.do(_call(lambda: api.serve(work, ()).add_done_callback(lambda task: task.exception())))
+        self.do(_call(lambda: api.serve(work, ())))
         self.loop.settle()
 
-    def speak_late(self, leased: LeasedCall, verb: str) -> None:
-        """The runner of an old lease speaks after the call was given to another; nobody may listen."""
-        if self.history.holds(leased.key):
-            return
-        before = self._state()
-        try:
-            accepted = self.do(self._late(leased, verb))
-        except errors.LeaseLost:
-            accepted = False
-        if accepted:
-            raise Violation(f"fencing: a late {verb} of {self.history.name(leased.call.id)} was accepted")
-        if self._state() != before:
-            raise Violation(
-                f"fencing: a late {verb} of {self.history.name(leased.call.id)} changed something"
-            )
-
-    async def _late(self, leased: LeasedCall, verb: str) -> bool:
-        # Straight to the rules: no fault is to hide what they say.
-        data = self.rules.data(self._stores(self.loop.wall), clock=self.loop.wall)
-        if verb == "start":
-            await data.start(leased)
-            return True
-        if verb == "extend":
-            return not await data.extend([leased.key])
-        if verb == "release":
-            await data.release([leased.key])
-            return False
-        reason = Reason.NOT_STARTED if verb == "fail" else Reason.FUNCTION
-        ended = msgspec.structs.replace(leased.call, status=Status.ERROR, error="late", reason=reason)
-        return not await data.finish([Finished(call=ended, token=leased.key.token)])
-
     # -- what there is -------------------------------------------------------------------------
+
+    def letters(self) -> dict[str, dict[str, Any]]:
+        """Every dead letter, by the id of its call."""
+        return {row["call_id"]: row for row in self._database.rows(select(dead_letters))}
+
+    def callbacks(self) -> set[tuple[str, str, int]]:
+        """Those that wait to be delivered: call, status, attempt."""
+        rows = self._database.rows(select(callbacks))
+        return {(row["call_id"], row["status"], row["attempt"]) for row in rows}
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Every record, by id."""
         return {row["id"]: row for row in self._database.rows(select(calls))}
 
-    def _state(self) -> object:
+    def state(self) -> object:
+        """All that a request may change."""
         depths = self.do(self.queue.depths())
         tables = (calls, dead_letters, callbacks, idempotency_keys)
         return depths, [self._database.rows(select(table)) for table in tables]
@@ -250,11 +205,9 @@ class World:
             api.ahead = 0.0
             if not api.alive:
                 self.do(_call(api.start))
-        for number in range(RUNNERS):
-            if self.runners[number] is None:
-                self.start_runner(number)
         for _ in range(400):
             for number in range(RUNNERS):
+                self.start_runner(number)
                 self.pull(number, 10, 0.0)
             self.clean(0)
             self.wait(10.0)
@@ -265,15 +218,15 @@ class World:
 
     def at_rest(self) -> bool:
         """Whether nothing is left to do."""
-        busy = any(runner and runner.busy for runner in self.runners)
+        self._stopping = [runner for runner in self._stopping if not runner.ended]
+        busy = self._stopping or any(runner and runner.busy for runner in self.runners)
         open_ = any(row["status"] in ("queued", "running") for row in self.records().values())
         return not (busy or open_ or self.queued())
 
     def end(self) -> None:
         """Nothing of it is left."""
         self.loop.end()
-        for module, real in self._clocks:
-            module.time = real
+        self.patch.undo()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
