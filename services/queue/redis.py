@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from services.queue.redis_errors import DRIVER_ERRORS, cause
 from services.queue.redis_link import Command, RedisLink, open_link
 from services.queue.redis_server import check
 from services.queue.redis_settings import RedisSettings
+from services.queue.sizes import BYTES_AT_ONCE, portions
 from services.queue.waiting import WaitingQueue
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
@@ -34,7 +35,6 @@ _ASIDE = 3600
 _HIGHEST = 0x7FFFFFFF
 _UNCOUNTED, _COUNTED = 1, 0
 _IN_ONE_SCRIPT = 256
-_BYTES_AT_ONCE = 8 * 1024 * 1024
 _decoder = msgspec.json.Decoder(Call)
 
 
@@ -116,7 +116,7 @@ class RedisQueue(WaitingQueue):
         for start in range(0, len(names), _IN_ONE_SCRIPT):
             keys = {name: self._link.key(f"m:{name}") for name in names[start : start + _IN_ONE_SCRIPT]}
             lengths = await self._run([("HSTRLEN", key, "payload") for key in keys.values()])
-            for some in _portions(zip(keys, lengths, strict=True)):
+            for some in portions(zip(keys, lengths, strict=True)):
                 rows = await self._run([("HMGET", keys[name], "attempt", "call", "payload") for name in some])
                 for name, (attempt, text, payload) in zip(some, rows, strict=True):
                     if attempt is None:
@@ -157,7 +157,7 @@ class RedisQueue(WaitingQueue):
     async def _lease(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         while True:
             tokens = [secrets.token_urlsafe(16) for _ in range(min(limit, _IN_ONE_SCRIPT))]
-            take = self._script("take", ttl, _BYTES_AT_ONCE, len(without), *without, *tokens)
+            take = self._script("take", ttl, BYTES_AT_ONCE, len(without), *without, *tokens)
             # Not repeatable: what the first one may have leased would be lost for the time of its lease.
             [(now, free_at, found)] = await self._run([take], repeatable=False)
             self._server_clock.set(float(now))
@@ -188,7 +188,7 @@ class RedisQueue(WaitingQueue):
             commands: list[Command] = []
             size = 0
             for command, length in pushes[len(results) :]:
-                if commands and size + length > _BYTES_AT_ONCE:
+                if commands and size + length > BYTES_AT_ONCE:
                     break
                 commands.append(command)
                 size += length
@@ -220,20 +220,6 @@ class RedisQueue(WaitingQueue):
 
 def _call(text: bytes, payload: bytes, attempt: int) -> Call:
     return msgspec.structs.replace(_decoder.decode(text), payload=payload, attempt=attempt)
-
-
-def _portions(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    """The names, as many at a time as one answer may have bytes."""
-    names: list[str] = []
-    total = 0
-    for name, size in sizes:
-        if names and total + size > _BYTES_AT_ONCE:
-            yield names
-            names, total = [], 0
-        names.append(name)
-        total += size
-    if names:
-        yield names
 
 
 class _ServerClock:

@@ -16,16 +16,17 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, literal, select, text, update
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
 from services.datastore.database import Database, open_database
 from services.datastore.tables import messages
-from services.queue import sql_messages
+from services.queue import sql_looks, sql_messages
 from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
+from shared_models import times
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable, StoreUnavailable, TooLarge
 from shared_models.interfaces import MessageQueue, QueueDepth
@@ -39,7 +40,8 @@ of other nodes that ran out.
 """
 _PASSED_OVER = 0.05
 """Seconds after which a reserve looks again when all that there is was being taken by other nodes."""
-_place = messages.c.place
+_Asked = tuple[int, float, frozenset[str]]
+"""How many calls, for how many seconds, and the functions that are passed over."""
 
 
 @asynccontextmanager
@@ -139,7 +141,7 @@ class SQLQueue(WaitingQueue):
         }
         with _unavailable():
             pushed = await self._pushes.ask(row)
-        self._bell.ring()
+        self._bell.ring(call.fn_id)
         return pushed
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
@@ -151,21 +153,27 @@ class SQLQueue(WaitingQueue):
         return lost
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
+        await self._give_back_keys(keys, 0.0, counted=False)
+
+    async def requeue(self, keys: Sequence[LeaseKey], delay: float) -> list[str]:
+        return await self._give_back_keys(keys, max(0.0, delay), counted=True)
+
+    async def _give_back_keys(self, keys: Sequence[LeaseKey], delay: float, *, counted: bool) -> list[str]:
         now = self._clock()
 
-        async def work(connection: AsyncConnection) -> None:
-            found = await sql_messages.locked(connection, keys)
-            held = [key for key in keys if key.token and sql_messages.holds(key, found.get(key.id))]
-            if not held:
-                return
-            change = {"free_at": now, "ready": 1, "token": "", "attempt": messages.c.attempt - 1}
-            for places in sql_messages.portions(found[key.id]["place"] for key in held):
-                await connection.execute(update(messages).where(_place.in_(places)).values(change))
-            await self._announce(connection)
+        async def work(connection: AsyncConnection) -> list[str]:
+            lost = await sql_messages.give_back(connection, keys, now + delay, now, counted=counted)
+            if len(lost) < len(keys):
+                await self._announce(connection)
+            return lost
 
+        if not keys:
+            return []
         with _unavailable():
-            await self._database.transact(work)
+            lost = await self._database.transact(work)
+        self._next = min(self._next, now + delay)
         self._bell.ring()
+        return lost
 
     async def delete(self, keys: Sequence[LeaseKey]) -> None:
         if keys:
@@ -173,18 +181,21 @@ class SQLQueue(WaitingQueue):
                 await self._deletes.ask(list(keys))
 
     async def holds(self, call_ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
-        for start in range(0, len(call_ids), sql_messages.AT_ONCE):
-            query = select(messages.c.id).where(
-                messages.c.id.in_(call_ids[start : start + sql_messages.AT_ONCE])
-            )
-            with _unavailable():
-                found.update(await self._database.read(partial(AsyncConnection.scalars, statement=query)))
-        return found
+        with _unavailable():
+            return await self._database.read(partial(sql_looks.held, ids=call_ids))
+
+    async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
+        with _unavailable():
+            return await self._database.read(partial(sql_looks.find, ids=call_ids))
+
+    async def depth(self, fn_id: str) -> QueueDepth:
+        with _unavailable():
+            found = await self._database.read(partial(sql_looks.depths, now=self._clock(), fn_id=fn_id))
+        return found[0] if found else QueueDepth(fn_id=fn_id, queued=0, leased=0, oldest=times.NEVER)
 
     async def depths(self) -> list[QueueDepth]:
         with _unavailable():
-            return await self._database.read(partial(sql_messages.depths, now=self._clock()))
+            return await self._database.read(partial(sql_looks.depths, now=self._clock()))
 
     # -- taking --------------------------------------------------------------------------------
 
@@ -193,29 +204,25 @@ class SQLQueue(WaitingQueue):
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         with _unavailable():
-            return await self._given_back_if_left(self._lease(limit, ttl))
+            return await self._given_back_if_left(self._lease(limit, ttl, frozenset(without)))
 
-    async def _lease(self, limit: int, ttl: float) -> list[LeasedCall]:
+    async def _lease(self, limit: int, ttl: float, without: frozenset[str]) -> list[LeasedCall]:
         # Looks without a transaction first, unless there was something a moment ago.
-        if not self._busy and not await self._look():
+        if (without or not self._busy) and not await self._look(without):
             return []
-        taken = await self._takes.ask((limit, ttl))
-        self._busy = bool(taken)
-        if not taken and await self._look():
+        taken = await self._takes.ask((limit, ttl, without))
+        if not without:
+            self._busy = bool(taken)
+        if not taken and await self._look(without):
             # Others are taking those; what they leave is seen in a moment.
             self._next = self._clock() + _PASSED_OVER
         return taken
 
-    async def _look(self) -> bool:
+    async def _look(self, without: frozenset[str]) -> bool:
         """Whether there may be something to take; learns when the next falls due."""
-        query = select(
-            select(literal(1)).where(messages.c.ready == 1).limit(1).scalar_subquery(),
-            select(func.min(messages.c.free_at)).where(messages.c.ready == 0).scalar_subquery(),
-        )
-        rows = await self._database.read(lambda connection: connection.execute(query))
-        ready, free_at = rows.one()
-        self._next = math.inf if free_at is None else float(free_at)
-        return ready is not None or self._next <= self._clock()
+        found, free_at = await self._database.read(partial(sql_looks.look, without=without))
+        self._next = free_at
+        return found or self._next <= self._clock()
 
     # -- transactions --------------------------------------------------------------------------
 
@@ -223,17 +230,22 @@ class SQLQueue(WaitingQueue):
         if self._notifies:
             await connection.execute(select(func.pg_notify(CHANNEL, "")))
 
-    async def _take_all(self, asked: Sequence[tuple[int, float]]) -> list[list[LeasedCall]]:
-        """What is free, dealt out in the order in which it was asked for: limits, and seconds of leases."""
+    async def _take_all(self, asked: Sequence[_Asked]) -> list[list[LeasedCall]]:
+        """What is free, dealt out in the order in which it was asked for by those who pass over the same."""
         now = self._clock()
-        ttls = [ttl for limit, ttl in asked for _ in range(limit)][: sql_messages.AT_ONCE]
 
-        async def work(connection: AsyncConnection) -> list[LeasedCall]:
+        async def work(connection: AsyncConnection) -> dict[frozenset[str], list[LeasedCall]]:
             await sql_messages.promote(connection, now)
-            return await sql_messages.lease(connection, ttls, now)
+            return {
+                without: await sql_messages.lease(connection, some[: sql_messages.AT_ONCE], now, without)
+                for without, some in ttls.items()
+            }
 
-        taken = iter(await self._database.transact(work))
-        return [list(islice(taken, limit)) for limit, _ in asked]
+        ttls: dict[frozenset[str], list[float]] = {}
+        for limit, ttl, without in asked:
+            ttls.setdefault(without, []).extend([ttl] * limit)
+        taken = {without: iter(some) for without, some in (await self._database.transact(work)).items()}
+        return [list(islice(taken[without], limit)) for limit, _, without in asked]
 
     async def _push_all(self, rows: Sequence[dict[str, Any]]) -> list[bool]:
         async def work(connection: AsyncConnection) -> list[bool]:

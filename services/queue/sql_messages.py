@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
-from shared_models import times
+from services.queue import sql_passing
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
-from shared_models.interfaces import QueueDepth
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +21,8 @@ AT_ONCE = 500
 """Rows that one statement names or changes."""
 _ASIDE = 3600.0
 _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
+_OF_OTHERS = 32
+"""Places that other nodes may be taking, beyond which a reserve that passes over functions does not look."""
 _AROUND = 4096
 """More bytes than a statement has besides its values."""
 _decoder = msgspec.json.Decoder(Call)
@@ -75,6 +75,27 @@ async def extend(
     return lost
 
 
+async def give_back(
+    connection: AsyncConnection, keys: Sequence[LeaseKey], free_at: float, now: float, *, counted: bool
+) -> list[str]:
+    """Frees what *keys* hold, from *free_at* on; answers the ids that hold nothing."""
+    found = await locked(connection, keys)
+    held, lost = [], []
+    for key in keys:
+        row = found.get(key.id)
+        if row is None or not key.token or not holds(key, row):
+            lost.append(key.id)
+            continue
+        held.append(row["place"])
+        row["token"] = ""
+    change: dict[str, Any] = {"free_at": free_at, "ready": int(free_at <= now), "token": ""}
+    if not counted:
+        change["attempt"] = messages.c.attempt - 1
+    for places in portions(held):
+        await connection.execute(update(messages).where(_place.in_(places)).values(change))
+    return lost
+
+
 async def remove(connection: AsyncConnection, keys: Sequence[LeaseKey], now: float) -> None:
     """Removes what *keys* hold, and what nobody holds any more."""
     found = await locked(connection, keys)
@@ -100,16 +121,32 @@ async def promote(connection: AsyncConnection, now: float) -> None:
             return
 
 
-async def lease(connection: AsyncConnection, ttls: Sequence[float], now: float) -> list[LeasedCall]:
-    """Leases the first ready ones that nobody else is taking, one for each of *ttls*."""
+async def lease(
+    connection: AsyncConnection, ttls: Sequence[float], now: float, without: Collection[str] = ()
+) -> list[LeasedCall]:
+    """Leases the first ready ones that nobody else is taking, one for each of *ttls*.
+
+    Those of the functions *without* are passed over.
+    """
+    rows: list[Any] = []
     first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
     first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
-    rows = (await connection.execute(first.limit(len(ttls)).with_for_update(skip_locked=True))).all()
+    first = first.with_for_update(skip_locked=True)
+    if not without:
+        rows += await connection.execute(first.limit(len(ttls)))
+    else:
+        fn_ids = await sql_passing.functions(connection, without)
+        places = await sql_passing.first_places(connection, fn_ids, len(ttls) + _OF_OTHERS)
+        # Not all at once: MariaDB locks all that it looks at.
+        for some in (places[: len(ttls)], places[len(ttls) :]):
+            if some and len(rows) < len(ttls):
+                query = first.where(_place.in_(some)).limit(len(ttls) - len(rows))
+                rows += await connection.execute(query)
     taken: list[LeasedCall] = []
     tokens: dict[float, dict[int, str]] = {}
     for place, attempt, pushed, body, payload in rows:
         try:
-            call = msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt + 1)
+            call = call_of(body, payload, attempt + 1)
         except msgspec.MsgspecError as exc:
             # Kept for whoever looks into it, but out of the way of the others.
             log.error("a queued call cannot be read, and is put aside for an hour: %s", exc)
@@ -132,31 +169,6 @@ async def lease(connection: AsyncConnection, ttls: Sequence[float], now: float) 
     return taken
 
 
-async def depths(connection: AsyncConnection, now: float) -> list[QueueDepth]:
-    """Per function, from an index and what is not ready; payloads are not read."""
-    ready = select(messages.c.fn_id, func.count(), func.min(messages.c.pushed))
-    ready = ready.where(messages.c.ready == 1).group_by(messages.c.fn_id)
-    held = case(((messages.c.token != "") & (messages.c.free_at > now), 1), else_=0)
-    waits = case((held == 0, messages.c.pushed))
-    others = select(messages.c.fn_id, func.count(), func.min(waits), func.sum(held))
-    others = others.where(messages.c.ready == 0).group_by(messages.c.fn_id)
-
-    free, later = (await connection.execute(ready)).all(), (await connection.execute(others)).all()
-    queued: dict[str, int] = {}
-    leased: dict[str, int] = {}
-    oldest: dict[str, float] = {}
-    for fn_id, count, pushed, *more in [*free, *later]:
-        of_those = int(more[0]) if more else 0
-        leased[fn_id] = leased.get(fn_id, 0) + of_those
-        queued[fn_id] = queued.get(fn_id, 0) + count - of_those
-        if pushed is not None:
-            oldest[fn_id] = min(pushed, oldest.get(fn_id, math.inf))
-    return [
-        QueueDepth(
-            fn_id=fn_id,
-            queued=queued[fn_id],
-            leased=leased[fn_id],
-            oldest=times.to_text(oldest[fn_id]) if fn_id in oldest else times.NEVER,
-        )
-        for fn_id in sorted(queued)
-    ]
+def call_of(body: str, payload: bytes, attempt: int) -> Call:
+    """The call in a row; raises MsgspecError for one that cannot be read."""
+    return msgspec.structs.replace(_decoder.decode(body), payload=payload, attempt=attempt)
