@@ -7,6 +7,7 @@ import aiohttp
 
 from api_node.app import APISettings, api_routes
 from services.call_control import StoresCallControl
+from services.callbacks.settings import CallbackSettings
 from services.data_access import DirectDataAccess
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models.app import App
@@ -15,6 +16,8 @@ from shared_models.call import Call
 from shared_models.fn import Fn
 from shared_models.ids import new_id
 from shared_models.web import HTTPSettings, api_refusals, serving
+
+NO_CALLBACKS = CallbackSettings()
 
 
 @dataclass
@@ -44,14 +47,23 @@ def call_of(fn, **changes):
 
 
 @asynccontextmanager
-async def live_api(folder, *, data=None, logstore="", drain=5.0, max_request_size=32 << 20, **settings):
+async def live_api(
+    folder,
+    *,
+    data=None,
+    logstore="",
+    drain=5.0,
+    max_request_size=32 << 20,
+    callbacks=NO_CALLBACKS,
+    **settings,
+):
     """*data* makes what the runner API calls from the direct data access."""
     stores_at = StoreSettings(
         datastore_url=f"sqlite:///{folder}/fn.db", logstore_url=logstore, queue_url="memory://"
     )
     api = APISettings(**{"runner_auth": "none", **settings})
     async with open_stores(stores_at) as stores:
-        direct = DirectDataAccess(stores)
+        direct = DirectDataAccess(stores, callbacks=callbacks)
         control = StoresCallControl(stores, direct, DEFAULTS)
         routes = [*api_routes(stores, data(direct) if data else direct, control, api), *api_refusals()]
         bound = HTTPSettings(port=0, host="127.0.0.1", drain=drain, max_request_size=max_request_size)
