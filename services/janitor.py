@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -84,16 +83,16 @@ async def count(stores: Stores) -> None:
     metrics.calls.labels("leased").set(sum(one.leased for one in depths))
     metrics.calls.labels("dead").set(await stores.dead_letters.count())
     waiting = [times.seconds_of(one.oldest) for one in depths if one.oldest != times.NEVER]
-    metrics.oldest.set(max(0.0, time.time() - min(waiting)) if waiting else 0.0)
+    metrics.oldest.set(max(0.0, stores.clock() - min(waiting)) if waiting else 0.0)
 
 
-async def clean(stores: Stores, clock: Callable[[], float] = time.time) -> list[str]:
+async def clean(stores: Stores, clock: Callable[[], float] | None = None) -> list[str]:
     """Ends the queued (for a minute) and the running calls that are in no queue; answers their ids.
 
     Reads the records before the queue: a call that ends in between has a final record before it
     leaves the queue, and that record refuses us.
     """
-    now = clock()
+    now = (clock or stores.clock)()
     old = times.to_text(now - ENQUEUE_TAKES)
     waiting = await stores.logstore.unqueued(old, _RECORDS)
     ended = await _end_those_in_no_queue(stores, waiting, NEVER_ACCEPTED, now)

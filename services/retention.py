@@ -91,10 +91,13 @@ class RetentionSettings:
 
 
 async def tidy(
-    stores: Stores, settings: RetentionSettings, clock: Callable[[], float] = time.time, pause: float = PAUSE
+    stores: Stores,
+    settings: RetentionSettings,
+    clock: Callable[[], float] | None = None,
+    pause: float = PAUSE,
 ) -> None:
     """One round of everything; raises the stores' errors. Twice at once does no harm."""
-    now = clock()
+    now = (clock or stores.clock)()
     started = time.monotonic()
     for purge in await _pending(stores):
         if time.monotonic() - started > PURGES_TAKE:

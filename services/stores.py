@@ -17,6 +17,7 @@ from services.datastore.sql import SQLDatastore
 from services.logstore import open_logstore
 from services.logstore.sql import SQLLogStore
 from services.queue import open_queue
+from services.queue.server_clock import running_clock
 from shared_models.call_interfaces import DeadLetters, IdempotencyKeys, Outbox
 from shared_models.env import env
 from shared_models.interfaces import Datastore, LogStore, MessageQueue
@@ -57,7 +58,10 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What an API node stands on. All but log store and queue are in the datastore's database."""
+    """What an API node stands on. All but log store and queue are in the datastore's database.
+
+    *clock*: unix seconds that all nodes agree on, which their own clocks may not.
+    """
 
     datastore: Datastore
     logstore: LogStore
@@ -65,6 +69,7 @@ class Stores:
     dead_letters: DeadLetters
     idempotency_keys: IdempotencyKeys
     outbox: Outbox
+    clock: Callable[[], float] = time.time
 
     @classmethod
     def on(
@@ -82,6 +87,7 @@ class Stores:
             dead_letters=SQLDeadLetters(database, clock),
             idempotency_keys=SQLIdempotencyKeys(database, clock),
             outbox=SQLOutbox(database, clock),
+            clock=clock,
         )
 
 
@@ -89,18 +95,24 @@ class Stores:
 async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
     """All, ready to use; those with the datastore's URL share its database and its pool.
 
+    They go by the time of the datastore's server, where it has one: records, leases and locks of nodes are
+    compared.
+
     Raises ValueError that names the variable of a URL that is none of ours, StoreUnavailable or
     QueueUnavailable with one clear line when one cannot be used.
     """
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         database = await enter(open_database(settings.datastore_url))
+        clock: Callable[[], float] = time.time
+        if database.backend.time:
+            clock = await enter(running_clock(database.server_time))
         kept: LogStore
         if settings.logstore_url in ("", settings.datastore_url):
-            kept = SQLLogStore(database)
+            kept = SQLLogStore(database, clock)
         else:
-            kept = await enter(open_logstore(settings.logstore_url))
-        yield Stores.on(database, kept, await _queue(stack, settings, database))
+            kept = await enter(open_logstore(settings.logstore_url, clock))
+        yield Stores.on(database, kept, await _queue(stack, settings, database), clock)
 
 
 async def _queue(stack: AsyncExitStack, settings: StoreSettings, database: Database) -> MessageQueue:

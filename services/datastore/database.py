@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
@@ -18,6 +19,10 @@ from services.datastore.failures import Meaning
 from shared_models.errors import FnError, Invalid, StoreUnavailable
 
 log = logging.getLogger(__name__)
+# A connection that cannot even be closed is gone all the same, and what it was for has been told.
+logging.getLogger("sqlalchemy.pool.impl.AsyncAdaptedQueuePool").addFilter(
+    lambda record: not record.getMessage().startswith("Exception ")
+)
 
 T = TypeVar("T")
 
@@ -66,6 +71,12 @@ class Database:
             return await reading()
 
         return await self._to_the_end(persistent())
+
+    async def server_time(self) -> float:
+        """The server's own unix seconds, where ``backend.time`` asks for them."""
+        query = text(self._backend.time)
+        found = await self.read(lambda connection: connection.execute(query))
+        return float(found.scalar_one())
 
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work* in one transaction and commits; its exceptions roll back and pass.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,12 +14,19 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services import janitor
+from services.datastore import dialects
 from services.datastore.database import open_database
 from services.datastore.tables import calls, logs
 from services.logstore.sql import SQLLogStore
+from services.stores import StoreSettings, open_stores
+from services.urls import Address
+from shared_models import times
 from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
+from shared_models.call_interfaces import Callback, DeadLetter
 from shared_models.ids import new_id
 from shared_models.interfaces import CallFilter, Purge
+from shared_models.runner import RunnerReport
 from shared_models.times import NEVER
 
 NODES = 3
@@ -116,3 +125,38 @@ async def test_nodes_that_clean_up_together_remove_each_call_once(nodes: list[SQ
 
     assert sum(await asyncio.gather(*[cleaned_by(node) for node in nodes])) == len(made)
     assert await nodes[0].calls(CallFilter(fn_id="fn")) == []
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+async def test_nodes_go_by_the_time_of_the_datastores_server(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """To a node whose clock is an hour ahead, the server's is an hour behind."""
+    opened = dialects.open_backend
+
+    async def behind(address: Address, variable: str) -> dialects.Backend:
+        backend = await opened(address, variable)
+        return dataclasses.replace(backend, time=f"{backend.time} - 3600")
+
+    monkeypatch.setattr(dialects, "open_backend", behind)
+    now = time.time() - 3600
+    call = Call(id=new_id(), app_id="app", fn_id="fn", type="detached")
+    callback = Callback(
+        call_id=call.id, attempt=1, fn_id="fn", app_id="app", status="error", url="", body=b""
+    )
+    url = request.getfixturevalue(server).url
+    async with open_stores(StoreSettings(datastore_url=url, queue_url="memory://")) as stores:
+        assert stores.clock() == pytest.approx(now, abs=10)
+        await stores.datastore.put_runner(RunnerReport(id=call.id))
+        await stores.dead_letters.put([DeadLetter(call=call)])
+        await stores.outbox.put([callback])
+        await stores.logstore.insert_call(call)
+        (runner,) = [one for one in await stores.datastore.runners() if one.report.id == call.id]
+        (due,) = [one for one in await stores.outbox.due(1000, 60) if one.call_id == call.id]
+        died_at = (await stores.dead_letters.get(call.id)).died_at
+        seen = [times.seconds_of(runner.seen_at), times.seconds_of(died_at), due.created]
+        assert seen == [pytest.approx(now, abs=10)] * 3
+        assert runner.state == "active"
+        # Recorded a moment ago, and not yet queued: no node may take it for one that was never accepted.
+        assert call.id not in await janitor.clean(stores)
+        assert (await stores.logstore.call(call.id)).status == "queued"
