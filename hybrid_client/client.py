@@ -171,7 +171,7 @@ class HTTPDataAccess(DataAccess):
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         async def in_ours() -> list[str]:
             refused = []
-            for some in on_wire.split(batch, lambda one: len(one.log)):
+            for some in on_wire.split(batch, lambda one: len(one.log) + len(one.body)):
                 body = {"finished": [on_wire.finished_on_wire(one) for one in some]}
                 refused += (await self._post("/v1/runner/finish", body)).decode(on_wire.Refused).refused
             return refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from shared_models import errors
@@ -132,11 +132,13 @@ class CachedDataAccess(DataAccess):
 
     # -- the rest passes through -----------------------------------------------------------------
 
-    async def enqueue(self, call: Call) -> None:
-        await self._inner.enqueue(call)
+    async def enqueue(self, call: Call) -> str:
+        return await self._inner.enqueue(call)
 
-    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
-        return await self._inner.dequeue(node, limit, wait)
+    async def dequeue(
+        self, node: str, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
+        return await self._inner.dequeue(node, limit, wait, without)
 
     async def start(self, leased: LeasedCall) -> None:
         await self._inner.start(leased)

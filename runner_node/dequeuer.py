@@ -1,38 +1,39 @@
-"""Async calls out of the queue: leases in, renewals, releases.
+"""Queued calls: pulled while there is room, run, and handed in however their attempt ends.
 
-A lease is renewed from the moment it is here until the call's result is stored. What happens to a call
-that got no container decides how it goes back: released when it is the runner's fault (no room, engine
-away, stopping), let go when the container could not be started, so that the attempt counts and the next
-one comes when the lease has run out.
+What becomes of a call that got no container is for the API node to say: the attempt is handed in with its
+reason. Only when the runner itself is at fault (no room, engine away, stopping) the call is given back, its
+attempt uncounted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner_node import wishes
 from runner_node.calls import MIB, header_list
 from runner_node.hot_container import StartFailed
 from runner_node.job import Before, Job, route_job
-from runner_node.loops import looping
-from runner_node.recorder import Stored
-from shared_models import async_policy, errors, times
-from shared_models.call import LeasedCall
+from runner_node.leases import Held, Leases
+from runner_node.loops import ended, first_of, looping
+from runner_node.reasons import End, end_of, end_of_start
+from runner_node.shares import Ask, ask
+from shared_models import errors, times
+from shared_models.call import LeasedCall, Reason
 
 if TYPE_CHECKING:
     from runner_node.agent import Agent
 
 log = logging.getLogger(__name__)
 
-WAIT = 30.0
-"""Seconds of one long poll."""
 AT_ONCE = 32
 """Calls asked for at once at most."""
 TYPICAL = 128 * MIB
@@ -40,57 +41,77 @@ TYPICAL = 128 * MIB
 PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 """Seconds between attempts to reach an API node that is away."""
-RENEWALS = 3
-"""Per time to live of a lease."""
-
-
-class _Held:
-    __slots__ = ("leased", "task")
-
-    def __init__(self, leased: LeasedCall, task: asyncio.Task[None]) -> None:
-        self.leased = leased
-        self.task = task
+LOOK = 0.5
+"""Seconds between two looks whether there is room."""
+ALONE = 1.0
+"""Seconds for which it is remembered that nobody else waited."""
+_NOT_OURS = (errors.Unavailable, errors.Unauthorized, errors.RunnerRefused)
 
 
 class Dequeuer:
-    """Pulls while there is room; ``running`` is its lifetime."""
+    """``running`` is its lifetime."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._held: dict[str, _Held] = {}
-        self._unstarted = 0
-        self._room = asyncio.Event()
-        self._holding = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._leases = Leases(agent.data, self._gone)
+        self._alone_until = 0.0
+        self._passed_over: frozenset[str] = frozenset()
+        self._freed = asyncio.Event()
+        self._parting: asyncio.Task[None] | None = None
         self._pause = PAUSE
         self._refused = ""
-        self._ttl = 30.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """On leaving: no new leases, unstarted calls go back, running ones get the drain time."""
-        async with looping(self._renew, "lease renewal"):
+        async with self._leases.renewed():
             try:
-                async with looping(self._pull, "dequeuer"):
+                async with looping(self._pull, "dequeuer"), looping(self._give_way, "drain"):
                     try:
                         yield
                     finally:
                         self._agent.health.stopping()
             finally:
-                await self._drain()
+                await self._begin_to_part()
+
+    async def _give_way(self) -> None:
+        """Gives unstarted calls back when the node begins to drain or to stop."""
+        health = self._agent.health
+        while True:
+            change = health.changes.next
+            if health.stops:
+                self._begin_to_part()
+            elif health.drains:
+                await self._leases.give_back_unstarted()
+            await change.wait()
+
+    def _begin_to_part(self) -> asyncio.Task[None]:
+        """The drain time begins when the node is told to stop, not when the server is done with clients."""
+        if self._parting is None:
+            self._parting = asyncio.create_task(self._part(), name="last queued calls")
+        return self._parting
+
+    async def _part(self) -> None:
+        until = self._loop.time() + self._agent.settings.drain
+        await self._leases.give_back_unstarted()
+        await self._leases.finish(max(0.0, until - self._loop.time()))
 
     # -- pulling -------------------------------------------------------------------------------
 
     async def _pull(self) -> None:
-        agent = self._agent
+        agent, leases = self._agent, self._leases
         while True:
+            ready, changed = agent.health.changes.next, leases.changes.next
             room = 0 if agent.ready() else self._room_now()
             if room <= 0:
-                self._room.clear()
-                agent.health.changed.clear()
-                await _first_of(self._room.wait(), agent.health.changed.wait())
+                # Sync calls that end make room, too, and say nothing.
+                await first_of(ready.wait(), changed.wait(), timeout=LOOK)
                 continue
+            alone = self._loop.time() < self._alone_until
+            wanted = ask(room, leases.by_function(), alone=alone, most=AT_ONCE)
             try:
-                leased = await agent.data.dequeue(agent.node_id, room, WAIT)
+                leased = await self._poll(wanted)
             except errors.Unavailable as exc:
                 await self._back_off(exc)
                 continue
@@ -101,8 +122,47 @@ class Dequeuer:
                 await asyncio.sleep(LONGEST_PAUSE)
                 continue
             self._pause, self._refused = PAUSE, ""
-            for one in leased:
-                self._take(one)
+            if wanted.glance and not leased:
+                self._alone_until = self._loop.time() + ALONE
+            await self._take(leased)
+
+    async def _poll(self, wanted: Ask) -> list[LeasedCall]:
+        """What comes, as long as the node may take it; what comes too late goes back."""
+        agent = self._agent
+        poll = asyncio.create_task(
+            agent.data.dequeue(agent.node_id, wanted.limit, wanted.wait, wanted.without), name="long poll"
+        )
+        self._passed_over = wanted.full
+        self._freed.clear()
+        try:
+            while not poll.done():
+                change = agent.health.changes.next
+                if agent.ready():
+                    return []
+                await first_of(asyncio.wait({poll}), change.wait(), self._freed.wait())
+                if self._freed.is_set() and not poll.done():
+                    self._freed.clear()
+                    await self._glance()
+            return poll.result()
+        finally:
+            self._passed_over = frozenset()
+            if not poll.done():
+                poll.cancel()
+                await self._not_wanted(poll)
+
+    async def _glance(self) -> None:
+        """A function that is passed over may have one more: the long poll under way would not bring it."""
+        full = frozenset(fn for fn in self._passed_over if self._leases.holding(fn).full)
+        try:
+            leased = await self._agent.data.dequeue(self._agent.node_id, 1, 0.0, full)
+        except errors.FnError:
+            return  # the long poll will say so
+        await self._take(leased)
+
+    async def _not_wanted(self, poll: asyncio.Task[list[LeasedCall]]) -> None:
+        await ended({poll})
+        if poll.done() and not poll.cancelled() and poll.exception() is None:
+            await self._leases.give_back([one.key for one in poll.result()], "they came too late")
 
     async def _back_off(self, exc: errors.FnError) -> None:
         if self._pause == PAUSE:
@@ -112,153 +172,110 @@ class Dequeuer:
 
     def _room_now(self) -> int:
         """Calls that could start now, judged by memory; those that wait for a container count."""
-        scheduler = self._agent.scheduler
+        scheduler, leases = self._agent.scheduler, self._leases
         limit = self._agent.settings.max_async
-        room = scheduler.resources.async_room(scheduler.idle_memory()) // TYPICAL - self._unstarted
-        if not self._held:
+        room = scheduler.resources.async_room(scheduler.idle_memory()) // TYPICAL - leases.unstarted
+        if not leases:
             room = max(room, 1)  # a machine that is smaller than a typical call must still take one
         if limit:
-            room = min(room, limit - len(self._held))
-        return min(room, AT_ONCE)
+            room = min(room, limit - len(leases))
+        return room
 
-    def _take(self, leased: LeasedCall) -> None:
-        if leased.call.id in self._held:
-            log.warning("call %s was handed out again while it is here", leased.call.id)
-            return
-        if leased.lease and leased.lease.ttl > 0:
-            self._ttl = leased.lease.ttl
-        task = asyncio.create_task(self._run(leased), name=f"call {leased.call.id}")
-        self._held[leased.call.id] = _Held(leased, task)
-        self._holding.set()
-        self._unstarted += 1
+    async def _take(self, leased: list[LeasedCall]) -> None:
+        """Runs what came; what is more than a function may have here goes back."""
+        back = []
+        for one in leased:
+            fn_id = one.call.fn_id
+            if self._agent.health.drains or (fn_id and self._leases.holding(fn_id).full):
+                back.append(one.key)
+                continue
+            if one.key in self._leases:
+                log.warning("call %s was handed out again while it is here", one.call.id)
+                continue
+            held = Held(one)
+            held.task = asyncio.create_task(self._run(held), name=f"call {one.call.id}")
+            held.task.add_done_callback(functools.partial(self._ended, held))
+            self._leases.add(held)
+        if back:
+            await self._leases.give_back(back, "no more of the function may run here")
+            if len(back) == len(leased):
+                await asyncio.sleep(random.uniform(0, PAUSE))  # not at once into the same wall
+
+    def _gone(self, fn_id: str) -> None:
+        if fn_id in self._passed_over:
+            self._freed.set()
 
     # -- running -------------------------------------------------------------------------------
 
-    async def _run(self, leased: LeasedCall) -> None:
-        call, agent = leased.call, self._agent
-        started = False
+    async def _run(self, held: Held) -> None:
+        leased, call, agent = held.leased, held.leased.call, self._agent
 
         async def before(job: Job) -> None:
-            nonlocal started
             job.started = time.time()
             # As Fn's runners do: with the configuration of a cold call, and the time that its end will name.
             running = msgspec.structs.replace(job.call, started_at=times.to_text(job.started))
             await agent.data.start(msgspec.structs.replace(leased, call=running))
-            started = True
-            self._unstarted -= 1
-            self._room.set()
+            self._leases.started(held)
 
         try:
-            await self._submit(leased, before)
-        except asyncio.CancelledError:
-            self._forget(leased)
-            raise
+            await self._submit(held, before)
         except errors.LeaseLost:
             log.warning("call %s: the lease was lost before the start, dropped", call.id)
-            self._forget(leased)
+            self._leases.forget(held)
         except StartFailed as failure:
-            await self._not_started(leased, failure.error, failure.output)
-        except errors.DoesNotFit as exc:
-            # Another runner may be larger; the attempt counts, so that it ends when none is.
-            await self._not_started(leased, exc, b"")
-        except errors.Unavailable as exc:
-            if started:
-                log.error("call %s: %s", call.id, exc)
-                self._forget(leased)
+            if isinstance(failure.error, errors.EngineUnavailable):
+                await self._give_back(held, failure.error)
             else:
-                await self._give_back(leased, exc)
-        except errors.NotFound as exc:
-            agent.refuse(call, exc.message, leased.key.token, b"", self._stored(leased))
+                self._hand_in(held, end_of_start(failure.error), failure.output)
+        except _NOT_OURS as exc:
+            if not held.recorded:
+                await self._give_back(held, exc)
         except errors.FnError as exc:
-            if not started:
-                agent.refuse(call, exc.message, leased.key.token, b"", self._stored(leased))
+            if not held.recorded:
+                self._hand_in(held, _end_unstarted(exc))
         except Exception:
             log.exception("call %s failed in the agent", call.id)
-            self._forget(leased)
-        finally:
-            if not started:
-                self._unstarted -= 1
-            self._room.set()
+            self._leases.forget(held)
 
-    async def _submit(self, leased: LeasedCall, before: Before) -> None:
-        call, agent = leased.call, self._agent
+    def _ended(self, held: Held, task: asyncio.Task[None]) -> None:
+        """What is left of it is a result, or nothing: somebody else may have its place."""
+        if task.cancelled() and not held.recorded:
+            self._leases.forget(held)
+        self._gone(held.leased.call.fn_id)
+        self._leases.changes.tell()
+
+    async def _submit(self, held: Held, before: Before) -> None:
+        leased, call, agent = held.leased, held.leased.call, self._agent
         target = await agent.target_of(call)
+        headers = header_list(call)
+        # An unmodified Fn API node does not say which attempt it is.
+        headers = (
+            wishes.with_attempt(headers, leased.lease.attempt) if leased.lease else wishes.foreign(headers)
+        )
         if call.path:
-            job = route_job(call, target, header_list(call), call.payload)
+            job = route_job(call, target, headers, call.payload)
         else:
             job = Job(
-                call=call, target=target, headers=header_list(call), body=call.payload, sync=False,
+                call=call, target=target, headers=headers, body=call.payload, sync=False,
                 patience=target.timeout,
             )  # fmt: skip
-        job.token, job.before, job.stored = leased.key.token, before, self._stored(leased)
+        job.token, job.before = leased.key.token, before
+        job.stored = lambda taken: self._leases.forget(held)
+        held.job = job
         await agent.run(job)
 
-    def _stored(self, leased: LeasedCall) -> Stored:
-        return lambda taken: self._forget(leased)
+    def _hand_in(self, held: Held, end: End, output: bytes = b"") -> None:
+        """The attempt ended without a run: the API node says whether there is another."""
+        call = held.leased.call
+        log.warning("call %s: attempt %d: %s", call.id, max(call.attempt, 1), end.error)
+        self._agent.refuse(call, end, held.leased.key.token, output, lambda taken: self._leases.forget(held))
 
-    async def _not_started(self, leased: LeasedCall, error: errors.FnError, output: bytes) -> None:
-        call, attempt = leased.call, leased.lease.attempt if leased.lease else 1
-        reason = error.explained
-        if isinstance(error, errors.EngineUnavailable):
-            await self._give_back(leased, error)
-        elif leased.lease is None or attempt >= async_policy.max_attempts(call, async_policy.DEFAULTS):
-            call = msgspec.structs.replace(call, attempt=attempt)
-            self._agent.refuse(call, reason, leased.key.token, output, self._stored(leased))
-        else:
-            log.warning("call %s: attempt %d got no container: %s", call.id, attempt, reason)
-            self._forget(leased)
-
-    async def _give_back(self, leased: LeasedCall, why: errors.FnError) -> None:
-        log.info("call %s goes back to the queue: %s", leased.call.id, why)
-        self._forget(leased)
-        try:
-            await self._agent.data.release([leased.key])
-        except errors.FnError as exc:
-            log.warning("call %s could not be released, its lease will run out: %s", leased.call.id, exc)
+    async def _give_back(self, held: Held, why: errors.FnError) -> None:
+        await self._leases.give_back([held.leased.key], why)
+        self._leases.forget(held)
         await asyncio.sleep(random.uniform(0, PAUSE))  # not at once into the same wall
 
-    def _forget(self, leased: LeasedCall) -> None:
-        self._held.pop(leased.call.id, None)
-        self._room.set()
 
-    # -- leases --------------------------------------------------------------------------------
-
-    async def _renew(self) -> None:
-        while True:
-            await self._holding.wait()
-            await asyncio.sleep(self._ttl / RENEWALS)
-            keys = [held.leased.key for held in self._held.values() if held.leased.lease]
-            if not keys:
-                self._holding.clear()
-                continue
-            try:
-                lost = await self._agent.data.extend(keys)
-            except errors.FnError as exc:
-                log.warning("%d leases could not be renewed: %s", len(keys), exc)
-                continue
-            for call_id in lost:
-                held = self._held.get(call_id)
-                if held and held.task.cancel():
-                    log.warning("call %s: the lease was lost, the run is stopped", call_id)
-
-    async def _drain(self) -> None:
-        """Unstarted calls go back at once, running ones get their time, the rest is cut off."""
-        running = {held.task for held in self._held.values() if not held.task.done()}
-        if not running:
-            return
-        log.info("%d async calls are still here, they get %g s", len(running), self._agent.settings.drain)
-        _, late = await asyncio.wait(running, timeout=self._agent.settings.drain)
-        for task in late:
-            task.cancel()
-        if late:
-            log.warning("%d async calls were cut off; their leases will run out", len(late))
-            await asyncio.wait(late)
-
-
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _end_unstarted(exc: errors.FnError) -> End:
+    # What is no error of a kind is a mistake of ours, or of the engine's: it may be gone next time.
+    return end_of(exc, Reason.NOT_STARTED if type(exc) is errors.FnError else None)

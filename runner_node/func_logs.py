@@ -22,6 +22,11 @@ class CallLog:
         self.closed = False
         """The call's record is on its way: what comes now belongs to nobody."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept, about."""
+        return min(self._size, self._limit) if self._limit else self._size
+
     def write(self, data: bytes) -> None:
         """Takes a piece; what is beyond the limit is dropped."""
         if self.closed or not data:

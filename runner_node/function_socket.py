@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
 from collections.abc import AsyncIterator
 from typing import cast
@@ -61,7 +62,15 @@ class FunctionSocket(asyncio.Protocol):
         self._parser: ResponseParser | None = None
         self._answered: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._poll = select.poll()
         self.open = False
+
+    def usable(self) -> bool:
+        """Whether a call may be sent: open, and the function has neither closed it nor said anything unasked.
+
+        The kernel is asked: that a function has just died is known there before the loop hears of it.
+        """
+        return self.open and not self._poll.poll(0)
 
     async def call(self, head: bytes, body: Body, parser: ResponseParser) -> None:
         """Returns when *parser* is done. Raises what the parser or *body* raises.
@@ -112,6 +121,7 @@ class FunctionSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.open = True
 
     def data_received(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from runner_node.drivers.contract import ContainerDriver
+from runner_node.loops import Changes
 from runner_node.resources import Resources
 from runner_node.scheduler import Scheduler
 from shared_models import errors
@@ -42,8 +43,8 @@ class Health:
         self._stopping = False
         self._api_away = False
         self.agent_running: Callable[[], int] = lambda: 0
-        self.changed = asyncio.Event()
-        """Set whenever ``reason`` may have become empty."""
+        self.changes = Changes()
+        """Of ``reason``."""
 
     @property
     def reason(self) -> str:
@@ -58,19 +59,44 @@ class Health:
             return "the node is draining"
         return self._engine or self._refused
 
+    @property
+    def stops(self) -> bool:
+        """Whether the node is on its way out."""
+        return self._stopping
+
+    @property
+    def drains(self) -> bool:
+        """Whether the node is to have no calls but those that it runs: it stops, or was told to drain."""
+        return self._stopping or self._state is RunnerState.DRAINING
+
     def stopping(self) -> None:
-        """From now on the node is not ready."""
-        self._stopping = True
+        """From now on the node is not ready. Idempotent."""
+        if not self._stopping:
+            self._stopping = True
+            self.changes.tell()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            await self._look_at_engine()
-            await self._report()
-            self.changed.set()
+            # An engine that is slow to answer must not make the runner look lost.
+            await asyncio.gather(self._look_at_engine(), self._report())
             await asyncio.sleep(HEARTBEAT)
 
     async def _look_at_engine(self) -> None:
+        before = self.reason
+        await self._ping()
+        self._tell_since(before)
+
+    async def _report(self) -> None:
+        before = self.reason
+        await self._beat()
+        self._tell_since(before)
+
+    def _tell_since(self, before: str) -> None:
+        if self.reason != before:
+            self.changes.tell()
+
+    async def _ping(self) -> None:
         try:
             await self._driver.ping()
         except errors.FnError as exc:
@@ -83,7 +109,7 @@ class Health:
             log.info("ready for calls")
         self._engine = ""
 
-    async def _report(self) -> None:
+    async def _beat(self) -> None:
         resources, scheduler = self._resources, self._scheduler
         report = RunnerReport(
             id=self._node_id, address=self._address, version=self._version,

@@ -22,11 +22,12 @@ from runner_node.func_logs import CallLog
 from runner_node.function_socket import Body, FunctionSocket, SocketNotReady
 from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
+from runner_node.reasons import ContainerKilled, End, NeverReached, end_in_function
 from runner_node.settings import AgentSettings
 from runner_node.stats import decimated
 from runner_node.stdio_line import StdioLine
 from shared_models import errors, times
-from shared_models.call import Stat
+from shared_models.call import Reason, Stat, Status
 from shared_models.ids import new_id
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ LONGEST_LOOK = 0.02
 """Seconds between two looks for a function's socket: short at first, since most are there soon."""
 LAST_WORDS = 0.5
 """Seconds that a container gets to end after it has cut its answer short."""
+EXPLAINS = 1.0
+"""Seconds that a container gets to end after its connection broke; then something else broke it."""
 KILLED = 137
 """Exit code of a killed process, which Fn takes for out of memory."""
 CHATTY = 16
@@ -88,6 +91,7 @@ class HotContainer:
         self._socket: FunctionSocket | None = None
         self._log = CallLog(settings.max_log_size)
         self._new = True
+        self._served = False
         self._chatty = CHATTY
         self._samples: list[Stat] = []
         self._line = StdioLine(self._noise)
@@ -171,26 +175,38 @@ class HotContainer:
             self._new = False
 
     async def call(self, head: bytes, body: Body, parser: ResponseParser, timeout: float) -> None:
-        """Returns when *parser* is done; raises CallTimedOut after *timeout* seconds, or a BadFunction."""
+        """Returns when *parser* is done.
+
+        Raises CallTimedOut after *timeout* seconds, NeverReached when nothing was sent, or a BadFunction.
+        """
         try:
             async with asyncio.timeout(timeout):
-                if self._socket is None or not self._socket.open:
-                    assert self._container is not None
-                    self._socket = await function_socket.connect(self._container.io_dir, SOCKET)
+                if self._socket is None or not self._socket.usable():
+                    await self._connect_again()
+                assert self._socket is not None
                 await self._socket.call(head, body, parser)
         except TimeoutError:
             raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
-        except SocketNotReady as exc:
-            raise errors.FunctionResponseError(detail=f"the function's socket is gone: {exc}") from None
 
-    async def why(self, error: errors.FnError) -> str:
-        """The reason for a call's record: *error*, and how the container ended when that explains it."""
+    async def _connect_again(self) -> None:
+        assert self._container is not None
+        if self._socket:
+            self._socket.close()
+        try:
+            self._socket = await function_socket.connect(self._container.io_dir, SOCKET)
+        except SocketNotReady as exc:
+            raise NeverReached(detail=f"the function's socket is gone: {exc}") from None
+
+    async def end_of(self, error: errors.FnError) -> End:
+        """The end of the call that failed with *error*: by how the container ended where that explains it."""
         if self._watcher and isinstance(error, errors.FunctionResponseError):
             # The connection breaks a moment before the engine knows that the container has ended.
-            await asyncio.wait({self._watcher}, timeout=1.0)
+            await asyncio.wait({self._watcher}, timeout=EXPLAINS)
+            if self._exit is not None and self._exit.oom:
+                return End(Status.ERROR, errors.ContainerOutOfMemory.text, Reason.OOM)
             if self._exit is not None:
-                return f"{error.message}: {_how(self._exit)}"
-        return error.explained
+                return End(Status.ERROR, f"{error.message}: {_how(self._exit)}", Reason.EXIT)
+        return end_in_function(error)
 
     @property
     def chatty(self) -> bool:
@@ -217,9 +233,12 @@ class HotContainer:
     async def converse(self, data: bytes, parser: AnswerParser, timeout: float, *, last: bool) -> None:
         """A call over stdin and stdout; returns when *parser* is done, with *last* when it has ended well.
 
-        Raises CallTimedOut after *timeout* seconds, ContainerExited, or a BadFunction.
+        Raises CallTimedOut after *timeout* seconds, NeverReached when nothing was sent, ContainerExited, or
+        another BadFunction.
         """
         assert self._container is not None
+        if self._line.ended and self._served:
+            raise NeverReached(detail="the function has closed its stdout")
         try:
             async with asyncio.timeout(timeout):
                 await self._line.call(self._container, data, parser, last=last)
@@ -261,6 +280,7 @@ class HotContainer:
     def rest(self) -> None:
         """A busy container becomes idle; it is frozen, and later removed, unless a call takes it."""
         self._to(State.IDLE)
+        self._served = not self._new
         self._chatty = max(self._chatty - 1, 0)
         self.idle_since = self._loop.time()
         if self._timer is None:
@@ -355,8 +375,10 @@ class HotContainer:
 
 
 def _must_be_zero(end: Exit) -> None:
-    if end.oom or end.code == KILLED:
+    if end.oom:
         raise errors.ContainerOutOfMemory
+    if end.code == KILLED:
+        raise ContainerKilled
     if end.code:
         raise errors.ContainerExited(end.code)
 

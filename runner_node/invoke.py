@@ -16,6 +16,7 @@ from runner_node.hot_container import StartFailed
 from runner_node.job import Job
 from runner_node.protocols.http_stream import Header, Response, header_text, passes
 from runner_node.routes import route_routes
+from runner_node.wishes import foreign, wishes_of
 from shared_models import errors, times
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
@@ -38,7 +39,7 @@ def invoke_routes(agent: Agent) -> list[web.RouteDef]:
     async def invoke(request: web.Request) -> web.StreamResponse:
         fn = await agent.data.fn(request.match_info["fn_id"])
         target = agent.target(fn, await agent.data.app(fn.app_id))
-        headers = [(name, value) for name, value in request.headers.items() if passes(name, value)]
+        headers = foreign((name, value) for name, value in request.headers.items() if passes(name, value))
         if request.headers.get("Fn-Invoke-Type") == "detached":
             return await _detached(agent, request, target, headers)
         call = _call(target)
@@ -100,7 +101,7 @@ def _unwrapped(response: Response) -> tuple[int, list[Header]]:
 def _as_gateway(request: web.Request) -> list[Header]:
     """The client's headers, prefixed, and what the function is to know of the request."""
     headers: list[Header] = []
-    for name, value in request.headers.items():
+    for name, value in foreign(request.headers.items()):
         lower = name.lower()
         if lower == "content-type":
             headers.append((name, value))
@@ -147,7 +148,11 @@ def _as_text(value: str) -> str:
 async def _detached(
     agent: Agent, request: web.Request, target: Target, headers: list[Header]
 ) -> web.StreamResponse:
-    """Accepts the call: when the client reads 202, it is recorded and durably queued."""
+    """Accepts the call: when the client reads 202, it is recorded and durably queued.
+
+    Its id is then that under which it was accepted: an earlier one for a key that was seen before.
+    """
+    wishes = wishes_of(request.headers)
     payload = await read_body(request)
     kept: Headers = {}
     for name, value in headers:
@@ -161,7 +166,7 @@ async def _detached(
         url=_as_text(f"{request.scheme}://{request.host}{request.raw_path}"),
     )  # fmt: skip
     try:
-        await agent.data.enqueue(call)
+        call_id = await agent.data.enqueue(wishes.of(call))
     except errors.FnError as exc:
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
-    return json_response({"call_id": call.id}, 202, {CALL_ID: call.id})
+    return json_response({"call_id": call_id}, 202, {CALL_ID: call_id})

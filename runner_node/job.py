@@ -11,7 +11,7 @@ from runner_node.calls import Target
 from runner_node.function_socket import Body
 from runner_node.protocols.contract import StdioCall
 from runner_node.protocols.http_stream import Header
-from runner_node.recorder import Stored
+from runner_node.results import Stored
 from shared_models import times
 from shared_models.call import Call, CallType
 
@@ -23,7 +23,8 @@ class Job(msgspec.Struct, kw_only=True):
 
     *patience* in seconds: how long to wait for a container. *token* is that of the call's lease, *stored*
     is told whether its result was taken. *started* (unix seconds) is set when the function gets the call, or
-    by *before*, when that has told somebody a time.
+    by *before*, when that has told somebody a time. *begun*: nothing need happen before the function gets it.
+    *recorded*: its end is on its way into a record. *cut*: when it is cancelled, the runner's stop is why.
     """
 
     call: Call
@@ -36,6 +37,9 @@ class Job(msgspec.Struct, kw_only=True):
     token: str = ""
     before: Before | None = None
     stored: Stored | None = None
+    begun: bool = False
+    recorded: bool = False
+    cut: bool = False
 
 
 def route_job(call: Call, target: Target, headers: list[Header], body: bytes) -> Job:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds before work that broke is begun again."""
+ENDS = 10.0
+"""Seconds that work gets to end when it is cancelled."""
+
+
+class Changes:
+    """Wakes all who wait for a change: take ``next``, look, and wait for it when there is nothing to do."""
+
+    def __init__(self) -> None:
+        self.next = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something has changed."""
+        told, self.next = self.next, asyncio.Event()
+        told.set()
 
 
 async def again_and_again(work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -31,4 +46,22 @@ async def looping(work: Callable[[], Awaitable[None]], name: str) -> AsyncIterat
         yield
     finally:
         task.cancel()
-        await asyncio.wait({task})
+        await ended({task})
+
+
+async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Waits for *tasks* that were cancelled, but not for ever."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=ENDS)
+        for task in late:
+            log.error("%s does not end within %g s and is left behind", task.get_name(), ENDS)
+
+
+async def first_of(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:
+    """Returns when one of *waits* has ended, or after *timeout* seconds; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -3,6 +3,8 @@
     fn_calls, fn_queued, fn_running, fn_completed, fn_failed, fn_timeouts, fn_errors       calls
     fn_container_{wait,start,idle,busy}_total and ..._duration_seconds, fn_container_done_total
 
+and, in names of our own, what becomes of results and leases: ``fn_runner_...``.
+
 Counting happens on the way of every call, so it is plain additions on the event loop; Prometheus'
 words for it are made when somebody asks.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import (
     CounterMetricFamily,
     HistogramMetricFamily,
@@ -145,3 +148,20 @@ class _Functions(Collector):
 
 
 REGISTRY.register(_Functions())
+
+results_refused = Counter(
+    "fn_runner_results_refused",
+    "Results that an API node did not take: the call was cancelled, or is somebody else's",
+    registry=REGISTRY,
+)
+results_dropped = Counter(
+    "fn_runner_results_dropped",
+    "Results that were lost because buffer and spool were full, or the API node could not read them",
+    registry=REGISTRY,
+)
+leases_lost = Counter(
+    "fn_runner_leases_lost",
+    "Leases that were no longer this runner's when it renewed them",
+    registry=REGISTRY,
+)
+spool_bytes = Gauge("fn_runner_spool_bytes", "Size of the folder of results in bytes", registry=REGISTRY)

@@ -1,19 +1,22 @@
-"""Finished calls on their way to the API node: in batches, behind the answers, kept until taken."""
+"""Finished calls on their way to the API node: in batches, behind the answers, kept until taken.
+
+While no API node takes them they wait in memory, and in the spool. When both are full, results of sync
+calls are dropped first: their clients have been answered. Those of queued calls are let go only when nothing
+else is left, and then their leases are no longer renewed, so that the calls run again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections import deque
-from collections.abc import Callable
+from typing import Any
 
-import msgspec
-
-from runner_node.func_logs import CallLog
+from runner_node import metrics
+from runner_node.desk import Answer, Desk
+from runner_node.results import Result, Results
 from runner_node.spool import Spool
-from shared_models import errors
-from shared_models.call import Call, Finished
+from shared_models.call import Finished
 from shared_models.interfaces import DataAccess
 
 log = logging.getLogger(__name__)
@@ -23,51 +26,55 @@ BATCH = 500
 SETTLE = 0.02
 """Seconds that a result waits for company, and for the last lines of its log."""
 BUFFER = 5_000
-"""Results in memory at most while no API node takes them; the rest goes to the spool."""
+BUFFER_BYTES = 64 << 20
+"""Results, and their bytes, in memory at most while no API node takes them; the rest goes to the spool."""
 RETRY = 2.0
 """Seconds between two attempts while no API node takes results."""
-REPEAT = 60.0
-"""Seconds after which it is said again that no API node takes results."""
-LONGEST_LOG = 1 << 20
-"""Bytes of a log that are kept of a result which is too large for the API node."""
-
-_REFUSED = (errors.Unauthorized, errors.RunnerRefused)
-
-Stored = Callable[[bool], None]
-
-
-class Result(msgspec.Struct):
-    """A finished call whose log may still be filling. *stored* is told whether it was taken or refused."""
-
-    call: Call
-    log: CallLog
-    token: str = ""
-    stored: Stored | None = None
+PARTING = 10.0
+"""Seconds that a node which stops, and has no spool, waits for an API node that does not answer."""
+_NAMED = 20
+"""Lost results that one line of the log names."""
 
 
 class Recorder:
     """Takes results at once, hands them in behind; ``run`` is its one task, ``drain`` its end."""
 
     def __init__(self, data: DataAccess, spool: Spool | None) -> None:
-        self._data = data
+        self._desk = Desk(data, self.add)
         self._spool = spool
-        self._results: deque[Result] = deque()
+        self._results = Results()
         self._filled = asyncio.Event()
+        self._pressed = asyncio.Event()
+        """There is more in memory than should be, or the node stops."""
         self._closing = False
+        self._until = math.inf
+        self._hopeless = False
         self._spooled = True
-        self._complained = -math.inf
-        self.dropped = 0
-        """Results that were lost because buffer and spool were full; each is in the log."""
+        self._dropped = 0
 
-    def add(self, result: Result) -> None:
-        """Never waits."""
-        self._results.append(result)
-        self._filled.set()
+    @property
+    def dropped(self) -> int:
+        """Results that were lost because buffer and spool were full; the log tells of each loss."""
+        return self._dropped + self._desk.dropped + (self._spool.dropped if self._spool else 0)
 
     @property
     def waiting(self) -> int:
         """Results that have not been taken yet."""
         return len(self._results)
+
+    def add(self, result: Result) -> None:
+        """Never waits."""
+        self._results.add(result)
+        self._filled.set()
+        if self._full():
+            self._pressed.set()
+
+    def drain(self) -> None:
+        """No more results will come: ``run`` ends when those that are here are taken or spooled."""
+        self._closing = True
+        self._until = asyncio.get_running_loop().time() + PARTING
+        self._filled.set()
+        self._pressed.set()
 
     async def run(self) -> None:
         """Until ``drain``; then what is left is handed in, or spooled."""
@@ -80,143 +87,112 @@ class Recorder:
                 await self._filled.wait()
             if not self._closing and len(self._results) < BATCH:
                 await asyncio.sleep(SETTLE)
-            if batch := self._next():
+            if batch := self._results.next(BATCH):
                 await self._hand_in_or_keep(batch)
 
-    def _next(self) -> list[Result]:
-        return [self._results.popleft() for _ in range(min(len(self._results), BATCH))]
+    # -- handing in ----------------------------------------------------------------------------
 
     async def _hand_in_or_keep(self, batch: list[Result]) -> None:
         """An API node that hangs holds up this batch, not those that come behind it."""
-        attempt = asyncio.create_task(self._hand_in(batch), name="hand in results")
+        if self._hopeless and self._closing:
+            await self._keep(batch)
+            return
+        attempt = asyncio.create_task(self._desk.hand_in(batch), name="hand in results")
         try:
             while not attempt.done():
-                await asyncio.wait({attempt}, timeout=RETRY)
-                await self._spool_overflow()
-                if self._closing and self._spool:
+                await self._until_done_or_pressed(attempt)
+                if not attempt.done() and not self._closing:
+                    await self._shed()
+                elif not attempt.done() and self._is_time_to_go():
                     break  # the next start hands it in; twice does no harm
             if attempt.done() and attempt.result():
                 # Also under steady load, which leaves no moment without a newer result.
                 await self._hand_in_spooled(all_of_it=False)
             else:
+                self._hopeless = self._closing
                 await self._keep(batch)
         finally:
             attempt.cancel()
 
-    async def _spool_overflow(self) -> None:
-        while self._spool and len(self._results) > BUFFER:
-            batch = self._next()
-            if not await self._put(batch):
-                self._drop(batch)
-
-    def drain(self) -> None:
-        """No more results will come: ``run`` ends when those that are here are taken or spooled."""
-        self._closing = True
-        self._filled.set()
-
-    async def _hand_in(self, batch: list[Result]) -> bool:
-        """Whether an API node has answered."""
-        finished = [Finished(call=r.call, log=r.log.close(), token=r.token) for r in batch]
-        try:
-            refused = set(await self._data.finish(finished))
-        except errors.Unavailable as exc:
-            self._away(exc)
-            return False
-        except _REFUSED:
-            # The client says which token is wrong; once it is right these are as good as ever.
-            return False
-        except errors.FnError as exc:
-            await self._one_by_one(batch, finished, exc)
-            return True
-        except Exception:
-            log.exception("handing in %d results failed, they are kept", len(batch))
-            return False
-        self._back()
-        for result in batch:
-            if result.call.id in refused:
-                log.warning("call %s: its result was refused, somebody else holds the call", result.call.id)
-            if result.stored:
-                result.stored(result.call.id not in refused)
-        return True
-
-    async def _one_by_one(
-        self, batch: list[Result], finished: list[Finished], trouble: errors.FnError
-    ) -> None:
-        """The API node refuses the whole batch: what is wrong with one must not cost the others."""
-        if len(batch) == 1:
-            await self._cut(batch[0], finished[0], trouble)
+    async def _until_done_or_pressed(self, attempt: asyncio.Task[Any]) -> None:
+        """At most ``RETRY`` seconds; a node that stops gives the attempt all of them."""
+        if self._closing or self._full():
+            await asyncio.wait({attempt}, timeout=RETRY)
             return
-        for result, one in zip(batch, finished, strict=True):
-            try:
-                refused = await self._data.finish([one])
-            except (errors.Unavailable, *_REFUSED):
-                self._results.append(result)
-            except errors.FnError as exc:
-                await self._cut(result, one, exc)
-            else:
-                if result.stored:
-                    result.stored(not refused)
+        self._pressed.clear()
+        pressed = asyncio.create_task(self._pressed.wait())
+        try:
+            await asyncio.wait({attempt, pressed}, timeout=RETRY, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pressed.cancel()
 
-    async def _cut(self, result: Result, one: Finished, trouble: errors.FnError) -> None:
-        """A result that is refused by itself: with less of its log it may do, else it is lost."""
-        taken = False
-        if isinstance(trouble, errors.TooLarge) and len(one.log) > LONGEST_LOG:
-            note = b"\n-----the API node takes no log of %d bytes, the rest is lost-----\n" % len(one.log)
-            try:
-                shorter = msgspec.structs.replace(one, log=one.log[:LONGEST_LOG] + note)
-                taken = not await self._data.finish([shorter])
-            except (errors.Unavailable, *_REFUSED):
-                self._results.append(result)
-                return
-            except errors.FnError as exc:
-                trouble = exc
-        if not taken:
-            log.error("call %s: its result was refused: %s (%s)", one.call.id, trouble, trouble.detail)
-            self.dropped += 1
-        if result.stored:
-            result.stored(taken)
+    def _is_time_to_go(self) -> bool:
+        return self._spool is not None or asyncio.get_running_loop().time() >= self._until
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def _full(self) -> bool:
+        return len(self._results) > BUFFER or self._results.size > BUFFER_BYTES
+
+    async def _shed(self) -> None:
+        """Brings what is in memory below its bounds: into the spool, or nowhere."""
+        while self._full():
+            if self._spool and not (left := await self._put(self._results.next(BATCH))):
+                continue
+            if self._spool:
+                self._results.put_back(left)
+            self._drop(self._results.lose(self._full))
 
     async def _keep(self, batch: list[Result]) -> None:
         """Spools what cannot be handed in; without a spool it stays in memory, up to a limit."""
-        if await self._put(batch):
+        left = await self._put(batch)
+        if self._closing:
+            self._drop(left)
+            return
+        self._results.put_back(left)
+        await self._shed()
+        if self._closing:
+            return
+        self._pressed.clear()
+        try:
+            async with asyncio.timeout(RETRY):
+                await self._pressed.wait()
+        except TimeoutError:
             pass
-        elif self._closing:
-            self._drop(batch)
-        else:
-            self._results.extendleft(reversed(batch))
-            while len(self._results) > BUFFER:
-                self._drop([self._results.pop()])
-        if not self._closing:
-            await asyncio.sleep(RETRY)
 
-    async def _put(self, batch: list[Result]) -> bool:
-        """Whether *batch* is in the spool now."""
-        finished = [Finished(call=r.call, log=r.log.close(), token=r.token) for r in batch]
-        if not (self._spool and await self._spool.put(finished)):
-            return False
-        self._spooled = True
-        for result in batch:
-            if result.stored:
-                result.stored(True)
-        return True
+    async def _put(self, batch: list[Result]) -> list[Result]:
+        """Spools *batch*, results of queued calls first; answers what could not be."""
+        if not self._spool:
+            return batch
+        left = []
+        for droppable in (False, True):
+            part = [result for result in batch if result.queued is not droppable]
+            if not part:
+                continue
+            if await self._spool.put([result.finished() for result in part], droppable=droppable):
+                self._spooled = True
+                for result in part:
+                    result.settle(taken=True)
+            else:
+                left += part
+        return left
 
-    def _away(self, reason: errors.FnError) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._complained >= REPEAT:
-            self._complained = now
-            log.warning("no API node takes results, they are kept: %s (%s)", reason, reason.detail)
+    def _drop(self, lost: list[Result]) -> None:
+        self._dropped += len(lost)
+        metrics.results_dropped.inc(len(lost))
+        for result in lost:
+            if result.queued:
+                log.error(
+                    "call %s: its result cannot be kept, buffer and spool are full; it will run again",
+                    result.call.id,
+                )
+        if ids := [result.call.id for result in lost if not result.queued]:
+            named = ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
+            log.error("%d results of sync calls are lost, buffer and spool are full: %s", len(ids), named)
+        for result in lost:
+            result.settle(taken=False)
 
-    def _back(self) -> None:
-        if self._complained > -math.inf:
-            self._complained = -math.inf
-            log.info("an API node takes results again")
-
-    def _drop(self, batch: list[Result]) -> None:
-        for result in batch:
-            self.dropped += 1
-            log.error("call %s: its result is lost, buffer and spool are full", result.call.id)
-            if result.stored:
-                result.stored(False)
+    # -- what was spooled ----------------------------------------------------------------------
 
     async def _hand_in_spooled(self, *, all_of_it: bool) -> None:
         """Hands in what was spooled, oldest first: one batch, or all while nothing newer waits."""
@@ -226,11 +202,8 @@ class Recorder:
                 self._spooled = False
                 return
             file, finished = found
-            try:
-                await self._data.finish(finished)
-            except (errors.Unavailable, *_REFUSED) as exc:
-                if isinstance(exc, errors.Unavailable):
-                    self._away(exc)
+            answer = await self._offer_unless_closing(finished)
+            if answer is Answer.AWAY:
                 if self._closing or self._results or not all_of_it:
                     return
                 # Nothing newer may come for a long time: keep trying all the same.
@@ -240,14 +213,23 @@ class Recorder:
                 except TimeoutError:
                     continue
                 return
-            except errors.FnError as exc:
-                log.error("the spooled batch %s is refused, its results go alone: %s", file, exc)
+            if answer is Answer.UNREADABLE:
+                log.error("the spooled batch %s is refused, its results go alone", file)
                 for one in finished:
-                    result = Result(one.call, CallLog(0), one.token)
-                    result.log.write(one.log)
-                    self.add(result)
-            else:
-                self._back()
+                    self.add(Result.again(one))
             await self._spool.remove(file)
             if self._results or not all_of_it:
                 return
+
+    async def _offer_unless_closing(self, finished: list[Finished]) -> Answer:
+        """What the API node answers; it is away when the node must go before it has answered."""
+        attempt = asyncio.create_task(self._desk.offer(finished), name="hand in spooled results")
+        try:
+            while not attempt.done():
+                await self._until_done_or_pressed(attempt)
+                if not attempt.done() and self._closing:
+                    return Answer.AWAY
+                await self._shed()
+            return attempt.result()
+        finally:
+            attempt.cancel()

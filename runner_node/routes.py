@@ -13,6 +13,7 @@ from runner_node.hot_container import StartFailed
 from runner_node.job import Job, route_job
 from runner_node.protocols.cloudevent import CloudEventFormat, is_event
 from runner_node.protocols.http_stream import Header, Response
+from runner_node.wishes import NO_WISHES, Wishes, foreign, wishes_of
 from shared_models import errors, times
 from shared_models.app import App
 from shared_models.call import Call, CallType
@@ -49,7 +50,7 @@ class _Invocation:
         self._route = route
         self._headers: list[Header] = [
             (canonical_header(name), value)
-            for name, value in request.headers.items()
+            for name, value in foreign(request.headers.items())
             if name.lower() != "host"
         ]
         self._target = agent.route_target(route, app, self._format())
@@ -76,8 +77,9 @@ class _Invocation:
         """Runs or queues the call; what is refused carries the call's id all the same."""
         try:
             self._must_fit()
+            wishes = wishes_of(self._request.headers) if self._is_async else NO_WISHES
             body = await self._body()
-            return await (self._queued(body) if self._is_async else self._run(body))
+            return await (self._queued(body, wishes) if self._is_async else self._run(body))
         except errors.FnError as exc:
             return self._refusal(exc)
 
@@ -100,9 +102,12 @@ class _Invocation:
         except errors.TooLarge:
             raise (errors.InvalidPayload if self._is_async else errors.RequestTooLarge) from None
 
-    async def _queued(self, body: bytes) -> web.StreamResponse:
-        await self._agent.data.enqueue(msgspec.structs.replace(self._call, payload=body))
-        answer = json_response({"call_id": self._call.id}, 202)
+    async def _queued(self, body: bytes, wishes: Wishes) -> web.StreamResponse:
+        call = wishes.of(msgspec.structs.replace(self._call, payload=body))
+        call_id = await self._agent.data.enqueue(call)
+        # For a key that was seen before it is that of an earlier call.
+        self._call = msgspec.structs.replace(call, id=call_id)
+        answer = json_response({"call_id": call_id}, 202)
         self._add_own_headers(answer.headers, content_type_too=False)
         return answer
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from shared_models.env import env, millis
+from shared_models.env import env, millis, number
+
+
+def percentage(text: str) -> float:
+    """A number from 0 to 100."""
+    value = number(text)
+    if value > 100:
+        raise ValueError("must be a number from 0 to 100")
+    return value
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,26 @@ class AgentSettings:
         60.0,
         "time that a sync call waits for a container before it is answered 503",
         unit="s",
+    )
+    max_waiting_calls: int = env(
+        "FN_MAX_WAITING_CALLS",
+        10_000,
+        "sync calls that wait for a container; one function gets as many places as it leaves to all others, "
+        "the rest is answered 503; 0: no limit",
+    )
+    max_waiting_size: int = env(
+        "FN_MAX_WAITING_BYTES",
+        512 << 20,
+        "bodies of sync calls that wait for a container, shared out in the same way; 0: no limit",
+        unit="bytes",
+    )
+    fair_share_reserve: float = env(
+        "FN_FAIR_SHARE_RESERVE",
+        10.0,
+        "part of the memory that only functions without a container may take, at least 128 MB on a node "
+        "that has 512 MB; 0: none",
+        unit="%",
+        parse=percentage,
     )
     max_response_size: int = env(
         "FN_MAX_RESPONSE_SIZE", 32 << 20, "largest body that a function may answer; 0: no limit", unit="bytes"
@@ -63,12 +91,21 @@ class AgentSettings:
         "folder for results that no API node has taken yet, one below it per node; empty: memory only",
     )
     max_spool_size: int = env(
-        "FN_MAX_SPOOL_SIZE_BYTES", 1 << 30, "largest size of that folder; beyond it sync results are dropped",
+        "FN_MAX_SPOOL_SIZE_BYTES",
+        1 << 30,
+        "largest size of that folder; when it, or its disk, is full, results of sync calls go first, "
+        "and queued calls whose results do not fit run again",
         unit="bytes",
-    )  # fmt: skip
+    )
     max_async: int = env("FN_MAX_ASYNC_CALLS", 0, "detached calls run at once; 0: as many as fit in memory")
     syslog_ca: str = env(
         "FN_SYSLOG_CA",
         "",
         "file of certificates to trust when function logs go to syslog over TLS; empty: those of the system",
+    )
+    callback_max_body: int = env(
+        "FN_CALLBACK_MAX_BODY",
+        256 << 10,
+        "bytes of a function's answer that a completion callback has at most; the rest is cut off",
+        unit="bytes",
     )

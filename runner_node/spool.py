@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from runner_node import metrics
 from shared_models.call import Finished
 from shared_models.ids import new_id
 
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".results"
+_DROPPABLE = ".sync" + _SUFFIX
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Finished])
 
@@ -23,18 +28,22 @@ class Spool:
     """A folder of batches, bounded in bytes. Blocking work happens in threads.
 
     A file is written under another name and renamed, so that a node which dies leaves no half batch.
-    A file that cannot be read is set aside as ``.broken`` and named in the log.
+    A file that cannot be read is set aside as ``.broken`` and named in the log. When the bound is reached, or
+    the disk is full, batches that may be dropped make room for those that may not.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()
+        self._used = -1
+        self.dropped = 0
+        """Results that had to make room."""
 
-    async def put(self, batch: list[Finished]) -> bool:
+    async def put(self, batch: list[Finished], *, droppable: bool = False) -> bool:
         """Keeps *batch*; False when the spool is full or cannot be written (the log says which)."""
         async with self._lock:
-            return await asyncio.to_thread(self._put, batch)
+            return await asyncio.to_thread(self._put, batch, droppable)
 
     async def first(self) -> tuple[Path, list[Finished]] | None:
         """The oldest batch and its file, or None; the file stays until ``remove``."""
@@ -44,30 +53,86 @@ class Spool:
     async def remove(self, file: Path) -> None:
         """The batch has been taken."""
         async with self._lock:
-            await asyncio.to_thread(file.unlink, missing_ok=True)
+            await asyncio.to_thread(self._unlink, file)
 
-    def _put(self, batch: list[Finished]) -> bool:
+    def _put(self, batch: list[Finished], droppable: bool) -> bool:
         data = _encoder.encode(batch)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            used = sum(file.stat().st_size for file in self._folder.iterdir())
-            if used + len(data) > self._max_bytes:
-                log.error("the spool %s is full (%d bytes)", self._folder, used)
+        while True:
+            try:
+                if self._look() + len(data) <= self._max_bytes:
+                    self._write(data, _DROPPABLE if droppable else _SUFFIX)
+                    return True
+                full = f"{self._used} bytes"
+            except OSError as exc:
+                if exc.errno not in _FULL:
+                    log.error("the spool %s cannot be written: %s", self._folder, exc)
+                    return False
+                full = exc.strerror or "no space left"
+            if droppable or not self._make_room():
+                log.error("the spool %s is full (%s)", self._folder, full)
                 return False
-            name = new_id()
-            part = self._folder / f"{name}.part"
+
+    def _write(self, data: bytes, suffix: str) -> None:
+        name = new_id()
+        part = self._folder / f"{name}.part"
+        try:
             with part.open("wb") as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            part.rename(self._folder / f"{name}{_SUFFIX}")
-        except OSError as exc:
-            log.error("the spool %s cannot be written: %s", self._folder, exc)
-            return False
-        return True
+            part.rename(self._folder / f"{name}{suffix}")
+            self._sync_folder()
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        self._uses(len(data))
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self) -> bool:
+        """Whether there was a batch that may be dropped."""
+        for file in sorted(self._folder.glob(f"*{_DROPPABLE}")):
+            try:
+                lost = len(_decoder.decode(file.read_bytes()))
+            except (OSError, msgspec.MsgspecError):
+                lost = 1
+            log.error("%d spooled results of sync calls are dropped for those of queued calls", lost)
+            self.dropped += lost
+            metrics.results_dropped.inc(lost)
+            self._unlink(file)
+            return True
+        return False
+
+    def _look(self) -> int:
+        """Bytes that are in the folder, which is made."""
+        if self._used < 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for part in self._folder.glob("*.part"):  # of a predecessor that died while it wrote
+                part.unlink(missing_ok=True)
+            self._used = 0
+            self._uses(sum(file.stat().st_size for file in self._folder.iterdir()))
+        return self._used
+
+    def _uses(self, size: int) -> None:
+        self._used += size
+        metrics.spool_bytes.set(self._used)
+
+    def _unlink(self, file: Path) -> None:
+        with suppress(OSError):
+            self._look()
+            size = file.stat().st_size
+            file.unlink()
+            self._uses(-size)
 
     def _first(self) -> tuple[Path, list[Finished]] | None:
         try:
+            self._look()
             files = sorted(self._folder.glob(f"*{_SUFFIX}"))
         except OSError:
             return None
@@ -76,5 +141,6 @@ class Spool:
                 return file, _decoder.decode(file.read_bytes())
             except (OSError, msgspec.MsgspecError) as exc:
                 log.error("the spooled batch %s cannot be read and is set aside: %s", file, exc)
-                file.rename(file.with_suffix(".broken"))
+                with suppress(OSError):
+                    file.rename(file.with_suffix(".broken"))
         return None

@@ -24,6 +24,11 @@ class StdioLine:
         self._answered: asyncio.Future[None] | None = None
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether stdout is closed."""
+        return self._ended
+
     def output(self, data: bytes) -> None:
         """Takes a piece of stdout; an empty one says that it is closed."""
         parser = self._parser

@@ -19,7 +19,7 @@ from runner_node.protocols.http_stream import Response
 from runner_node.settings import AgentSettings
 from shared_models import errors, times
 from shared_models.app import App
-from shared_models.call import Call, CallType, Finished, Lease, LeasedCall, Status
+from shared_models.call import Call, CallType, Finished, Lease, LeasedCall, Reason, Status
 from shared_models.fn import Fn
 from shared_models.ids import new_id
 from shared_models.listeners import CallListeners
@@ -66,6 +66,12 @@ async def until(condition: Callable[[], object], limit: float = 5) -> None:
     async with asyncio.timeout(limit):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+async def settled() -> None:
+    """Everything that is ready to happen has happened."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -174,7 +180,7 @@ async def test_what_a_function_writes_late_is_in_no_other_calls_log():
         (Behaviour(exits_in_call=1, exit=Exit(3)), errors.FunctionResponseError, Status.ERROR, "exit code 3"),
         (
             Behaviour(exits_in_call=1, exit=Exit(137, oom=True)),
-            errors.FunctionResponseError, Status.ERROR, "oom",
+            errors.FunctionResponseError, Status.ERROR, "container out of memory, you may want to raise",
         ),
         (
             Behaviour(function=lambda r: Answer(status=500)),
@@ -450,17 +456,24 @@ async def test_a_call_that_must_not_start_reaches_no_function():
         assert r.data.finished == []
 
 
-async def test_a_call_whose_container_cannot_be_started_is_let_go_until_its_last_attempt():
+@pytest.mark.parametrize("attempt", [1, 3])
+async def test_an_attempt_without_a_container_is_handed_in_with_its_reason(attempt):
     async with rig({"f": Behaviour(exits_at_start=Exit(1), output=b"why\n")}) as r:
-        fn = r.deploy("f")
-        r.enqueue(fn, attempt=1)
-        await until(lambda: r.driver.removed == 1)
-        last = r.enqueue(fn, attempt=3)
+        call_id = r.enqueue(r.deploy("f"), attempt=attempt)
         done = await r.record()
-    assert done.call.id == last
-    assert done.call.status == Status.ERROR
+    assert (done.call.id, done.call.status, done.call.reason) == (call_id, Status.ERROR, Reason.NOT_STARTED)
+    assert done.call.attempt == attempt
     assert done.call.error.startswith("Container failed to initialize")
     assert done.log == b"why\n"
+    assert done.token == f"token of {call_id}"
+
+
+async def test_a_call_that_is_larger_than_the_runner_is_handed_in_as_such():
+    async with rig({"f": Behaviour()}, max_memory=300 * MIB) as r:
+        r.enqueue(r.deploy("f", memory=512))
+        done = await r.record()
+    assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.NO_ROOM)
+    assert "512 MB" in done.call.error
 
 
 async def test_a_call_goes_back_when_the_engine_is_away():
@@ -474,7 +487,8 @@ async def test_a_call_goes_back_when_the_engine_is_away():
 async def test_a_call_of_a_function_that_is_gone_ends_with_that_reason():
     async with rig({}) as r:
         r.enqueue(Fn(id=new_id(), app_id="app"))
-        assert (await r.record()).call.error == "Fn not found"
+        done = await r.record()
+        assert (done.call.error, done.call.reason) == ("Fn not found", Reason.GONE)
 
 
 async def test_a_node_that_stops_gives_unstarted_calls_back_and_lets_running_ones_end():
@@ -489,18 +503,18 @@ async def test_a_node_that_stops_gives_unstarted_calls_back_and_lets_running_one
     assert second in finished or second in r.data.released
 
 
-async def test_nothing_is_pulled_while_the_node_is_not_ready(monkeypatch):
-    monkeypatch.setattr(dequeuer, "PAUSE", 0.01)
+async def test_nothing_is_pulled_while_the_node_is_not_ready():
     async with rig({"f": Behaviour()}) as r:
-        await until(lambda: r.agent.ready() == "")
+        await until(lambda: r.data.asked_for)
         r.driver.down = "gone"
         await r.agent.health._look_at_engine()
-        first = r.enqueue(r.deploy("f"))  # one poll was under way already
-        await until(lambda: r.data.released == [first])
-        asked = r.data.asked["dequeue"]
-        r.enqueue(r.deploy("f"))
-        await asyncio.sleep(0.1)
-        assert r.data.asked["dequeue"] == asked
+        await settled()
+        call_id = r.enqueue(r.deploy("f"))
+        r.driver.down = ""
+        await settled()
+        assert not r.data.queued.empty()
+        await r.agent.health._look_at_engine()
+        assert (await r.record()).call.id == call_id
 
 
 async def test_a_runner_whose_token_is_wrong_says_so_once(monkeypatch, caplog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from shared_models import errors
 from shared_models.app import App
@@ -14,6 +14,35 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+
+
+class ScriptedQueue:
+    """Calls that are handed out in order, once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[LeasedCall] = []
+        self._more = asyncio.Event()
+
+    def put_nowait(self, leased: LeasedCall) -> None:
+        self._waiting.append(leased)
+        self._more.set()
+
+    def empty(self) -> bool:
+        return not self._waiting
+
+    async def take(self, limit: int, wait: float, without: Collection[str]) -> list[LeasedCall]:
+        try:
+            async with asyncio.timeout(wait or None):
+                while True:
+                    taken = [one for one in self._waiting if one.call.fn_id not in without][:limit]
+                    if taken or not wait:
+                        break
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError:
+            return []
+        self._waiting = [one for one in self._waiting if one not in taken]
+        return taken
 
 
 class ScriptedData(DataAccess):
@@ -27,7 +56,16 @@ class ScriptedData(DataAccess):
         self.gate = asyncio.Event()
         """Look-ups wait for it."""
         self.gate.set()
-        self.queued: asyncio.Queue[LeasedCall] = asyncio.Queue()
+        self.queued = ScriptedQueue()
+        self.asked_for: list[tuple[int, float, frozenset[str]]] = []
+        """Limit, wait and functions to be passed over of each dequeue."""
+        self.late: list[LeasedCall] = []
+        """What a dequeue that is given up has leased all the same."""
+        self.enqueued: list[Call] = []
+        self.enqueue_error: errors.FnError | None = None
+        self.known_id = ""
+        """The id of the call that an earlier one with the same key has."""
+        self.state = RunnerState.ACTIVE
         self.started: list[str] = []
         self.start_error: errors.FnError | None = None
         self.lost: list[str] = []
@@ -74,14 +112,26 @@ class ScriptedData(DataAccess):
         await self._ask("trigger")
         raise errors.TriggerNotFound
 
-    async def enqueue(self, call: Call) -> None:
+    async def enqueue(self, call: Call) -> str:
         await self._ask("enqueue")
+        if self.enqueue_error:
+            raise self.enqueue_error
+        self.enqueued.append(call)
+        return self.known_id or call.id
 
-    async def dequeue(self, node: str, limit: int, wait: float) -> list[LeasedCall]:
+    async def dequeue(
+        self, node: str, limit: int, wait: float, without: Collection[str] = ()
+    ) -> list[LeasedCall]:
         await self._ask("dequeue")
         if self.unauthorized:
             raise errors.RunnerRefused
-        return [await self.queued.get()]
+        self.asked_for.append((limit, wait, frozenset(without)))
+        try:
+            return await self.queued.take(limit, wait, without)
+        except asyncio.CancelledError:
+            if self.late:
+                return self.late
+            raise
 
     async def start(self, leased: LeasedCall) -> None:
         await self._ask("start")
@@ -114,4 +164,4 @@ class ScriptedData(DataAccess):
         await self._ask("heartbeat")
         if self.unauthorized:
             raise errors.RunnerRefused
-        return RunnerState.ACTIVE
+        return self.state

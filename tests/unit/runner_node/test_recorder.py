@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from runner_node import desk
 from runner_node import recorder as module
 from runner_node.func_logs import CallLog
-from runner_node.recorder import Recorder, Result
+from runner_node.recorder import Recorder
+from runner_node.results import Result
 from runner_node.spool import Spool
 from shared_models.call import Call, Finished, Status
 from shared_models.ids import new_id
@@ -207,15 +209,15 @@ async def test_results_are_kept_while_the_token_is_wrong(data, spool):
 
 
 async def test_a_result_whose_log_is_too_large_is_handed_in_with_less_of_it(data):
-    data.largest_log = module.LONGEST_LOG + 100
+    data.largest_log = desk.LONGEST_LOG + 100
     told: list[bool] = []
     async with running(data, None) as recorder:
-        large = result(b"x" * (module.LONGEST_LOG + 1000), stored=told.append)
+        large = result(b"x" * (desk.LONGEST_LOG + 1000), stored=told.append)
         recorder.add(large)
         recorder.add(result(b"small"))
-    assert {len(one.log) > module.LONGEST_LOG for one in data.finished} == {True, False}
+    assert {len(one.log) > desk.LONGEST_LOG for one in data.finished} == {True, False}
     [cut] = [one for one in data.finished if one.call.id == large.call.id]
-    assert b"takes no log of %d bytes" % (module.LONGEST_LOG + 1000) in cut.log
+    assert b"takes no log of %d bytes" % (desk.LONGEST_LOG + 1000) in cut.log
     assert told == [True]
 
 
