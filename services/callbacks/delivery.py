@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -44,12 +43,13 @@ async def running_callbacks(
     settings: CallbackSettings,
     *,
     look_up: LookUp | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[None]:
     """Delivers what is in the outbox of *stores* while the block runs.
 
     Afterwards those under way get ``settings.parting`` seconds, and what is left is for other nodes.
     """
+    clock = clock or stores.clock
     look_up = look_up or ThreadLookUp(settings.concurrency)
     async with open_poster(settings, look_up, clock) as poster:
         delivery = Delivery(stores, poster, settings, clock)
