@@ -41,7 +41,7 @@ def _spool(agent: AgentSettings) -> Finding:
     about = "spool (FN_SPOOL_PATH)"
     if not agent.spool_path:
         return Finding(
-            Level.WARNING, about, "is switched off: results are lost when the node ends and no API node answers",
+            Level.WARNING, about, "is switched off: results are lost with the node when no API node answers",
             "set FN_SPOOL_PATH to a folder on a disk that survives the node",
         )  # fmt: skip
     folder = Path(agent.spool_path)

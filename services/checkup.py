@@ -58,9 +58,7 @@ async def _database(about: str, variable: str, url: str) -> Finding:
 
 async def _revision(variable: str, url: str) -> Finding | None:
     address = urls.parse(url, variable, dialects.SCHEMES)
-    if address.scheme == "sqlite" and not (
-        address.path and await asyncio.to_thread(Path(address.path).is_file)
-    ):
+    if address.scheme == "sqlite" and not await asyncio.to_thread(Path(address.path).is_file):
         return None  # the node makes it
     async with open_unmigrated(url, variable) as backend:
         with explained(url, variable, backend.port):

@@ -14,7 +14,7 @@ from services.settling import Settling
 from services.stores import Stores
 from shared_models import async_policy, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import Finished, LeasedCall, Reason, Status
+from shared_models.call import Finished, Lease, LeasedCall, Reason, Status
 from shared_models.errors import FnError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,9 @@ class HandingOut:
         if not leased:
             return []
         over = {one.call.id: end for one in leased if (end := self._end_of(one))}
-        refused = set(await self._logstore.claim(leased, node))
+        # Those that are over were not tried once more.
+        claims = [_as_ended(one, over[one.call.id]) if one.call.id in over else one for one in leased]
+        refused = set(await self._logstore.claim(claims, node))
         if ended := [end for call_id, end in over.items() if call_id not in refused]:
             await self._settling.end(ended, ended)
         done = [one.key for one in leased if one.call.id in refused or one.call.id in over]
@@ -88,7 +90,6 @@ class HandingOut:
                 f"gave up after {most} attempts: the runner was lost or the container could not be started "
                 "before a result"
             )
-            call = msgspec.structs.replace(call, attempt=most)
         elif lease.age > call.delay + async_policy.max_age(call, self._settings):
             reason = Reason.EXPIRED
             error = f"gave up after {lease.age:.0f} seconds in the queue: no runner was free to run the call"
@@ -96,6 +97,13 @@ class HandingOut:
             return None
         log.warning("call %s of function %s: %s", call.id, call.fn_id, error)
         ended = msgspec.structs.replace(
-            call, status=Status.ERROR, error=error, reason=reason, completed_at=times.to_text(self._clock())
-        )
+            call, status=Status.ERROR, error=error, reason=reason, attempt=lease.attempt - 1,
+            completed_at=times.to_text(self._clock()),
+        )  # fmt: skip
         return Finished(call=ended, token=leased.key.token)
+
+
+def _as_ended(leased: LeasedCall, end: Finished) -> LeasedCall:
+    """*leased* with the attempt that the call's end names."""
+    lease = leased.lease or Lease()
+    return msgspec.structs.replace(leased, lease=msgspec.structs.replace(lease, attempt=end.call.attempt))

@@ -163,9 +163,12 @@ async def test_calls_of_lost_runners_and_calls_that_are_too_old_are_dead_letters
     clock.move(31)
     assert await data.dequeue(NODE, 5, 0) == []
     for call, reason in ((lost, Reason.RUNNER_LOST), (old, Reason.EXPIRED)):
-        assert (await record(stores, call)).reason == reason
+        found = await record(stores, call)
+        assert (found.reason, found.attempt) == (reason, 1 if call is lost else 0)
         letter = await stores.dead_letters.get(call.id)
-        assert (letter.call.payload, letter.call.reason) == (call.payload, reason)
+        assert (letter.call.payload, letter.call.reason, letter.call.attempt) == (
+            call.payload, reason, found.attempt,
+        )  # fmt: skip
 
 
 # -- dead letters, cancellation ----------------------------------------------------------------
