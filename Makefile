@@ -4,19 +4,21 @@ PORT ?= 8080
 RUNNER_PORT ?= 8081
 DATA ?= data
 PYTEST_ARGS ?=
+MINUTES ?= 30
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench bench-stores lock docs clean
+.PHONY: help install run test lint types imports bench bench-stores faults lock docs clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
 	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS)"
 	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
 	@echo "make lint types imports bench bench-stores    one of them"
+	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
 	@echo "make docs      docs/configuration.md anew"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
 	@echo "make clean     removes $(VENV) and caches, not the data"
@@ -45,6 +47,9 @@ bench: install
 
 bench-stores: install
 	$(BIN)/python -m benchmarks.stores --into docs/benchmarks $(BENCH_ARGS)
+
+faults: install
+	$(BIN)/python -m tests.system.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --into docs/faults-report.md
 
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
