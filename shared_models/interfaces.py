@@ -378,12 +378,12 @@ class MessageQueue(ABC):
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         """Gives calls back at once, their attempt uncounted; those that are not held are left alone."""
 
+    @abstractmethod
     async def requeue(self, keys: Sequence[LeaseKey], delay: float) -> list[str]:
         """Gives calls back with their attempt counted, due after *delay* seconds, in their old places.
 
         Answers the ids that are not held by the token of their key.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def delete(self, keys: Sequence[LeaseKey]) -> None:
@@ -396,16 +396,16 @@ class MessageQueue(ABC):
     async def holds(self, call_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are in the queue, waiting or leased."""
 
+    @abstractmethod
     async def find(self, call_ids: Sequence[str]) -> dict[str, Call]:
         """Those of the calls that are in the queue, waiting or leased, whole (payload included), by id.
 
         Their ``attempt`` is that of the latest lease; 0 when there was none that counts.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def depth(self, fn_id: str) -> QueueDepth:
         """Of one function; zeros when it has nothing in the queue. Costs no more the more others have."""
-        raise NotImplementedError
 
     @abstractmethod
     async def depths(self) -> list[QueueDepth]:
