@@ -94,7 +94,7 @@ def shown(url: str) -> str:
     """Host and port of *url*: what may stand in a log line, as the rest may hold secrets."""
     try:
         address = URL(url, encoded=True)
-        return f"{address.raw_host}:{address.port}"
+        return f"{(address.raw_host or '').lower().rstrip('.')}:{address.port}"
     except ValueError:
         return "(no URL)"
 

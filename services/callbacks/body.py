@@ -7,11 +7,15 @@ import msgspec
 from shared_models.call import Finished, bytes_on_wire
 from shared_models.call_interfaces import Callback
 
+MAX_BODY = 1 << 20
+"""Bytes of an answer at most, whatever a runner sends: it waits in a database, which may not take more."""
+
 
 def callback_of(finished: Finished) -> Callback:
     """The callback of a call that has ended for good; its call has a ``callback_url``."""
     call = finished.call
-    answer = whole_characters(finished.body) if finished.truncated else finished.body
+    truncated = finished.truncated or len(finished.body) > MAX_BODY
+    answer = whole_characters(finished.body[:MAX_BODY]) if truncated else finished.body
     said = {
         "call_id": call.id,
         "app_id": call.app_id,
@@ -25,7 +29,7 @@ def callback_of(finished: Finished) -> Callback:
         "completed_at": call.completed_at,
         "content_type": finished.content_type,
         **bytes_on_wire("body", answer),
-        "truncated": finished.truncated,
+        "truncated": truncated,
     }
     return Callback(
         call_id=call.id,

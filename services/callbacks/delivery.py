@@ -68,8 +68,12 @@ async def running_callbacks(
 
 async def _count_forever(stores: Stores) -> None:
     while True:
-        with suppress(FnError):
+        try:
             counts.waiting.set(await stores.outbox.count())
+        except FnError:
+            pass  # whoever takes callbacks tells of it
+        except Exception:
+            log.exception("counting callbacks failed, and is tried again")
         await asyncio.sleep(_COUNT_EVERY)
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 PATIENCE = 5.0
 """Seconds that one waits for its turn in a lane of this node; then it makes room for others."""
-LONGEST = 300.0
+LONGEST = 1800.0
 """Seconds after which one that made room comes back at the latest."""
 _AVERAGE = 1.0
 _WEIGHT = 0.2
@@ -58,10 +58,10 @@ class Lane:
         began = time.monotonic()
         try:
             yield
+            self._average += (time.monotonic() - began - self._average) * _WEIGHT
         finally:
             self._inside -= 1
             self._free.release()
-            self._average += (time.monotonic() - began - self._average) * _WEIGHT
 
     def _no_room(self) -> NoRoom:
         """Those who come back do so one after the other, as fast as the lane takes them."""

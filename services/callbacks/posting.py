@@ -8,6 +8,7 @@ import email.utils
 import enum
 import importlib.metadata
 import io
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -113,6 +114,7 @@ async def open_poster(
     """With a pool of connections of its own; names are resolved anew for each connection."""
     connector = aiohttp.TCPConnector(
         resolver=GuardedResolver(settings, look_up),
+        ssl=ssl.create_default_context(),
         use_dns_cache=False,
         limit=0,  # who may send is decided by those who send
         keepalive_timeout=_KEEPALIVE,

@@ -94,7 +94,11 @@ class ThreadLookUp:
                 loop.call_soon_threadsafe(tell, found, failed)
 
         await self._free.acquire()
-        threading.Thread(target=work, name="callback-look-up", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="callback-look-up", daemon=True).start()
+        except RuntimeError as exc:  # the system has no thread for it
+            self._free.release()
+            raise OSError(str(exc)) from exc
         return await future
 
 

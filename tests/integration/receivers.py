@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from shared_models.call import Call, Finished, Status
 from shared_models.call_interfaces import Callback
 from shared_models.ids import new_id
 from shared_models.telemetry import REGISTRY
+from tests.servers.certificates import Certificate
 
 Answering = Callable[[web.Request, int], Awaitable[web.StreamResponse]]
 """Answers a request, whose number (0, 1, ...) it is told."""
@@ -37,11 +39,12 @@ class Receiver:
     """*requests* as they arrived; *port* on 127.0.0.1."""
 
     port: int = 0
+    scheme: str = "http"
     requests: list[Arrived] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def url(self, path: str = "/done", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+        return f"{self.scheme}://{host}:{self.port}{path}"
 
     async def has(self, count: int) -> list[Arrived]:
         """Once there are *count* requests."""
@@ -61,9 +64,15 @@ def says(*statuses: int, **headers: str) -> Answering:
 
 
 @asynccontextmanager
-async def receiving(answer: Answering | None = None) -> AsyncIterator[Receiver]:
-    """A receiver that runs in the block."""
-    receiver = Receiver()
+async def receiving(
+    answer: Answering | None = None, certificate: Certificate | None = None
+) -> AsyncIterator[Receiver]:
+    """A receiver that runs in the block, with TLS where it has a *certificate*."""
+    receiver = Receiver(scheme="https" if certificate else "http")
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate.cert, certificate.key)
     answer = answer or says(200)
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -79,7 +88,7 @@ async def receiving(answer: Answering | None = None) -> AsyncIterator[Receiver]:
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         receiver.port = runner.addresses[0][1]
         yield receiver

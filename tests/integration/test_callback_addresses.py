@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from services.callbacks.delivery import running_callbacks
 from services.stores import Stores
 from tests.integration.receivers import Counted, a_callback, emptied, leading, quick, receiving, stores_in
+from tests.servers.certificates import certificate
 
 
 @pytest.fixture
@@ -88,6 +90,30 @@ async def test_no_proxy_of_the_environment_is_used(stores: Stores, monkeypatch: 
             await stores.outbox.put([a_callback(receiver.url())])
             await receiver.has(1)
         assert proxy.requests == []
+
+
+async def test_receivers_with_tls_are_called_when_their_certificate_is_trusted_and_theirs(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    names = leading({"hooks.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]})
+    settings = quick(max_age=0.0)
+    with certificate(getpass.getuser(), "hooks.example") as made:
+        async with receiving(certificate=made) as receiver:
+            for host, trusted, delivered in (
+                ("hooks.example", False, False),
+                ("other.example", True, False),
+                ("hooks.example", True, True),
+            ):
+                counted = Counted()
+                if trusted:
+                    monkeypatch.setenv("SSL_CERT_FILE", str(made.cert))
+                async with running_callbacks(stores, settings, look_up=names):
+                    await stores.outbox.put([a_callback(receiver.url(host=host))])
+                    await emptied(stores)
+                assert counted.grown()["delivered"] == int(delivered), host
+                assert len(receiver.requests) == int(delivered)
+    assert caplog.text.count("ClientConnectorCertificateError") == 2
 
 
 async def test_a_look_up_that_hangs_is_given_up_and_holds_up_no_other(stores: Stores) -> None:

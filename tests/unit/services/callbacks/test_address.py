@@ -130,4 +130,5 @@ def test_a_destination_that_is_none_is_a_bad_setting(text: str) -> None:
 def test_a_log_line_shows_host_and_port_alone() -> None:
     assert shown("https://example.com/secret?key=secret#secret") == "example.com:443"
     assert shown("http://me:secret@example.com:8080/") == "example.com:8080"
+    assert shown("http://EXAMPLE.com.:8080/") == "example.com:8080"
     assert "secret" not in shown("http://h:secret/")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from services.callbacks.body import callback_of
+from services.callbacks.body import MAX_BODY, callback_of
 from shared_models.call import Call, Finished, Reason, Status
 from shared_models.ids import new_id
 
@@ -66,6 +66,11 @@ def test_an_answer_that_is_no_text_is_in_base64() -> None:
 def test_an_answer_that_was_cut_within_a_character_stays_text() -> None:
     body = said(body="naïve €".encode()[:-1], truncated=True)
     assert (body["body"], body["truncated"]) == ("naïve ", True)
+
+
+def test_an_answer_that_a_runner_did_not_cut_is_cut() -> None:
+    body = said(body=b"x" * (MAX_BODY + 1))
+    assert (len(body["body"]), body["truncated"]) == (MAX_BODY, True)
 
 
 def test_bytes_that_were_cut_stay_as_they_are() -> None:
