@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -78,7 +78,8 @@ class Settling:
         callbacks = [callback_of(one) for one in results if one.call.callback_url]
         if callbacks:
             # Before the record: it is delivered once the record has ended so, and is void otherwise.
-            await self._outbox.put(callbacks)
+            with _kept_going("callbacks"):
+                await self._outbox.put(callbacks)
         refused = await self._logstore.finish_calls(results)
         for one in results:
             if one.call.id not in refused:
@@ -131,7 +132,8 @@ class Settling:
             # One that came whole, out of the queue, is not looked for again.
             call = one.call if one.call.payload else whole.get(one.call.id, one.call)
             letters.append(DeadLetter(call=_ended_as(call, one.call), died_at=now))
-        await self._dead_letters.put(letters)
+        with _kept_going("dead letters"):
+            await self._dead_letters.put(letters)
         return letters
 
     async def _unbury(self, letters: Sequence[DeadLetter]) -> None:
@@ -144,6 +146,15 @@ class Settling:
                     alive.append(letter.call.id)
         if alive:
             await self._dead_letters.remove(alive)
+
+
+@contextlib.contextmanager
+def _kept_going(what: str) -> Iterator[None]:
+    """What the database takes no row of must not keep its call from ending."""
+    try:
+        yield
+    except errors.TooLarge as exc:
+        log.error("%s cannot be kept: %s", what, exc.explained)
 
 
 def _last(one: Finished, attempt: int, most: int) -> Finished:

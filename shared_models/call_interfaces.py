@@ -110,11 +110,15 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox(ABC):
-    """Completion callbacks that are still to be delivered; a callback is one call's one attempt."""
+    """Completion callbacks that are still to be delivered; each is one end of one attempt at a call.
+
+    Two ends of the same attempt may be here for a while: of a node that died before it could store the one,
+    and of another that gave the call up. Only one of them is in the record.
+    """
 
     @abstractmethod
     async def put(self, callbacks: Sequence[Callback]) -> None:
-        """Idempotent by call id and attempt; due at once."""
+        """Idempotent by call id, attempt and status; due at once."""
 
     @abstractmethod
     async def due(self, limit: int, ttl: float) -> list[Callback]:

@@ -36,10 +36,8 @@ class SQLOutbox(Outbox):
 
         if rows:
             await self._database.transact(work)
-        stored = {(row["call_id"], row["attempt"]) for row in rows}
-        self._packets.refuse(
-            "callback", [one.call_id for one in callbacks if (one.call_id, one.attempt) not in stored]
-        )
+        stored = {(row["call_id"], row["attempt"], row["status"]) for row in rows}
+        self._packets.refuse("callback", [one.call_id for one in callbacks if _key(one) not in stored])
 
     async def due(self, limit: int, ttl: float) -> list[Callback]:
         now = self._clock()
@@ -66,6 +64,7 @@ class SQLOutbox(Outbox):
         mine = and_(
             table.c.call_id == callback.call_id,
             table.c.attempt == callback.attempt,
+            table.c.status == callback.status,
             table.c.tries == callback.tries,
         )
         tries = callback.tries if counted else callback.tries - 1
@@ -96,10 +95,14 @@ def _row(callback: Callback, now: float) -> dict[str, Any]:
 
 
 def _named(some: Iterable[Callback]) -> Iterable[Any]:
-    """Conditions that name *some*, by attempt, of which there are few."""
-    ids: dict[int, set[str]] = {}
+    """Conditions that name *some*, by attempt and status, of which there are few."""
+    ids: dict[tuple[int, str], set[str]] = {}
     for one in some:
-        ids.setdefault(one.attempt, set()).add(one.call_id)
-    for attempt, of_attempt in ids.items():
-        for names in portions(sorted(of_attempt)):
-            yield and_(table.c.attempt == attempt, table.c.call_id.in_(names))
+        ids.setdefault((one.attempt, one.status), set()).add(one.call_id)
+    for (attempt, status), of_both in ids.items():
+        for names in portions(sorted(of_both)):
+            yield and_(table.c.attempt == attempt, table.c.status == status, table.c.call_id.in_(names))
+
+
+def _key(callback: Callback) -> tuple[str, int, str]:
+    return callback.call_id, callback.attempt, callback.status

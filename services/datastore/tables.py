@@ -279,7 +279,7 @@ callbacks = Table(
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("fn_id", ordered(ID), nullable=False),
     Column("app_id", ordered(ID), nullable=False),
-    Column("status", ordered(16), nullable=False),
+    Column("status", ordered(16), primary_key=True),
     _text("url"),
     Column("body", long_bytes(), nullable=False),
     Column("tries", Integer, nullable=False),

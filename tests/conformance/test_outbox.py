@@ -96,6 +96,18 @@ async def test_who_lost_a_callback_does_not_postpone_it_for_who_has_it(nodes: No
     assert len(await nodes[0].due(10, 60)) == 1
 
 
+async def test_two_ends_of_one_attempt_are_two_callbacks(outbox: Outbox) -> None:
+    """A node put the first and died before it could store that end; another gave the call up."""
+    first = a_callback(attempt=3, status="timeout")
+    other = msgspec.structs.replace(first, status="error", body=b"gave up")
+    await outbox.put([first])
+    await outbox.put([other])
+    found = await outbox.due(5, 30)
+    assert {(one.status, one.body) for one in found} == {("timeout", b"body"), ("error", b"gave up")}
+    await outbox.remove([one for one in found if one.status == "timeout"])
+    assert await outbox.count() == 1
+
+
 async def test_a_callback_is_one_calls_one_attempt(outbox: Outbox) -> None:
     first = a_callback(body=b"first")
     again = msgspec.structs.replace(first, body=b"again")

@@ -58,7 +58,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("due", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("call_id", "attempt", name="pk_callbacks"),
+        sa.PrimaryKeyConstraint("call_id", "attempt", "status", name="pk_callbacks"),
     )
     steps.create_index("ix_callbacks_due", "callbacks", ["due"])
     if op.get_context().dialect.name == "postgresql":
