@@ -36,22 +36,30 @@ class Trouble(enum.Enum):
     STALL_LONG = "it begins 100 s later"
 
 
+RESTART = 8.0
+"""Seconds after which a dead node is started again."""
 _STALLS = {Trouble.STALL: 5.0, Trouble.STALL_LONG: 100.0}
 
 
 class Life:
-    """An API node from its start to its end, whichever way that comes."""
+    """An API node from its start to its end, whichever way that comes; *ended* is told."""
 
-    def __init__(self, name: str, history: History, troubles: deque[Trouble]) -> None:
+    def __init__(
+        self, name: str, history: History, troubles: deque[Trouble], ended: Callable[[], None]
+    ) -> None:
         self.name = name
         self.history = history
         self.troubles = troubles
         self.dead = False
+        self._ended = ended
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def die(self) -> None:
         """At once: tasks that were under way do nothing more."""
+        if self.dead:
+            return
         self.dead = True
+        self._ended()
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
@@ -179,7 +187,7 @@ class ApiNode:
     def start(self) -> None:
         """A new life, which remembers nothing."""
         self.stop()
-        self._life = Life(self.name, self._history, self.troubles)
+        self._life = Life(self.name, self._history, self.troubles, self._revive)
         self.stores = watched(self._make(self.wall), self._life)
         self.data = self._rules(self.stores, self.wall)
 
@@ -188,6 +196,16 @@ class ApiNode:
         self.troubles.clear()
         if self._life:
             self._life.die()
+
+    def _revive(self) -> None:
+        """Somebody sees to it that a node that died is started again."""
+
+        def start_again() -> None:
+            if not self.alive:
+                self.start()
+
+        self.troubles.clear()
+        asyncio.get_running_loop().call_later(RESTART, start_again)
 
     def serve(self, work: Callable[[], Awaitable[T]], about: Iterable[str]) -> asyncio.Task[T]:
         """Handles a request; the task ends in Crashed when the node dies."""

@@ -67,10 +67,8 @@ class History:
     """Leases that left an API node for a runner, or were lost on that way."""
     current: dict[str, str] = field(default_factory=dict)
     """The token of the lease that the queue knows."""
-    pushed: dict[str, int] = field(default_factory=dict)
-    """Its number in the order of the pushes."""
-    leased: set[str] = field(default_factory=set)
-    """Those that were leased at least once."""
+    queued_as: dict[str, Call] = field(default_factory=dict)
+    """As they came into the queue: of several with one idempotency key it may be any."""
     touched: dict[str, str] = field(default_factory=dict)
     """Those that a fault has to do with, and the first such fault."""
     finals: dict[str, tuple[object, ...]] = field(default_factory=dict)

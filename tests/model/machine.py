@@ -21,6 +21,8 @@ _runners = st.integers(0, RUNNERS - 1)
 _any = st.integers(0, 100)
 _ATTEMPTS = (Outcome.SUCCESS, Outcome.ERROR, Outcome.TIMEOUT, Outcome.OOM, Outcome.NOT_STARTED)
 _outcomes = st.lists(st.sampled_from(_ATTEMPTS), min_size=1, max_size=3).map(tuple)
+_Trouble = tuple[int, Trouble]
+_trouble = st.tuples(st.integers(0, 8), st.sampled_from(Trouble))
 _SHIFTS = (0.0, 150.0, -150.0, 3600.0)
 
 
@@ -47,12 +49,14 @@ class CallLife(RuleBasedStateMachine):
         duration=st.sampled_from((0.1, 1.0, 20.0, 100.0)),
         key=st.sampled_from(("", "", "one", "two")),
         callback=st.booleans(),
+        times=st.integers(1, 3),
     )
-    def submit(self, fn: str, **how: Any) -> None:
-        self.people.submit(self.people.plan(fn, **how))
+    def submit(self, fn: str, times: int, **how: Any) -> None:
+        for _ in range(times):
+            self.people.submit(self.people.plan(fn, **how))
 
     @rule(
-        limits=st.lists(st.integers(0, 4), min_size=RUNNERS, max_size=RUNNERS),
+        limits=st.lists(st.sampled_from((1, 2, 4, 0)), min_size=RUNNERS, max_size=RUNNERS),
         seconds=st.sampled_from((0.1, 1.0, 12.0, 31.0, 70.0)),
     )
     def work(self, limits: list[int], seconds: float) -> None:
@@ -69,21 +73,19 @@ class CallLife(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.wait(seconds)
 
-    @rule(number=_apis)
-    def clean(self, number: int) -> None:
-        self.world.clean(number)
-
     @precondition(lambda self: self.world.history.plans)
-    @rule(number=_apis, which=_any, what=st.sampled_from(("submit", "cancel", "redrive")))
-    def ask(self, number: int, which: int, what: str) -> None:
+    @rule(number=_apis, which=_any, what=st.sampled_from(("submit", "cancel", "redrive")), trouble=_trouble)
+    def ask(self, number: int, which: int, what: str, trouble: _Trouble) -> None:
+        self._disturb(number, trouble)
         plans = list(self.world.history.plans.values())
         call = plans[which % len(plans)].call
-        if what == "submit":
-            self.people.submit(call)
+        letters = sorted(self.world.letters())
+        if letters and what != "cancel":
+            self.people.redrive(number, letters[which % len(letters)])
         elif what == "cancel":
             self.people.cancel(number, call.id)
-        elif letters := sorted(self.world.letters()):
-            self.people.redrive(number, letters[which % len(letters)])
+        else:
+            self.people.submit(call)
 
     # -- what is not ---------------------------------------------------------------------------
 
@@ -91,42 +93,59 @@ class CallLife(RuleBasedStateMachine):
     def disturb_requests(self, fates: list[Fate]) -> None:
         self.world.network.fates.extend(fates)
 
-    @rule(number=_apis, before=st.integers(0, 8), trouble=st.sampled_from(list(Trouble)[1:]))
-    def disturb_stores(self, number: int, before: int, trouble: Trouble) -> None:
-        self.world.apis[number].troubles.extend([Trouble.NONE] * before + [trouble])
+    @rule(
+        number=_apis,
+        trouble=_trouble,
+        what=st.sampled_from(("stores", "stores", "restart", "clean", "clock")),
+    )
+    def trouble_api(self, number: int, trouble: _Trouble, what: str) -> None:
+        if what == "restart":
+            self.world.restart_api(number)
+        self._disturb(number, trouble)
+        if what == "clean":
+            self.world.clean(number)
+        elif what == "clock":
+            self.world.apis[number].ahead = _SHIFTS[trouble[0] % len(_SHIFTS)]
 
-    @rule(number=_apis)
-    def restart_api(self, number: int) -> None:
-        self.world.restart_api(number)
+    def _disturb(self, number: int, trouble: _Trouble) -> None:
+        before, kind = trouble
+        if kind is not Trouble.NONE:
+            self.world.apis[number].troubles.extend([Trouble.NONE] * before + [kind])
 
-    @rule(number=_runners, what=st.sampled_from(("kill", "stop", "start", "cut", "join", "deaf")))
-    def trouble_runner(self, number: int, what: str) -> None:
+    @rule(
+        number=_runners,
+        what=st.sampled_from(("kill", "stop", "cut", "deaf", "clock")),
+        shift=st.sampled_from(_SHIFTS),
+    )
+    def trouble_runner(self, number: int, what: str, shift: float) -> None:
+        cut, name = self.world.network.cut, f"runner{number}"
         runner = self.world.runners[number]
-        if what == "kill":
-            self.world.kill_runner(number)
+        if runner is None:
+            self.world.start_runner(number)
+        elif what == "clock":
+            self.world.runner_clocks[number] = shift
+        elif what == "deaf":
+            runner.deaf = True
+        elif name in cut:
+            cut.discard(name)
+        elif what == "cut":
+            cut.add(name)
         elif what == "stop":
             self.world.stop_runner(number)
-        elif what == "cut":
-            self.world.network.cut.add(f"runner{number}")
-        elif what == "join":
-            self.world.network.cut.discard(f"runner{number}")
-        elif what == "deaf" and runner:
-            runner.deaf = True
         else:
-            self.world.start_runner(number)
-
-    @rule(number=_runners, seconds=st.sampled_from(_SHIFTS), of_api=st.booleans())
-    def set_clock(self, number: int, seconds: float, of_api: bool) -> None:
-        if of_api:
-            self.world.apis[number % APIS].ahead = seconds
-        else:
-            self.world.runner_clocks[number] = seconds
+            self.world.kill_runner(number)
 
     @precondition(lambda self: self.world.history.superseded())
-    @rule(which=_any, verb=st.sampled_from(("start", "extend", "release", "finish", "fail")))
-    def speak_late(self, which: int, verb: str) -> None:
+    @rule(
+        number=_apis,
+        which=_any,
+        verb=st.sampled_from(("start", "extend", "release", "finish", "fail")),
+        trouble=_trouble,
+    )
+    def speak_late(self, number: int, which: int, verb: str, trouble: _Trouble) -> None:
+        self._disturb(number, trouble)
         leases = self.world.history.superseded()
-        self.people.speak_late(leases[which % len(leases)], verb)
+        self.people.speak_late(number, leases[which % len(leases)], verb)
 
     # -- what must hold ------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ class SeenQueue:
         new = await self._queue.push(call)
         if new:
             self._pushes += 1
+            self._history.queued_as[call.id] = call
             self._waiting[call.id] = (self._pushes, self._clock() + max(0, call.delay), call)
         return new
 

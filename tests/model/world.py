@@ -186,9 +186,9 @@ class World:
         return {row["id"]: row for row in self._database.rows(select(calls))}
 
     def state(self) -> object:
-        """All that a request may change."""
+        """All that a late request may not change. A callback of what it says may be noted, which is void."""
         depths = self.do(self.queue.depths())
-        tables = (calls, dead_letters, callbacks, idempotency_keys)
+        tables = (calls, dead_letters, idempotency_keys)
         return depths, [self._database.rows(select(table)) for table in tables]
 
     def queued(self) -> set[str]:
