@@ -39,20 +39,15 @@ _COUNT_EVERY = 15.0
 
 @asynccontextmanager
 async def running_callbacks(
-    stores: Stores,
-    settings: CallbackSettings,
-    *,
-    look_up: LookUp | None = None,
-    clock: Callable[[], float] | None = None,
+    stores: Stores, settings: CallbackSettings, *, look_up: LookUp | None = None
 ) -> AsyncIterator[None]:
     """Delivers what is in the outbox of *stores* while the block runs.
 
     Afterwards those under way get ``settings.parting`` seconds, and what is left is for other nodes.
     """
-    clock = clock or stores.clock
     look_up = look_up or ThreadLookUp(settings.concurrency)
-    async with open_poster(settings, look_up, clock) as poster:
-        delivery = Delivery(stores, poster, settings, clock)
+    async with open_poster(settings, look_up, stores.clock) as poster:
+        delivery = Delivery(stores, poster, settings)
         tasks = [
             asyncio.create_task(delivery.run(), name="callbacks"),
             asyncio.create_task(_count_forever(stores), name="callbacks-count"),
@@ -80,14 +75,12 @@ async def _count_forever(stores: Stores) -> None:
 class Delivery:
     """Takes callbacks that are due and sees each to its end, many at once."""
 
-    def __init__(
-        self, stores: Stores, poster: Poster, settings: CallbackSettings, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, stores: Stores, poster: Poster, settings: CallbackSettings) -> None:
         self._outbox = stores.outbox
         self._logstore = stores.logstore
         self._poster = poster
         self._settings = settings
-        self._clock = clock
+        self._clock = stores.clock
         self._hosts = Lanes(settings.per_host)
         self._apps = Lanes(max(1, settings.concurrency // 2))
         self._all = Lanes(settings.concurrency)

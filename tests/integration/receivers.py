@@ -115,9 +115,9 @@ def leading(addresses: dict[str, Sequence[str]]) -> Callable[[str, int], Awaitab
 
 
 @asynccontextmanager
-async def stores_in(folder: Path) -> AsyncIterator[Stores]:
-    """The stores of one node, in *folder*; those of a second node there are the same."""
-    settings = StoreSettings(datastore_url=f"sqlite:///{folder}/fn.db", queue_url="memory://")
+async def stores_in(folder: Path, url: str = "") -> AsyncIterator[Stores]:
+    """The stores of one node, in *folder* or at *url*; those of a second node there are the same."""
+    settings = StoreSettings(datastore_url=url or f"sqlite:///{folder}/fn.db", queue_url="memory://")
     async with open_stores(settings) as stores:
         yield stores
 

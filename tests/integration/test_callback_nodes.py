@@ -12,9 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import web
+from sqlalchemy import delete
 
 from services.callbacks.body import callback_of
 from services.callbacks.delivery import UNCONFIRMED, running_callbacks
+from services.datastore.database import open_database
+from services.datastore.tables import callbacks as outbox_table
 from services.logstore.none import NoLogStore
 from services.stores import Stores
 from shared_models import times
@@ -114,14 +117,21 @@ async def test_what_a_dead_node_had_taken_is_delivered_when_its_lease_runs_out(
     assert arrived.headers["Fn-Callback-Attempt"] == "2"
 
 
-async def test_two_nodes_share_the_work_and_post_each_result_once(stores: Stores, tmp_path: Path) -> None:
-    async with receiving() as receiver, stores_in(tmp_path) as other:
+@pytest.mark.parametrize("server", ["sqlite", "postgres", "mariadb"])
+async def test_two_nodes_share_the_work_and_post_each_result_once(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str
+) -> None:
+    url = "" if server == "sqlite" else request.getfixturevalue(server).url
+    async with receiving() as receiver, stores_in(tmp_path, url) as one, stores_in(tmp_path, url) as other:
+        if url:
+            async with open_database(url) as database:
+                await database.transact(lambda connection: connection.execute(delete(outbox_table)))
         callbacks = [a_callback(receiver.url()) for _ in range(60)]
-        async with running_callbacks(stores, quick()), running_callbacks(other, quick()):
+        async with running_callbacks(one, quick()), running_callbacks(other, quick()):
             for callback in callbacks:
-                await stores.outbox.put([callback])
+                await one.outbox.put([callback])
             await receiver.has(60)
-            await emptied(stores)
+            await emptied(one)
     arrived = [one.headers["Fn-Call-Id"] for one in receiver.requests]
     assert sorted(arrived) == sorted(one.call_id for one in callbacks)
 
