@@ -26,13 +26,14 @@ HTTP_STREAM = "http-stream"
 class Target:
     """All that the containers of one version of a function have in common. Immutable.
 
-    *key* says which calls may share containers: it covers everything that a container is made from.
+    *key* says which calls may share containers: it covers everything that a container is made from. *origin*
+    is the key of what it is a version of: its own, but for those made by ``alone``. *function* names it.
     Memory in bytes, CPU in milli-CPUs, times in seconds.
     """
 
     __slots__ = (
-        "annotations", "app_id", "cpus", "env", "fn_id", "format", "idle_timeout", "image", "key", "memory",
-        "path", "series", "syslog_url", "timeout", "tmpfs_size",
+        "annotations", "app_id", "cpus", "env", "fn_id", "format", "function", "idle_timeout", "image", "key",
+        "memory", "origin", "path", "series", "syslog_url", "timeout", "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -52,11 +53,13 @@ class Target:
         format_: Format | None = None,
         syslog_url: str = "",
         key: bytes = b"",
+        origin: bytes = b"",
         series: Series | None = None,
     ) -> None:
         self.app_id = app_id
         self.fn_id = fn_id
         self.path = path
+        self.function = fn_id or f"{app_id}{path}"
         self.image = image
         self.memory = memory * MIB
         self.cpus = cpus
@@ -70,6 +73,7 @@ class Target:
         """None is http-stream."""
         self.series = series or series_of(app_id, path or fn_id)
         self.key = key or _slot_key(self, annotations)
+        self.origin = origin or self.key
 
     @property
     def cold(self) -> bool:
@@ -82,7 +86,8 @@ class Target:
             app_id=self.app_id, fn_id=self.fn_id, path=self.path, image=self.image, memory=self.memory // MIB,
             cpus=self.cpus, tmpfs_size=self.tmpfs_size, timeout=self.timeout, idle_timeout=self.idle_timeout,
             env={**self.env, **environment(call)}, annotations=self.annotations, format_=self.format,
-            syslog_url=self.syslog_url, key=call.id.encode(), series=self.series,
+            syslog_url=self.syslog_url, key=call.id.encode(), origin=self.origin,
+            series=self.series,
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.ids import new_id
 from shared_models.trigger import HTTP
-from shared_models.web import body_pieces, error_response, json_response, read_body
+from shared_models.web import body_pieces, client_gone, error_response, json_response, read_body
 
 Shape = Callable[[Response], tuple[int, list[Header]]]
 """How a function's answer becomes a client's: status, and the headers that are let through."""
@@ -43,14 +43,14 @@ def invoke_routes(agent: Agent) -> list[web.RouteDef]:
         if request.headers.get("Fn-Invoke-Type") == "detached":
             return await _detached(agent, request, target, headers)
         call = _call(target)
-        return await _sync(agent, call, target, headers, await _body(request), _plain)
+        return await _sync(agent, request, call, target, headers, _plain)
 
     async def trigger(request: web.Request) -> web.StreamResponse:
         source = request.match_info["source"] or "/"
         found = await agent.data.trigger(request.match_info["app"], HTTP, source)
         target = agent.target(found.fn, found.app)
         call = _call(target, trigger_id=found.trigger.id)
-        return await _sync(agent, call, target, _as_gateway(request), await _body(request), _unwrapped)
+        return await _sync(agent, request, call, target, _as_gateway(request), _unwrapped)
 
     return [
         web.post("/invoke/{fn_id}", invoke),
@@ -118,11 +118,14 @@ def _as_gateway(request: web.Request) -> list[Header]:
 
 
 async def _sync(
-    agent: Agent, call: Call, target: Target, headers: list[Header], body: Body, shape: Shape
+    agent: Agent, request: web.Request, call: Call, target: Target, headers: list[Header], shape: Shape
 ) -> web.StreamResponse:
+    """Runs the call. A client that hangs up before it has a container is the end of it; a call that the
+    function has got goes on to its end, and its record says how it ended."""
     job = Job(
-        call=call, target=target, headers=headers, body=body, sync=True, patience=agent.settings.slot_wait
-    )
+        call=call, target=target, headers=headers, body=await _body(request), sync=True,
+        patience=agent.settings.slot_wait, left=lambda: client_gone(request),
+    )  # fmt: skip
     try:
         response = await agent.run(job)
     except StartFailed as failure:

@@ -12,6 +12,7 @@ from runner_node.function_socket import Body
 from runner_node.protocols.contract import StdioCall
 from runner_node.protocols.http_stream import Header
 from runner_node.results import Stored
+from runner_node.slots import Left
 from shared_models import times
 from shared_models.call import Call, CallType
 
@@ -25,6 +26,7 @@ class Job(msgspec.Struct, kw_only=True):
     is told whether its result was taken. *started* (unix seconds) is set when the function gets the call, or
     by *before*, when that has told somebody a time. *begun*: nothing need happen before the function gets it.
     *recorded*: its end is on its way into a record. *cut*: when it is cancelled, the runner's stop is why.
+    *left* says whether nobody would read the answer any more; once it does, the call is not begun.
     """
 
     call: Call
@@ -40,6 +42,7 @@ class Job(msgspec.Struct, kw_only=True):
     begun: bool = False
     recorded: bool = False
     cut: bool = False
+    left: Left | None = None
 
 
 def route_job(call: Call, target: Target, headers: list[Header], body: bytes) -> Job:

@@ -6,36 +6,56 @@ SYNC_SHARE = 0.2
 """Part of the memory that only sync calls may take."""
 ASYNC_PULL = 0.8
 """Part of the rest beyond which no more async calls are pulled."""
+SMALL_CONTAINER = 128 << 20
+"""What a typical container needs, in bytes: the least reserve of a node that has ``ROOMY`` bytes or more."""
+ROOMY = 512 << 20
 
 
 class Resources:
-    """Bytes and milli-CPUs of one event loop. ``leaving`` is what containers on their way out still hold."""
+    """Bytes and milli-CPUs of one event loop. ``leaving`` is what containers on their way out still hold.
 
-    def __init__(self, memory: int, cpus: int) -> None:
+    *reserve* is the percentage of the memory that only functions without a container may take, so that one
+    function cannot have all of a node. 0: none.
+    """
+
+    def __init__(self, memory: int, cpus: int, reserve: float = 10.0) -> None:
         self.memory = memory
         self.cpus = cpus
         self.free_memory = memory
         self.free_cpus = cpus
         self.leaving_memory = 0
         self.leaving_cpus = 0
+        least = SMALL_CONTAINER if reserve and memory >= ROOMY else 0
+        self._reserve = max(int(memory * reserve / 100), least)
 
     def ever_fits(self, memory: int, cpus: int) -> bool:
         """Whether the machine, all of it, is large enough."""
         return memory <= self.memory and cpus <= self.cpus
 
-    def missing(self, memory: int, cpus: int, *, sync: bool) -> tuple[int, int]:
+    def keep(self, memory: int, *, sync: bool, first: bool, overdue: bool) -> int:
+        """Bytes that must stay free when a function gets a container of *memory* bytes.
+
+        *first*: it has none so far; *overdue*: it has waited for that one too long, and is owed it.
+        """
+        if overdue and first:
+            return 0
+        keep = max(0 if sync else int(self.memory * SYNC_SHARE), 0 if first else self._reserve)
+        # A function that is larger than what it may have beside others may still run: alone.
+        return min(keep, max(self.memory - memory, 0))
+
+    def missing(
+        self, memory: int, cpus: int, *, sync: bool, first: bool = True, overdue: bool = False
+    ) -> tuple[int, int]:
         """What would have to become free, beside what is leaving, before *take* succeeds; never negative."""
-        keep = 0 if sync else int(self.memory * SYNC_SHARE)
-        # A function that is larger than the async share may still run: alone.
-        keep = min(keep, max(self.memory - memory, 0))
+        keep = self.keep(memory, sync=sync, first=first, overdue=overdue)
         return (
             max(memory + keep - self.free_memory - self.leaving_memory, 0),
             max(cpus - self.free_cpus - self.leaving_cpus, 0),
         )
 
-    def take(self, memory: int, cpus: int, *, sync: bool) -> bool:
+    def take(self, memory: int, cpus: int, *, sync: bool, first: bool = True, overdue: bool = False) -> bool:
         """Takes both or nothing; False when there is no room now."""
-        keep = 0 if sync else min(int(self.memory * SYNC_SHARE), max(self.memory - memory, 0))
+        keep = self.keep(memory, sync=sync, first=first, overdue=overdue)
         if memory + keep > self.free_memory or cpus > self.free_cpus:
             return False
         self.free_memory -= memory

@@ -20,7 +20,7 @@ from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.ids import new_id, time_of
 from shared_models.route import Route, clean_path
-from shared_models.web import body_limit, error_response, json_response, read_body
+from shared_models.web import body_limit, client_gone, error_response, json_response, read_body
 
 CALL_ID = "Fn_call_id"
 WAIT = "Xxx-Fxlb-Wait"
@@ -114,6 +114,7 @@ class _Invocation:
     async def _run(self, body: bytes) -> web.StreamResponse:
         job = route_job(self._call, self._target, self._headers, body)
         job.patience = self._agent.settings.slot_wait
+        job.left = lambda: client_gone(self._request)
         try:
             response = await self._agent.run(job)
         except StartFailed as failure:

@@ -77,7 +77,13 @@ class Run:
         job, series = self.job, self.job.target.series
         series.queued += 1
         try:
-            return await self._agent.scheduler.acquire(job.target, sync=job.sync, patience=job.patience)
+            return await self._agent.scheduler.acquire(
+                job.target,
+                sync=job.sync,
+                patience=job.patience,
+                size=len(job.body) if isinstance(job.body, bytes) else 0,
+                left=job.left,
+            )
         except StartFailed as failure:
             self._log.write(failure.output)
             series.errors += 1

@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
+from collections.abc import Callable
 
 from runner_node.calls import Target
+from runner_node.fair_share import Share
 from runner_node.hot_container import HotContainer
+from shared_models import errors
 
 START_GUESS = 0.5
 """Seconds that a start is thought to take before one was seen."""
+SERVICE_GUESS = 1.0
+"""Seconds that a call is thought to take before one has ended."""
 WEIGHT = 0.2
 """Of the newest observation in a moving average."""
+SOONEST, LATEST = 1.0, 60.0
+"""Seconds that ``retry_after`` answers at least and at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,28 +64,50 @@ def next_look(demand: Demand) -> float | None:
     return max(demand.start_time - demand.oldest_wait, 0.001)
 
 
+def retry_after(demand: Demand) -> float:
+    """Seconds after which a call that is refused now has a chance: once those ahead of it are served."""
+    service = SERVICE_GUESS if demand.service_time is None else demand.service_time
+    ahead = demand.waiting * service / max(demand.containers + demand.starting, 1)
+    return min(max(ahead + (0.0 if demand.containers else demand.start_time), SOONEST), LATEST)
+
+
+Left = Callable[[], bool]
+"""Whether the caller has gone away, so that nobody would read the answer."""
+
+
 class Waiter:
     """A call that waits for a container; *sync* ones may use all of the machine."""
 
-    __slots__ = ("container", "since", "sync")
+    __slots__ = ("container", "left", "since", "sync")
 
-    def __init__(self, container: asyncio.Future[HotContainer], since: float, *, sync: bool) -> None:
+    def __init__(
+        self, container: asyncio.Future[HotContainer], since: float, *, sync: bool, left: Left | None = None
+    ) -> None:
         self.container = container
         self.since = since
         self.sync = sync
+        self.left = left
+
+    @property
+    def gone(self) -> bool:
+        """Whether it waits no more; one whose caller has gone away is told so here."""
+        if not self.container.done() and self.left and self.left():
+            self.container.set_exception(errors.ClientGone())
+        return self.container.done()
 
 
 class SlotQueue:
     """All containers of one target: idle ones are taken last in, first out, callers first in, first out."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, share: Share) -> None:
         self.target = target
+        self.share = share
         self.waiters: deque[Waiter] = deque()
+        self.sync_calls = 0
+        """Those among the waiters who are sync."""
         self.idle: list[HotContainer] = []
         self.containers: set[HotContainer] = set()
         self.starting = 0
-        self.failures = 0
-        """Starts that failed since one succeeded."""
         self.superseded = False
         """The function has changed: containers of this version are not kept."""
         self.service_time: float | None = None
@@ -93,19 +122,32 @@ class SlotQueue:
                 return container
         return None
 
+    def join(self, waiter: Waiter) -> None:
+        """At the end of the line."""
+        self.waiters.append(waiter)
+        self.sync_calls += waiter.sync
+        self.share.lines[self] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        """It has its container, or waits no more."""
+        self.sync_calls -= waiter.sync
+        self.head()
+
     def next_waiter(self) -> Waiter | None:
         """The caller who has waited longest, taken out of the line; those who left are skipped."""
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.container.done():
-                return waiter
-        return None
+        waiter = self.head()
+        if waiter:
+            self.waiters.popleft()
+        return waiter
 
     def head(self) -> Waiter | None:
-        """The caller who has waited longest, left in the line."""
-        while self.waiters and self.waiters[0].container.done():
+        """The caller who has waited longest, left in the line; those who left are taken out of it."""
+        while self.waiters:
+            if not self.waiters[0].gone:
+                return self.waiters[0]
             self.waiters.popleft()
-        return self.waiters[0] if self.waiters else None
+        self.share.lines.pop(self, None)
+        return None
 
     def demand(self, now: float) -> Demand:
         """The numbers for ``wants_container``."""
@@ -126,7 +168,6 @@ class SlotQueue:
 
     def saw_start(self, seconds: float) -> None:
         """A container was ready after that long."""
-        self.failures = 0
         self.start_time += WEIGHT * (seconds - self.start_time)
 
     @property

@@ -552,6 +552,13 @@ class ServerBusy(Unavailable):
     text = "Timed out - server too busy"
 
 
+class ClientGone(FnError):
+    """Of a call that was not run for a client that had gone away; 499 is what proxies note of such."""
+
+    status = 499
+    text = "The client hung up before the call got a container"
+
+
 class EngineUnavailable(Unavailable):
     text = "The container engine does not answer; the node keeps trying to reach it"
 
