@@ -22,6 +22,8 @@ RECOVERY = 60.0
 """Seconds after the end of a fault within which its place must be as good as new."""
 _LOOKS = 30
 """Records that are looked at in one round."""
+BUSY = (429, 503)
+"""What a client may be told whose request is right: try again."""
 ANNOTATIONS: dict[str, dict[str, object]] = {
     "work": {},
     "poison": {},
@@ -122,8 +124,8 @@ class Clients:
                 url, json=body, headers={"Fn-Invoke-Type": "detached", **headers}, timeout=PATIENCE
             ) as answer:
                 if answer.status != 202:
-                    await answer.read()
-                    self.book.refusals[str(answer.status)] += 1
+                    said = "" if answer.status in BUSY else f": {await answer.text()}"
+                    self.book.refusals[f"{answer.status}{said}"] += 1
                     return ""
                 call_id = str((await answer.json())["call_id"])
         except TimeoutError:

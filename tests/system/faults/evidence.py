@@ -33,6 +33,12 @@ class Evidence:
     logs: dict[str, str] = field(default_factory=dict)
     exits: list[str] = field(default_factory=list)
 
+    @property
+    def unknown(self) -> set[str]:
+        """Detached calls that are recorded and whose answer never reached a client."""
+        detached = {call_id for call_id, record in self.records.items() if record["type"] != "sync"}
+        return detached - self.book.accepted.keys()
+
 
 async def gather(http: aiohttp.ClientSession, world: World, book: Book) -> Evidence:
     """Reads everything, once the system has come to rest."""

@@ -68,7 +68,7 @@ class Result:
             ),
             ("sync calls", _counted(sync)),
             ("runs in the functions' ledger", runs),
-            ("records of calls whose answer got lost", len(evidence.records.keys() - book.accepted.keys())),
+            ("records of calls whose answer got lost", len(evidence.unknown)),
             ("nodes that ended by themselves", _counted(Counter(evidence.exits)) or "none"),
             ("faults that could not be made", "; ".join(sorted(book.unused)) or "none"),
         ]

@@ -143,6 +143,15 @@ def _dead_letters(evidence: Evidence) -> Iterator[str | None]:
             )
 
 
+def _refused(evidence: Evidence) -> Iterator[str | None]:
+    """Who is not served is told 429 or 503, or finds the connection broken: the request is right."""
+    for told, times in evidence.book.refusals.items():
+        known = told in ("429", "503", "connection", "no answer in time")
+        yield from [None if known else f"{times} times {told}"] * times
+    for sync in evidence.book.sync:
+        yield None if sync.status in (200, 429, 503, 0, -1) else f"{sync.call_id}: {sync.status}"
+
+
 def _one_key(evidence: Evidence) -> Iterator[str | None]:
     """The same idempotency key is the same call, however often and wherever it is sent."""
     for key, ids in evidence.book.by_key.items():
@@ -198,6 +207,6 @@ def _no_traces(evidence: Evidence) -> Iterator[str | None]:
 
 
 CHECKS: tuple[_Check, ...] = (
-    _ends, _never_changes, _once, _visible, _complete, _over, _as_asked, _cancelled, _dead_letters, _one_key,
-    _answered, _sync_once, _conserved, _recovers, _no_traces,
+    _ends, _never_changes, _once, _visible, _complete, _over, _as_asked, _cancelled, _dead_letters, _refused,
+    _one_key, _answered, _sync_once, _conserved, _recovers, _no_traces,
 )  # fmt: skip
