@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from shared_models.call import Call, Finished, Lease, LeasedCall
 from shared_models.errors import StoreUnavailable
 from shared_models.ids import new_id
 from tests.integration.receivers import a_callback, emptied, quick, receiving, stores_in
+from tests.servers.postgres import Postgres
 
 
 @pytest.fixture
@@ -170,3 +172,33 @@ async def test_a_node_that_stops_lets_a_delivery_end(stores: Stores) -> None:
             asyncio.get_running_loop().call_later(0.05, go_on.set)
         assert await stores.outbox.count() == 0
     assert len(receiver.requests) == 1
+
+
+async def test_a_database_that_is_away_for_a_moment_costs_no_callback_and_no_second_delivery(
+    own_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    own = own_server(Postgres, True)
+    answer = asyncio.Event()
+
+    async def waits(request: web.Request, number: int) -> web.StreamResponse:
+        await answer.wait()
+        return web.Response()
+
+    url = own.url_of("fn", timeout=1, connect_timeout=1)
+    async with (
+        receiving(waits) as receiver,
+        stores_in(tmp_path, url) as stores,
+        running_callbacks(stores, quick()),
+    ):
+        first, second = a_callback(receiver.url()), a_callback(receiver.url())
+        await stores.outbox.put([first])
+        await receiver.has(1)
+        await asyncio.to_thread(own.stop)
+        answer.set()
+        with pytest.raises(StoreUnavailable):
+            await stores.outbox.put([second])
+        await asyncio.to_thread(own.start)
+        await stores.outbox.put([second])
+        await receiver.has(2)
+        await emptied(stores)
+    assert [one.headers["Fn-Call-Id"] for one in receiver.requests] == [first.call_id, second.call_id]
