@@ -27,11 +27,14 @@ _FAILURES = (
 
 
 @asynccontextmanager
-async def hearing(connect: Callable[[], Awaitable[Any]], ring: Callable[[], None]) -> AsyncIterator[None]:
+async def hearing(
+    connect: Callable[[], Awaitable[Any]], ring: Callable[[str | None], None]
+) -> AsyncIterator[None]:
     """Calls *ring* for each notification while the block runs, on a connection that *connect* opens.
 
-    A connection that is lost is opened anew until it can be, and then rings too, since something may
-    have been missed. It is tried the first time in the background, as every other time.
+    With the id of the function that it is about, or None when it may be any. A connection that is lost is
+    opened anew until it can be, and then rings too, since something may have been missed. It is tried the
+    first time in the background, as every other time.
     """
     listener = _Listener(connect, ring)
     task = asyncio.create_task(listener.run(), name="queue-notify")
@@ -47,7 +50,7 @@ async def hearing(connect: Callable[[], Awaitable[Any]], ring: Callable[[], None
 class _Listener:
     """*closing* says what a cancellation may fail to: the driver can turn one into another error."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], ring: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], ring: Callable[[str | None], None]) -> None:
         self._connect = connect
         self._ring = ring
         self.closing = False
@@ -74,8 +77,8 @@ class _Listener:
     async def _hear(self, connection: Any) -> None:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(CHANNEL, lambda *_: self._ring())
-        self._ring()
+        await connection.add_listener(CHANNEL, lambda *heard: self._ring(heard[-1] or None))
+        self._ring(None)
         while not lost.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(lost.wait(), QUIET)

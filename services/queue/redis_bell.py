@@ -20,11 +20,12 @@ _SHORTEST, _LONGEST = 0.05, 5.0
 
 
 @asynccontextmanager
-async def hearing_bell(settings: RedisSettings, ring: Callable[[], None]) -> AsyncIterator[None]:
+async def hearing_bell(settings: RedisSettings, ring: Callable[[str | None], None]) -> AsyncIterator[None]:
     """Calls *ring* for each message on the queue's channel while the block runs.
 
-    A connection that is lost is opened anew until it can be, and then rings too, since something may
-    have been missed. Raises the driver's exceptions when the first one cannot be opened.
+    With the id of the function that it is about, or None when it may be any. A connection that is lost is
+    opened anew until it can be, and then rings too, since something may have been missed. Raises the
+    driver's exceptions when the first one cannot be opened.
     """
     listener = _Listener(settings, ring)
     await listener.subscribe()
@@ -40,7 +41,7 @@ async def hearing_bell(settings: RedisSettings, ring: Callable[[], None]) -> Asy
 
 
 class _Listener:
-    def __init__(self, settings: RedisSettings, ring: Callable[[], None]) -> None:
+    def __init__(self, settings: RedisSettings, ring: Callable[[str | None], None]) -> None:
         self._settings = settings
         self._channel = f"{settings.base}bell"
         self._ring = ring
@@ -56,7 +57,7 @@ class _Listener:
                 log.warning("the queue's Redis server is lost, and tried again: %s", cause(exc))
             await self._return()
             log.info("the queue's Redis server is back")
-            self._ring()
+            self._ring(None)
 
     async def subscribe(self) -> None:
         connection = self._connection = self._settings.connection()
@@ -84,7 +85,7 @@ class _Listener:
             if heard is None:
                 raise TimeoutError
             if heard[0] == b"message":
-                self._ring()
+                self._ring(heard[2].decode() or None)
 
     async def _return(self) -> None:
         pause = _SHORTEST

@@ -226,9 +226,10 @@ class SQLQueue(WaitingQueue):
 
     # -- transactions --------------------------------------------------------------------------
 
-    async def _announce(self, connection: AsyncConnection) -> None:
+    async def _announce(self, connection: AsyncConnection, fn_id: str = "") -> None:
+        """Tells other nodes that a call, of the one function if given, may have become free."""
         if self._notifies:
-            await connection.execute(select(func.pg_notify(CHANNEL, "")))
+            await connection.execute(select(func.pg_notify(CHANNEL, fn_id)))
 
     async def _take_all(self, asked: Sequence[_Asked]) -> list[list[LeasedCall]]:
         """What is free, dealt out in the order in which it was asked for by those who pass over the same."""
@@ -259,7 +260,8 @@ class SQLQueue(WaitingQueue):
                     fresh[row["id"]] = row
             if fresh:
                 await connection.execute(insert(messages), list(fresh.values()))
-                await self._announce(connection)
+                functions = {row["fn_id"] for row in fresh.values()}
+                await self._announce(connection, functions.pop() if len(functions) == 1 else "")
             return pushed
 
         return await self._database.transact(work)

@@ -137,16 +137,16 @@ async def test_postgresql_tells_other_nodes_without_their_looking(postgres, monk
         assert await got(waiter) == [call.id]
 
 
-def _noting(method: Callable[[Any], None], event: asyncio.Event, times: int = 2) -> Callable[[Any], None]:
+def _noting(method: Callable[..., None], event: asyncio.Event, times: int = 2) -> Callable[..., None]:
     """*method*, with *event* set when it was called so many *times*: once by each node that listens."""
     left = times
 
-    def ring(self: Any) -> None:
+    def ring(self: Any, fn_id: str | None = None) -> None:
         nonlocal left
         left -= 1
         if left <= 0:
             event.set()
-        method(self)
+        method(self, fn_id)
 
     return ring
 

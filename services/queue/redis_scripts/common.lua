@@ -9,7 +9,8 @@
 --   later       ids of what is delayed or leased, by the time when it may be handed out
 --   fns         hash: how many messages each function has
 --   waiting:FN  ids of the function's messages that nobody holds, by the time of their push
---   bell        channel: something may be handed out, or sooner than was known
+--   bell        channel: something of the function that is named, or of any, may be handed out, or sooner
+--               than was known
 --   ready       what layout 1 had for all functions; what is found there moves on
 
 local base = KEYS[1]
@@ -51,10 +52,18 @@ end
 
 local known = next_time()
 
+-- *freed*: the function that something may be handed out of, '' for several, nil for none.
 local function ring(freed)
-  if freed or next_time() < known then
-    redis.call('PUBLISH', base .. 'bell', '')
+  if next_time() < known then
+    freed = ''
   end
+  if freed then
+    redis.call('PUBLISH', base .. 'bell', freed)
+  end
+end
+
+local function one_or_several(freed, fn)
+  return (freed == nil or freed == fn) and fn or ''
 end
 
 -- The first write of a script decides whether full memory stops it. What frees memory, or is needed

@@ -2,7 +2,7 @@
 
 even_when_full()
 local at = now + tonumber(ARGV[2])
-local lost, freed = {}, false
+local lost, freed = {}, nil
 for i = 3, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
   local found = redis.call('HMGET', message(id), 'token', 'place', 'fn', 'pushed')
@@ -14,7 +14,7 @@ for i = 3, #ARGV, 2 do
     redis.call('ZADD', LATER, digits(at), id)
   else
     sort_in(id, found[2], found[3], found[4], now)
-    freed = true
+    freed = one_or_several(freed, found[3])
   end
 end
 ring(freed)

@@ -13,5 +13,5 @@ redis.call('HSET', message(id), 'call', ARGV[6], 'payload', ARGV[7], 'fn', fn, '
 redis.call('HINCRBY', FNS, fn, 1)
 -- While something of the function is ready, those who wait for it have been told, and each who takes tells
 -- the next.
-ring(sort_in(id, place, fn, pushed, at))
+ring(sort_in(id, place, fn, pushed, at) and fn or nil)
 return 1

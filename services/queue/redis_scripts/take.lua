@@ -93,5 +93,5 @@ local at = next_time()
 if unsorted or next_head() then
   at = now
 end
-ring(false)
+ring()
 return {digits(now), at < INFINITE and digits(at) or '', taken}
