@@ -26,7 +26,11 @@ from shared_models.call import Call, Finished, Lease, LeasedCall
 from shared_models.errors import StoreUnavailable
 from shared_models.ids import new_id
 from tests.integration.receivers import a_callback, emptied, quick, receiving, stores_in
+from tests.servers.mariadb import MariaDB
 from tests.servers.postgres import Postgres
+from tests.servers.proxy import proxy
+
+KINDS = {"postgres": Postgres, "mariadb": MariaDB}
 
 
 @pytest.fixture
@@ -202,3 +206,25 @@ async def test_a_database_that_is_away_for_a_moment_costs_no_callback_and_no_sec
         await receiver.has(2)
         await emptied(stores)
     assert [one.headers["Fn-Call-Id"] for one in receiver.requests] == [first.call_id, second.call_id]
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+async def test_a_node_that_stops_waits_for_no_silent_database(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str
+) -> None:
+    own = request.getfixturevalue("own_server")(KINDS[server], True)
+
+    async def hangs(request: web.Request, number: int) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with proxy(own.port) as network, receiving(hangs) as receiver:
+        url = own.url_of("fn").replace(f":{own.port}/", f":{network.port}/")
+        async with stores_in(tmp_path, url) as stores:
+            async with running_callbacks(stores, quick(timeout=60.0)):
+                await stores.outbox.put([a_callback(receiver.url())])
+                await receiver.has(1)
+                network.hang()
+                stopped = time.monotonic()
+            assert time.monotonic() - stopped < 5
+            network.flow()
