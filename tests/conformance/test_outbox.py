@@ -85,15 +85,27 @@ async def test_a_postponed_callback_is_due_after_its_delay(outbox: Outbox, clock
     assert [one.tries for one in await outbox.due(10, 60)] == [3]
 
 
+async def test_a_lease_that_was_of_no_use_may_stay_uncounted(outbox: Outbox, clock: Clock) -> None:
+    await outbox.put([a_callback()])
+    [callback] = await outbox.due(10, 60)
+    await outbox.postpone(callback, 90, counted=False)
+    clock.move(89)
+    assert await outbox.due(10, 60) == []
+    clock.move(1)
+    [again] = await outbox.due(10, 60)
+    assert again == callback
+
+
 async def test_who_lost_a_callback_does_not_postpone_it_for_who_has_it(nodes: Nodes, clock: Clock) -> None:
     await nodes[0].put([a_callback()])
     [late] = await nodes[0].due(10, 60)
     clock.move(60)
     assert len(await nodes[1].due(10, 60)) == 1
-    await nodes[0].postpone(late, 0)
+    for counted in (True, False):
+        await nodes[0].postpone(late, 0, counted=counted)
     assert await nodes[0].due(10, 60) == []
     clock.move(60)
-    assert len(await nodes[0].due(10, 60)) == 1
+    assert [callback.tries for callback in await nodes[0].due(10, 60)] == [3]
 
 
 async def test_two_ends_of_one_attempt_are_two_callbacks(outbox: Outbox) -> None:
