@@ -103,6 +103,8 @@ class Life:
             self._crash()
         if trouble is Trouble.FAIL_BEFORE:
             raise _away(store)
+        if trouble is Trouble.STALL_LONG:
+            self.history.stalled |= ids
         await asyncio.sleep(_STALLS.get(trouble, 0.0))
         self._live()
         result = await method(*args, **kwargs)

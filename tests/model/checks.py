@@ -76,6 +76,8 @@ def _check_end(history: History, plan: Plan, row: dict[str, Any]) -> None:
     runs = history.runs_of(call_id)
     if row["status"] not in FINAL:
         raise Violation(f"no end: {name} is {row['status']}")
+    if row["reason"] == Reason.LOST and call_id in history.accepted and call_id not in history.stalled:
+        raise Violation(f"lost: {name} was accepted and ended as one that was not")
     if len(runs) > row["attempt"]:
         raise Violation(f"attempts: {name} was run {len(runs)} times, its record says {row['attempt']}")
     most = async_policy.max_attempts(plan.call, DEFAULTS)
@@ -94,7 +96,7 @@ def _check_end(history: History, plan: Plan, row: dict[str, Any]) -> None:
 def _check_letter(history: History, plan: Plan, row: dict[str, Any], letter: dict[str, Any] | None) -> None:
     end = msgspec.structs.replace(plan.call, status=row["status"], reason=row["reason"])
     given_up = row["reason"] in (Reason.EXPIRED, Reason.RUNNER_LOST)
-    dead = row["status"] != "success" and (given_up or async_policy.wants_retry(end, DEFAULTS))
+    dead = given_up or (row["reason"] != Reason.LOST and async_policy.wants_retry(end, DEFAULTS))
     if letter and not dead:
         raise Violation(f"dead letters: {plan.name} ended as {row['status']}, {row['reason']} and has one")
     if dead and not letter and plan.call.id not in history.redriven:

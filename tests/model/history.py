@@ -43,6 +43,8 @@ class Plan:
     outcomes: tuple[Outcome, ...]
     duration: float
     """Virtual seconds of one run."""
+    shy: bool = False
+    """The first runner that gets it has no engine at the moment, and gives it back."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,9 +64,13 @@ class History:
     plans: dict[str, Plan] = field(default_factory=dict)
     accepted: dict[str, float] = field(default_factory=dict)
     """When an API node answered that it has them: whether that answer came through or not."""
+    stalled: set[str] = field(default_factory=set)
+    """Those of which an API node kept something in hand for longer than it may."""
     runs: list[Run] = field(default_factory=list)
     handed_out: dict[str, list[LeasedCall]] = field(default_factory=lambda: defaultdict(list))
     """Leases that left an API node for a runner, or were lost on that way."""
+    leases: dict[str, LeasedCall] = field(default_factory=dict)
+    """All that the queue ever gave, by token."""
     current: dict[str, str] = field(default_factory=dict)
     """The token of the lease that the queue knows."""
     queued_as: dict[str, Call] = field(default_factory=dict)
@@ -112,9 +118,15 @@ class History:
         outcomes = self.plans[call_id].outcomes
         return outcomes[min(attempt, len(outcomes)) - 1]
 
-    def superseded(self) -> list[LeasedCall]:
-        """Leases after which another one was handed out for the same call."""
-        return [one for leases in self.handed_out.values() for one in leases[:-1]]
+    def old_leases(self) -> list[LeasedCall]:
+        """Those that the queue knows no more."""
+        return [one for one in self.leases.values() if not self.holds(one.key)]
+
+    def superseded(self, leased: LeasedCall) -> bool:
+        """Whether a later lease of the call was handed out to a runner."""
+        order = list(self.leases)
+        mine = order.index(leased.key.token)
+        return any(order.index(one.key.token) > mine for one in self.handed_out.get(leased.call.id, []))
 
     def holds(self, key: LeaseKey) -> bool:
         """Whether the queue knows this lease, as far as can be told from outside."""

@@ -49,6 +49,7 @@ class CallLife(RuleBasedStateMachine):
         duration=st.sampled_from((0.1, 1.0, 20.0, 100.0)),
         key=st.sampled_from(("", "", "one", "two")),
         callback=st.booleans(),
+        shy=st.sampled_from((False, False, True)),
         times=st.integers(1, 3),
     )
     def submit(self, fn: str, times: int, **how: Any) -> None:
@@ -135,7 +136,7 @@ class CallLife(RuleBasedStateMachine):
         else:
             self.world.kill_runner(number)
 
-    @precondition(lambda self: self.world.history.superseded())
+    @precondition(lambda self: self.world.history.old_leases())
     @rule(
         number=_apis,
         which=_any,
@@ -144,7 +145,7 @@ class CallLife(RuleBasedStateMachine):
     )
     def speak_late(self, number: int, which: int, verb: str, trouble: _Trouble) -> None:
         self._disturb(number, trouble)
-        leases = self.world.history.superseded()
+        leases = self.world.history.old_leases()
         self.people.speak_late(number, leases[which % len(leases)], verb)
 
     # -- what must hold ------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class People:
         duration: float = 1.0,
         key: str = "",
         callback: bool = False,
+        shy: bool = False,
     ) -> Call:
         """A new call, not yet submitted."""
         of = self._world.fns[fn]
@@ -56,7 +57,7 @@ class People:
             callback_url="http://93.184.215.14/" if callback else "",
             payload=b"payload",
         )
-        self._history.plans[call.id] = Plan(call, f"call{len(self._history.plans)}", outcomes, duration)
+        self._history.plans[call.id] = Plan(call, f"call{len(self._history.plans)}", outcomes, duration, shy)
         return call
 
     def submit(self, call: Call) -> None:
@@ -132,12 +133,13 @@ class People:
     # -- runners that are late -----------------------------------------------------------------
 
     def speak_late(self, number: int, leased: LeasedCall, verb: str) -> None:
-        """The runner of an old lease speaks after the call was given to another; nobody may listen.
+        """The runner of an old lease speaks after it was given back or the call was given to another.
 
         To an API node that is in trouble, if there is one: then only the end shows what came of it.
         """
-        if self._history.holds(leased.key):
-            return
+        if verb in ("finish", "fail") and not self._history.superseded(leased):
+            # A lease that was given back: what its record says of it may be put right later.
+            verb = "extend"
         world, name = self._world, self._history.name(leased.call.id)
         api = world.apis[number]
         if api.alive and api.troubles:

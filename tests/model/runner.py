@@ -126,6 +126,11 @@ class RunnerLife:
     async def _run(self, leased: LeasedCall) -> None:
         call = leased.call
         assert leased.lease is not None
+        plan = self._history.plans[call.id]
+        if plan.shy:
+            plan.shy = False
+            await self._give_back(leased)
+            return
         outcome = self._history.outcome(call.id, leased.lease.attempt)
         started_at = times.to_text(self._clock())
         if outcome is not Outcome.NOT_STARTED:
@@ -142,7 +147,7 @@ class RunnerLife:
             self._history.runs.append(Run(call.id, leased.lease.attempt, self.name, self._now()))
             self._history.note(self._now(), f"{self.name} runs attempt {leased.lease.attempt}", [call.id])
             self._unfinished[call.id] = leased
-            await asyncio.sleep(self._history.plans[call.id].duration)
+            await asyncio.sleep(plan.duration)
             del self._unfinished[call.id]
         self._hand_in(leased, outcome, started_at)
 

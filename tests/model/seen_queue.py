@@ -42,6 +42,7 @@ class SeenQueue:
         for one in leased:
             assert one.lease is not None
             self._history.current[one.call.id] = one.lease.token
+            self._history.leases[one.lease.token] = one
         for number, _, call in first:
             for other, due, older in self._waiting.values():
                 if (

@@ -25,7 +25,7 @@ from shared_models.fn import Fn
 from shared_models.ids import IdMaker
 from shared_models.interfaces import DataAccess, LogStore, MessageQueue
 from tests.model.api import ApiNode
-from tests.model.history import History
+from tests.model.history import History, Violation
 from tests.model.inline_database import InlineDatabase
 from tests.model.network import Network
 from tests.model.runner import RunnerLife
@@ -214,7 +214,7 @@ class World:
             if self.at_rest():
                 return
         left = sorted(self.history.name(one) for one in self.queued())
-        raise AssertionError(f"after an hour without faults this is still in the queue: {left}")
+        raise Violation(f"no end: after an hour without faults this is still in the queue: {left}")
 
     def at_rest(self) -> bool:
         """Whether nothing is left to do."""
