@@ -17,10 +17,12 @@ from services.datastore.tables import locks
 from services.stores import Stores, StoreSettings, open_stores
 from shared_models.app import App
 from shared_models.call import Call
+from shared_models.call_interfaces import Callback, DeadLetter
 from shared_models.errors import AppExists, FnExists, StoreUnavailable, TriggerExists, TriggerSourceExists
 from shared_models.fn import Fn
 from shared_models.ids import new_id
 from shared_models.interfaces import AppFilter, CallFilter
+from shared_models.runner import RunnerState
 from shared_models.trigger import Trigger
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgres import Postgres
@@ -135,11 +137,23 @@ async def unavailable(*work: Coroutine[Any, Any, Any]) -> None:
 
 
 def questions(stores: Stores) -> list[Coroutine[Any, Any, Any]]:
+    call = a_call()
+    callback = Callback(
+        call_id=call.id, attempt=1, fn_id="fn", app_id="app", status="error", url="", body=b"x"
+    )
     return [
         stores.datastore.app_id("one"),
         stores.datastore.apps(AppFilter()),
         stores.datastore.insert_app(App(name="two")),
         stores.datastore.hold("cleaning", "me", 1),
+        stores.datastore.set_runner_state("one", RunnerState.DRAINING),
+        stores.dead_letters.put([DeadLetter(call=call)]),
+        stores.dead_letters.get(call.id),
+        stores.dead_letters.redrive(call.id, new_id()),
+        stores.idempotency_keys.claim("fn", "key", call.id, 60),
+        stores.outbox.put([callback]),
+        stores.outbox.due(1, 60),
+        stores.outbox.postpone(callback, 1),
         stores.logstore.insert_call(a_call()),
         stores.logstore.calls(CallFilter(fn_id="fn")),
         stores.logstore.log(new_id()),
