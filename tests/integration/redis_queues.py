@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from shared_models.call import Call, LeasedCall
@@ -20,7 +21,9 @@ def ids(leased: list[LeasedCall]) -> list[str]:
     return [one.call.id for one in leased]
 
 
-async def waiting(queue: MessageQueue, wait: float = 60) -> asyncio.Task[list[LeasedCall]]:
+async def waiting(
+    queue: MessageQueue, wait: float = 60, without: Collection[str] = ()
+) -> asyncio.Task[list[LeasedCall]]:
     """A reserve that has looked and found nothing."""
     looked = asyncio.Event()
     next_free = queue._next_free
@@ -30,7 +33,7 @@ async def waiting(queue: MessageQueue, wait: float = 60) -> asyncio.Task[list[Le
         return await next_free()
 
     queue._next_free = after_the_look
-    task = asyncio.create_task(queue.reserve(1, wait, TTL))
+    task = asyncio.create_task(queue.reserve(1, wait, TTL, without))
     await asyncio.wait_for(looked.wait(), 10)
     return task
 

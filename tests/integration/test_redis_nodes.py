@@ -32,6 +32,26 @@ async def test_a_release_wakes_a_reserve_of_another_node(nodes) -> None:
     assert await got(waiter) == [call.id]
 
 
+async def test_a_requeued_call_wakes_a_reserve_of_another_node_when_it_is_due(nodes) -> None:
+    one, other = nodes
+    call = a_call()
+    await one.push(call)
+    [leased] = await one.reserve(1, 0, TTL)
+    waiter = await waiting(other)
+    assert await one.requeue([leased.key], 0.3) == []
+    assert await got(waiter) == [call.id]
+
+
+async def test_a_call_of_another_function_wakes_a_reserve_of_another_node_at_once(nodes) -> None:
+    one, other = nodes
+    for _ in range(3):
+        await one.push(a_call(fn_id="full"))
+    waiter = await waiting(other, without=["full"])
+    call = a_call()
+    await one.push(call)
+    assert await got(waiter) == [call.id]
+
+
 async def test_an_extension_by_nothing_wakes_a_reserve_of_another_node(nodes) -> None:
     one, other = nodes
     call = a_call()
@@ -127,7 +147,10 @@ async def test_more_operations_than_connections_take_turns(
 async def test_large_payloads_come_in_several_answers(own_redis: Server, admin: redis.asyncio.Redis) -> None:
     async with open_queue(own_redis.url) as queue:
         payload = bytes(range(256)) * 4096 * 3
-        await asyncio.gather(*[queue.push(a_call(payload=payload)) for _ in range(8)])
+        pushed = [a_call(payload=payload) for _ in range(8)]
+        await asyncio.gather(*[queue.push(call) for call in pushed])
+        found = await queue.find([call.id for call in pushed])
+        assert [found[call.id].payload == payload for call in pushed] == [True] * 8
         taken: list[LeasedCall] = []
         while some := await queue.reserve(100, 0, TTL):
             assert len(some) < 8

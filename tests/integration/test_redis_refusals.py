@@ -10,9 +10,13 @@ import subprocess
 import pytest
 import redis.asyncio
 
+from services import urls
 from services.queue import open_queue
-from services.queue.redis_server import VERSION
+from services.queue.redis_link import open_link
+from services.queue.redis_server import VERSION, durability
+from services.queue.redis_settings import RedisSettings
 from shared_models.errors import Invalid, QueueUnavailable
+from shared_models.finding import Finding, Level
 from tests.integration.redis_queues import TTL, a_call
 from tests.servers.server import Server, free_port
 
@@ -95,7 +99,11 @@ async def test_a_user_needs_the_keys_and_the_channel_of_the_prefix_alone(
         await queue.push(a_call())
         [leased] = await queue.reserve(1, 5, TTL)
         await queue.extend([leased.key], TTL)
+        assert await queue.requeue([leased.key], 0) == []
+        [leased] = await queue.reserve(1, 5, TTL, ["another"])
         await queue.release([leased.key])
+        assert set(await queue.find([leased.call.id])) == {leased.call.id}
+        assert (await queue.depth("fn")).queued == 1
         assert [one.queued for one in await queue.depths()] == [1]
     assert caplog.messages == [], "what it may not ask, it does not warn of"
 
@@ -121,6 +129,41 @@ async def test_a_server_that_may_lose_calls_is_warned_of(
             pass
     [line] = caplog.messages
     assert line.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "words"),
+    [
+        ({"appendonly": "yes", "appendfsync": "always"}, Level.OK, "each call is on the server's disk"),
+        ({"appendonly": "yes", "appendfsync": "everysec"}, Level.WARNING, "may lose the calls of its last"),
+        ({"appendonly": "no"}, Level.WARNING, "loses calls since its last snapshot"),
+        ({"maxmemory-policy": "allkeys-lru"}, Level.WARNING, "may evict queued calls"),
+    ],
+    ids=["each-call", "each-second", "never", "evicting"],
+)
+async def test_what_a_server_may_lose_is_read_from_its_settings(
+    own_redis: Server, admin: redis.asyncio.Redis, settings: dict[str, str], level: Level, words: str
+) -> None:
+    for name, value in settings.items():
+        await admin.config_set(name, value)
+    found = await found_of(own_redis.url)
+    assert (found.level, words in found.says) == (level, True), found
+
+
+async def test_what_a_server_may_lose_is_unknown_where_its_settings_may_not_be_read(
+    own_redis: Server, admin: redis.asyncio.Redis
+) -> None:
+    rights = ("~{fn}:*", "&{fn}:*", "+@all", "-config")
+    await admin.execute_command("ACL", "SETUSER", "own", "on", ">pw", *rights)
+    found = await found_of(with_login(own_redis, "own:pw"))
+    assert (found.level, "is unknown" in found.says) == (Level.WARNING, True), found
+
+
+async def found_of(url: str) -> Finding:
+    """What of the calls on the server at *url* may be lost."""
+    address = urls.parse(url, "FN_MQ_URL", ("redis",))
+    async with open_link(RedisSettings.of(address, "FN_MQ_URL")) as link:
+        return await durability(link)
 
 
 async def test_tls_is_checked_against_the_given_certificate(
@@ -169,7 +212,9 @@ async def test_a_full_memory_refuses_pushes_loses_nothing_and_can_be_emptied(
             taken = await late.reserve(100, 0, TTL)
         assert [one.call.id for one in taken] == [call.id for call in calls[:100]]
         assert await queue.extend([one.key for one in taken], TTL) == []
-        await queue.release([one.key for one in taken[:50]])
+        await queue.release([one.key for one in taken[:25]])
+        assert await queue.requeue([one.key for one in taken[25:50]], 0) == []
+        assert len(await queue.find([one.call.id for one in taken])) == 100
         assert [(one.queued, one.leased) for one in await queue.depths()] == [(150, 50)]
         await queue.delete([one.key for one in taken[50:]])
         assert await queue.holds([call.id for call in calls]) == {
@@ -217,6 +262,7 @@ async def test_a_call_that_cannot_be_read_is_put_aside(
         assert "put aside for an hour" in line
         assert await queue.holds([broken.id]) == {broken.id}
         assert [(one.queued, one.leased) for one in await queue.depths()] == [(1, 1)]
+        assert set(await queue.find([broken.id, whole.id])) == {whole.id}
 
 
 async def test_messages_that_the_server_evicted_are_passed_over(
