@@ -22,14 +22,15 @@ def shout(request):
 
 @asynccontextmanager
 async def two_tiers(folder, function=shout, max_request_size=32 << 20, **settings):
-    """The API node, and a client of the runner node, on which *function* runs."""
+    """The API node, and a client of the runner node, on which *function* runs (or all of a Behaviour)."""
+    behaviour = function if isinstance(function, Behaviour) else Behaviour(function=function)
     http = HTTPSettings(port=0, host="127.0.0.1", drain=5.0, max_request_size=max_request_size)
     async with (
         live_api(
             folder, runner_auth="token", runner_tokens=("secret",), max_request_size=max_request_size
         ) as api,
         open_data_access(ClientSettings(api_urls=(api.base_url,), token="secret")) as data,
-        open_fake({"some/image:1": Behaviour(function=function)}) as driver,
+        open_fake({"some/image:1": behaviour}) as driver,
         running_agent(data, driver, AgentSettings(spool_path="", **settings), "node-1") as agent,
         serving(
             [*invoke_routes(agent), *runner_refusals()], http, node_type="runner", ready=agent.ready
