@@ -70,6 +70,11 @@ class Agent:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
+        self.dequeuer = Dequeuer(self)
+
+    def stopping(self) -> None:
+        """The node has been told to stop: no new leases, unstarted ones go back, the drain time begins."""
+        self.health.stopping()
 
     def ready(self) -> str:
         """Empty when the node can take calls, else the reason why not."""
@@ -160,7 +165,9 @@ async def running_agent(
     spooled, containers are removed.
     """
     resources = Resources(
-        settings.max_memory or host.available_memory(), settings.max_cpus or host.available_cpus()
+        settings.max_memory or host.available_memory(),
+        settings.max_cpus or host.available_cpus(),
+        settings.fair_share_reserve,
     )
     cached = CachedDataAccess(data, settings.cache_stale, missing)
     folder = Path(settings.spool_path) / node_id if settings.spool_path else None
@@ -173,16 +180,14 @@ async def running_agent(
         agent = Agent(
             cached, scheduler, recorder, health, settings, node_id, syslog, listeners or CallListeners()
         )
-        dequeuer = Dequeuer(agent)
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)
         stack.push_async_callback(scheduler.close)
         await stack.enter_async_context(looping(health.run, "health"))
         await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
-        await stack.enter_async_context(dequeuer.running())
+        await stack.enter_async_context(agent.dequeuer.running())
         health.agent_running = lambda: agent.running
         yield agent
-        health.stopping()
 
 
 async def _joined(task: asyncio.Task[None], recorder: Recorder) -> None:

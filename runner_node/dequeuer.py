@@ -54,7 +54,7 @@ class Dequeuer:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._loop = asyncio.get_running_loop()
-        self._leases = Leases(agent.data, self._gone)
+        self.leases = Leases(agent.data, self._gone)
         self._alone_until = 0.0
         self._passed_over: frozenset[str] = frozenset()
         self._freed = asyncio.Event()
@@ -65,7 +65,7 @@ class Dequeuer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """On leaving: no new leases, unstarted calls go back, running ones get the drain time."""
-        async with self._leases.renewed():
+        async with self.leases.renewed():
             try:
                 async with looping(self._pull, "dequeuer"), looping(self._give_way, "drain"):
                     try:
@@ -83,7 +83,7 @@ class Dequeuer:
             if health.stops:
                 self._begin_to_part()
             elif health.drains:
-                await self._leases.give_back_unstarted()
+                await self.leases.give_back_unstarted()
             await change.wait()
 
     def _begin_to_part(self) -> asyncio.Task[None]:
@@ -94,13 +94,13 @@ class Dequeuer:
 
     async def _part(self) -> None:
         until = self._loop.time() + self._agent.settings.drain
-        await self._leases.give_back_unstarted()
-        await self._leases.finish(max(0.0, until - self._loop.time()))
+        await self.leases.give_back_unstarted()
+        await self.leases.finish(max(0.0, until - self._loop.time()))
 
     # -- pulling -------------------------------------------------------------------------------
 
     async def _pull(self) -> None:
-        agent, leases = self._agent, self._leases
+        agent, leases = self._agent, self.leases
         while True:
             ready, changed = agent.health.changes.next, leases.changes.next
             room = 0 if agent.ready() else self._room_now()
@@ -152,7 +152,7 @@ class Dequeuer:
 
     async def _glance(self) -> None:
         """A function that is passed over may have one more: the long poll under way would not bring it."""
-        full = frozenset(fn for fn in self._passed_over if self._leases.holding(fn).full)
+        full = frozenset(fn for fn in self._passed_over if self.leases.holding(fn).full)
         try:
             leased = await self._agent.data.dequeue(self._agent.node_id, 1, 0.0, full)
         except errors.FnError:
@@ -162,7 +162,7 @@ class Dequeuer:
     async def _not_wanted(self, poll: asyncio.Task[list[LeasedCall]]) -> None:
         await ended({poll})
         if poll.done() and not poll.cancelled() and poll.exception() is None:
-            await self._leases.give_back([one.key for one in poll.result()], "they came too late")
+            await self.leases.give_back([one.key for one in poll.result()], "they came too late")
 
     async def _back_off(self, exc: errors.FnError) -> None:
         if self._pause == PAUSE:
@@ -172,7 +172,7 @@ class Dequeuer:
 
     def _room_now(self) -> int:
         """Calls that could start now, judged by memory; those that wait for a container count."""
-        scheduler, leases = self._agent.scheduler, self._leases
+        scheduler, leases = self._agent.scheduler, self.leases
         limit = self._agent.settings.max_async
         room = scheduler.resources.async_room(scheduler.idle_memory()) // TYPICAL - leases.unstarted
         if not leases:
@@ -186,18 +186,18 @@ class Dequeuer:
         back = []
         for one in leased:
             fn_id = one.call.fn_id
-            if self._agent.health.drains or (fn_id and self._leases.holding(fn_id).full):
+            if self._agent.health.drains or (fn_id and self.leases.holding(fn_id).full):
                 back.append(one.key)
                 continue
-            if one.key in self._leases:
+            if one.key in self.leases:
                 log.warning("call %s was handed out again while it is here", one.call.id)
                 continue
             held = Held(one)
             held.task = asyncio.create_task(self._run(held), name=f"call {one.call.id}")
             held.task.add_done_callback(functools.partial(self._ended, held))
-            self._leases.add(held)
+            self.leases.add(held)
         if back:
-            await self._leases.give_back(back, "no more of the function may run here")
+            await self.leases.give_back(back, "no more of the function may run here")
             if len(back) == len(leased):
                 await asyncio.sleep(random.uniform(0, PAUSE))  # not at once into the same wall
 
@@ -215,13 +215,13 @@ class Dequeuer:
             # As Fn's runners do: with the configuration of a cold call, and the time that its end will name.
             running = msgspec.structs.replace(job.call, started_at=times.to_text(job.started))
             await agent.data.start(msgspec.structs.replace(leased, call=running))
-            self._leases.started(held)
+            self.leases.started(held)
 
         try:
             await self._submit(held, before)
         except errors.LeaseLost:
             log.warning("call %s: the lease was lost before the start, dropped", call.id)
-            self._leases.forget(held)
+            self.leases.forget(held)
         except StartFailed as failure:
             if isinstance(failure.error, errors.EngineUnavailable):
                 await self._give_back(held, failure.error)
@@ -235,14 +235,14 @@ class Dequeuer:
                 self._hand_in(held, _end_unstarted(exc))
         except Exception:
             log.exception("call %s failed in the agent", call.id)
-            self._leases.forget(held)
+            self.leases.forget(held)
 
     def _ended(self, held: Held, task: asyncio.Task[None]) -> None:
         """What is left of it is a result, or nothing: somebody else may have its place."""
         if task.cancelled() and not held.recorded:
-            self._leases.forget(held)
+            self.leases.forget(held)
         self._gone(held.leased.call.fn_id)
-        self._leases.changes.tell()
+        self.leases.changes.tell()
 
     async def _submit(self, held: Held, before: Before) -> None:
         leased, call, agent = held.leased, held.leased.call, self._agent
@@ -260,7 +260,7 @@ class Dequeuer:
                 patience=target.timeout,
             )  # fmt: skip
         job.token, job.before = leased.key.token, before
-        job.stored = lambda taken: self._leases.forget(held)
+        job.stored = lambda taken: self.leases.forget(held)
         held.job = job
         await agent.run(job)
 
@@ -268,11 +268,11 @@ class Dequeuer:
         """The attempt ended without a run: the API node says whether there is another."""
         call = held.leased.call
         log.warning("call %s: attempt %d: %s", call.id, max(call.attempt, 1), end.error)
-        self._agent.refuse(call, end, held.leased.key.token, output, lambda taken: self._leases.forget(held))
+        self._agent.refuse(call, end, held.leased.key.token, output, lambda taken: self.leases.forget(held))
 
     async def _give_back(self, held: Held, why: errors.FnError) -> None:
-        await self._leases.give_back([held.leased.key], why)
-        self._leases.forget(held)
+        await self.leases.give_back([held.leased.key], why)
+        self.leases.forget(held)
         await asyncio.sleep(random.uniform(0, PAUSE))  # not at once into the same wall
 
 

@@ -49,6 +49,7 @@ _REASONS: tuple[tuple[type[errors.FnError], Reason], ...] = (
     (errors.DoesNotFit, Reason.NO_ROOM),
     (RunnerStopped, Reason.RUNNER_STOPPED),
     (errors.Unavailable, Reason.NO_ROOM),
+    (errors.ClientGone, Reason.CANCELLED),
     (errors.NotFound, Reason.GONE),
     (errors.BadFunction, Reason.FUNCTION),
 )

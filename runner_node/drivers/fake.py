@@ -187,10 +187,7 @@ class FakeContainer(Container):
         if self._exit.done():
             return
         self._main.cancel()
-        if self._server:
-            self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        self.hang_up()
         current = asyncio.current_task()
         for connection in self._connections:
             if connection is not current:
@@ -198,6 +195,13 @@ class FakeContainer(Container):
         self._exit.set_result(how)
         if self.spec.stdio:
             self._talk.end()
+
+    def hang_up(self) -> None:
+        """Closes its socket and its connections, and runs on."""
+        if self._server:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def freeze(self) -> None:
         await self._driver.ping()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from runner_node import dequeuer
 from runner_node.agent import Agent, running_agent
 from runner_node.drivers.contract import Exit
 from runner_node.drivers.fake import Answer, Behaviour, FakeDriver, open_fake
@@ -48,12 +47,13 @@ class Rig:
         fields = {"headers": [], "body": body, "sync": True, "patience": 5.0, **job}
         return await self.agent.run(Job(call=call, target=target, **fields))
 
-    def enqueue(self, fn: Fn, attempt: int = 1, **fields: Any) -> str:
+    def enqueue(self, fn: Fn, attempt: int = 1, ttl: float = 0.3, token: str = "", **fields: Any) -> str:
+        fields = {"id": new_id(), "payload": b"x", "annotations": fn.annotations, **fields}
         call = Call(
-            id=new_id(), app_id="app", fn_id=fn.id, type=CallType.DETACHED, format="http-stream",
-            created_at=times.now(), payload=b"x", attempt=attempt, **fields,
+            app_id="app", fn_id=fn.id, type=CallType.DETACHED, format="http-stream", created_at=times.now(),
+            attempt=attempt, **fields,
         )  # fmt: skip
-        lease = Lease(token=f"token of {call.id}", attempt=attempt, ttl=0.3)
+        lease = Lease(token=token or f"token of {call.id}", attempt=attempt, ttl=ttl)
         self.data.queued.put_nowait(LeasedCall(call=call, lease=lease))
         return call.id
 
@@ -173,32 +173,37 @@ async def test_what_a_function_writes_late_is_in_no_other_calls_log():
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "error", "status", "reason"),
+    ("behaviour", "error", "reason", "words"),
     [
-        (Behaviour(hangs=True), errors.CallTimedOut, Status.TIMEOUT, "Timed out"),
-        (Behaviour(garbage=b"garbage\r\n\r\n"), errors.FunctionResponseError, Status.ERROR, "not HTTP"),
-        (Behaviour(exits_in_call=1, exit=Exit(3)), errors.FunctionResponseError, Status.ERROR, "exit code 3"),
+        (Behaviour(hangs=True), errors.CallTimedOut, Reason.TIMEOUT, "Timed out"),
+        (Behaviour(garbage=b"garbage\r\n\r\n"), errors.FunctionResponseError, Reason.FUNCTION, "not HTTP"),
+        (Behaviour(exits_in_call=1, exit=Exit(3)), errors.FunctionResponseError, Reason.EXIT, "exit code 3"),
+        (Behaviour(exits_in_call=1, exit=Exit(137)), errors.FunctionResponseError, Reason.EXIT, "code 137"),
         (
             Behaviour(exits_in_call=1, exit=Exit(137, oom=True)),
-            errors.FunctionResponseError, Status.ERROR, "container out of memory, you may want to raise",
+            errors.FunctionResponseError, Reason.OOM, "container out of memory, you may want to raise",
         ),
         (
             Behaviour(function=lambda r: Answer(status=500)),
-            errors.FunctionInvalidResponse, Status.ERROR, "status 500",
+            errors.FunctionInvalidResponse, Reason.FUNCTION, "status 500",
         ),
+        (Behaviour(function=lambda r: Answer(status=502)), errors.FunctionFailed, Reason.FUNCTION, "failed"),
+        (Behaviour(function=lambda r: Answer(status=504)), errors.CallTimedOut, Reason.TIMEOUT, "Timed out"),
     ],
-    ids=["hangs", "garbage", "exits", "out of memory", "broken FDK"],
+    ids=[
+        "hangs", "garbage", "exits", "killed", "out of memory", "broken FDK", "says so", "says it is late",
+    ],
 )  # fmt: skip
-async def test_a_function_that_misbehaves_fails_its_call_and_not_the_next(behaviour, error, status, reason):
+async def test_a_function_that_misbehaves_fails_its_call_and_not_the_next(behaviour, error, reason, words):
     async with rig({"f": behaviour, "good": Behaviour()}) as r:
         fn = r.deploy("f", timeout=1)
         with pytest.raises(error):
             await r.call(fn)
         done = await r.record()
-        assert done.call.status == status
-        assert reason in done.call.error
+        assert done.call.status == (Status.TIMEOUT if reason is Reason.TIMEOUT else Status.ERROR)
+        assert done.call.reason == reason
+        assert words in done.call.error
         assert (await r.call(r.deploy("good"))).body == b"x"
-        await until(lambda: r.driver.removed == 1)
 
 
 async def test_a_function_that_answers_too_much_is_cut_off():
@@ -241,6 +246,7 @@ async def test_a_container_that_never_becomes_ready_fails_the_call_with_its_reas
         done = await r.record()
         assert done.call.status in (Status.ERROR, Status.TIMEOUT) or error is errors.ContainerInitTimedOut
         assert done.call.error.startswith(failure.value.error.message)
+        assert done.call.reason == Reason.NOT_STARTED
         assert done.log == behaviour.output
         assert done.call.started_at == times.NEVER
 
@@ -262,6 +268,27 @@ async def test_a_container_that_ends_while_idle_is_not_used():
             assert (await r.call(fn)).body == b"x"
             await until(lambda: not r.driver.alive)
         assert r.driver.started == 3
+
+
+async def test_a_container_that_has_ended_before_the_runner_hears_of_it_costs_no_call():
+    async with rig({"f": Behaviour()}) as r:
+        fn = r.deploy("f")
+        await r.call(fn)
+        r.driver.containers[0].end(Exit(137))  # and at once, in the same turn of the loop:
+        assert (await r.call(fn)).body == b"x"
+        assert (r.driver.started, r.driver.containers[0].calls) == (2, 1)
+        await r.record(1)
+        assert {one.call.status for one in r.data.finished} == {Status.SUCCESS}
+
+
+async def test_a_function_that_stops_listening_costs_its_container_and_no_call():
+    async with rig({"f": Behaviour()}) as r:
+        fn = r.deploy("f")
+        await r.call(fn)
+        r.driver.containers[0].hang_up()
+        assert (await r.call(fn)).body == b"x"
+        assert r.driver.started == 2
+        await until(lambda: r.driver.removed == 1)
 
 
 async def test_an_engine_that_is_away_is_named_and_found_again():
@@ -414,117 +441,3 @@ async def test_a_changed_function_gets_new_containers():
         job = Job(call=call, target=target, headers=[], body=b"", sync=True, patience=5)
         assert (await r.agent.run(job)).body == b"new"
         await until(lambda: r.driver.removed == 1)
-
-
-# -- async calls -------------------------------------------------------------------------------
-
-
-async def test_a_queued_call_is_started_run_and_finished_with_its_lease():
-    async with rig({"f": Behaviour(function=lambda q: Answer(log=b"log\n"))}) as r:
-        call_id = r.enqueue(r.deploy("f"))
-        done = await r.record()
-    assert r.data.started == [call_id]
-    assert done.call.id == call_id
-    assert done.call.status == Status.SUCCESS
-    assert done.token == f"token of {call_id}"
-    assert done.log == b"log\n"
-
-
-async def test_a_lease_is_renewed_for_as_long_as_the_call_runs():
-    async with rig({"f": Behaviour(call_delay=0.6)}) as r:
-        r.enqueue(r.deploy("f"))
-        await r.record()
-        assert r.data.asked["extend"] >= 3
-
-
-async def test_a_run_whose_lease_is_lost_is_stopped_and_not_reported():
-    async with rig({"f": Behaviour(hangs=True)}) as r:
-        call_id = r.enqueue(r.deploy("f"))
-        await until(lambda: r.data.started)
-        r.data.lost.append(call_id)
-        await until(lambda: r.driver.removed == 1)
-        assert r.data.finished == []
-
-
-async def test_a_call_that_must_not_start_reaches_no_function():
-    async with rig({"f": Behaviour()}) as r:
-        r.data.start_error = errors.LeaseLost()
-        r.enqueue(r.deploy("f"))
-        await until(lambda: r.driver.started == 1)
-        await until(lambda: r.data.asked["start"] == 1)
-        assert r.driver.containers[0].calls == 0
-        assert r.data.finished == []
-
-
-@pytest.mark.parametrize("attempt", [1, 3])
-async def test_an_attempt_without_a_container_is_handed_in_with_its_reason(attempt):
-    async with rig({"f": Behaviour(exits_at_start=Exit(1), output=b"why\n")}) as r:
-        call_id = r.enqueue(r.deploy("f"), attempt=attempt)
-        done = await r.record()
-    assert (done.call.id, done.call.status, done.call.reason) == (call_id, Status.ERROR, Reason.NOT_STARTED)
-    assert done.call.attempt == attempt
-    assert done.call.error.startswith("Container failed to initialize")
-    assert done.log == b"why\n"
-    assert done.token == f"token of {call_id}"
-
-
-async def test_a_call_that_is_larger_than_the_runner_is_handed_in_as_such():
-    async with rig({"f": Behaviour()}, max_memory=300 * MIB) as r:
-        r.enqueue(r.deploy("f", memory=512))
-        done = await r.record()
-    assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.NO_ROOM)
-    assert "512 MB" in done.call.error
-
-
-async def test_a_call_goes_back_when_the_engine_is_away():
-    async with rig({"f": Behaviour()}) as r:
-        await until(lambda: r.agent.ready() == "")
-        r.driver.down = "gone"
-        call_id = r.enqueue(r.deploy("f"))
-        await until(lambda: r.data.released == [call_id])
-
-
-async def test_a_call_of_a_function_that_is_gone_ends_with_that_reason():
-    async with rig({}) as r:
-        r.enqueue(Fn(id=new_id(), app_id="app"))
-        done = await r.record()
-        assert (done.call.error, done.call.reason) == ("Fn not found", Reason.GONE)
-
-
-async def test_a_node_that_stops_gives_unstarted_calls_back_and_lets_running_ones_end():
-    async with rig({"f": Behaviour(call_delay=0.3)}, max_memory=200 * MIB) as r:
-        fn = r.deploy("f")
-        first = r.enqueue(fn)
-        await until(lambda: r.data.started == [first])
-        second = r.enqueue(fn)
-        await until(lambda: r.data.queued.empty())
-    finished = {one.call.id for one in r.data.finished}
-    assert first in finished
-    assert second in finished or second in r.data.released
-
-
-async def test_nothing_is_pulled_while_the_node_is_not_ready():
-    async with rig({"f": Behaviour()}) as r:
-        await until(lambda: r.data.asked_for)
-        r.driver.down = "gone"
-        await r.agent.health._look_at_engine()
-        await settled()
-        call_id = r.enqueue(r.deploy("f"))
-        r.driver.down = ""
-        await settled()
-        assert not r.data.queued.empty()
-        await r.agent.health._look_at_engine()
-        assert (await r.record()).call.id == call_id
-
-
-async def test_a_runner_whose_token_is_wrong_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr(dequeuer, "LONGEST_PAUSE", 0.01)
-    async with rig({"f": Behaviour()}) as r:
-        await until(lambda: r.data.asked["heartbeat"] and r.data.asked["dequeue"])
-        r.data.unauthorized = True  # the next heartbeat, and with it the end of pulling, is seconds away
-        r.enqueue(r.deploy("f"))
-        asked = r.data.asked["dequeue"]
-        await until(lambda: r.data.asked["dequeue"] > asked + 5)
-        assert caplog.text.count("refuses to hand out calls") == 1
-        r.data.unauthorized = False
-        assert (await r.record()).call.status == Status.SUCCESS

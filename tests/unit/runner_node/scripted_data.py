@@ -72,6 +72,9 @@ class ScriptedData(DataAccess):
         self.released: list[str] = []
         self.finished: list[Finished] = []
         self.refused: set[str] = set()
+        self.refuse_all = False
+        self.unauthorized_look_ups = False
+        self._held: dict[str, asyncio.Event] = {}
         self.bad: set[str] = set()
         """Calls for which the API node says 400, to a whole batch."""
         self.unauthorized = False
@@ -79,9 +82,18 @@ class ScriptedData(DataAccess):
         self.batches: list[int] = []
         self.took = asyncio.Event()
 
+    def hold(self, what: str) -> None:
+        """Requests of that kind wait until ``let_go``."""
+        self._held[what] = asyncio.Event()
+
+    def let_go(self, what: str) -> None:
+        self._held.pop(what).set()
+
     async def _ask(self, what: str) -> None:
         self.asked[what] += 1
         await self.gate.wait()
+        if held := self._held.get(what):
+            await held.wait()
         if self.away:
             raise errors.APINodeUnavailable
 
@@ -104,6 +116,8 @@ class ScriptedData(DataAccess):
 
     async def fn(self, fn_id: str) -> Fn:
         await self._ask("fn")
+        if self.unauthorized_look_ups:
+            raise errors.RunnerRefused
         if fn_id not in self.fns:
             raise errors.FnNotFound
         return self.fns[fn_id]
@@ -155,6 +169,8 @@ class ScriptedData(DataAccess):
             raise errors.TooLarge
         if self.bad & {one.call.id for one in batch}:
             raise errors.Invalid("call.status: must be one of ...")
+        if self.refuse_all:
+            return [one.call.id for one in batch]
         self.batches.append(len(batch))
         self.finished += [one for one in batch if one.call.id not in self.refused]
         self.took.set()
