@@ -25,6 +25,7 @@ class Accepted:
     priority: int = 0
     until: int = 0
     cancel: str = ""
+    callback: bool = False
 
 
 @dataclass(slots=True)
@@ -67,6 +68,8 @@ class Book:
     """Calls whose final state was seen to change, with both."""
     recoveries: list[tuple[str, float, float]] = field(default_factory=list)
     """Fault, seconds from its end to the next 202 of its place, and to the end of that call."""
+    callbacks: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    """Status and attempt of each callback that was taken, by call."""
     unrecovered: list[str] = field(default_factory=list)
     """Faults after whose end nothing worked for too long."""
     frozen: list[tuple[str, float, float]] = field(default_factory=list)
@@ -94,6 +97,12 @@ class Book:
         first = self.finals.setdefault(call_id, now)
         if first.told != now.told:
             self.changed.append(f"{call_id}: {first.told}, then {now.told}")
+
+    @property
+    def uncalled(self) -> list[str]:
+        """Calls whose callback has not come."""
+        wanted = (call.call_id for call in self.accepted.values() if call.callback)
+        return [call_id for call_id in wanted if call_id not in self.callbacks]
 
     @property
     def open(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The load: sync and detached calls at a steady rate, and a look at what became of them."""
+"""The load: sync and detached calls at a steady rate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import Any
 
 import aiohttp
 
-from tests.system.faults.book import Accepted, Book, Sync
-from tests.system.faults.world import CALL_TIMEOUT, World
+from tests.system.faults.book import Accepted, Sync
+from tests.system.faults.watcher import LOOK, Watcher
+from tests.system.faults.world import CALL_TIMEOUT
 from tests.system.nodes import Node, ask
 
 PATIENCE = aiohttp.ClientTimeout(total=90, sock_connect=2)
 """Longer than any wait that a node allows: who waits for so long would wait for ever."""
-LOOK = aiohttp.ClientTimeout(total=5, sock_connect=2)
 RECOVERY = 60.0
 """Seconds after the end of a fault within which its place must be as good as new."""
-_LOOKS = 30
-"""Records that are looked at in one round."""
 BUSY = (429, 503)
 """What a client may be told whose request is right: try again."""
 ANNOTATIONS: dict[str, dict[str, object]] = {
@@ -36,14 +34,14 @@ IMAGES = {"mute": "mute", "missing": "no-such-image"}
 
 
 class Clients:
-    """*rate*: detached calls per second, half as many sync ones."""
+    """*rate*: detached calls per second, half as many sync ones. Some ask for a post to *callback_url*."""
 
-    def __init__(self, http: aiohttp.ClientSession, world: World, book: Book, seed: int, rate: float) -> None:
-        self.http = http
-        self.book = book
-        self._world = world
+    def __init__(self, watcher: Watcher, seed: int, rate: float, callback_url: str) -> None:
+        self.http, self.book, self._world = watcher.http, watcher.book, watcher.world
         self._rng = random.Random(seed)
         self._pause = 1.0 / rate
+        self._callback_url = callback_url
+        self._watcher = watcher
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def deploy(self) -> None:
@@ -95,6 +93,8 @@ class Clients:
             headers["Fn-Idempotency-Key"] = f"key-{uuid.UUID(int=rng.getrandbits(128))}"
         elif sort < 0.6:
             name, body = "flaky", {**body, "do": "fail", "until": rng.randint(1, 5)}
+        if rng.random() < 0.2:
+            headers["Fn-Callback-Url"] = self._callback_url
         if "Fn-Idempotency-Key" not in headers:
             await self.send(name, body, headers)
             return
@@ -136,8 +136,11 @@ class Clients:
             return ""
         self.book.accept(
             Accepted(
-                call_id, name, str(body["do"]), time.time(), key=headers.get("Fn-Idempotency-Key", ""),
-                priority=int(headers.get("Fn-Priority", "0")), until=int(str(body.get("until", 0))),
+                call_id, name, str(body["do"]), time.time(),
+                key=headers.get("Fn-Idempotency-Key", ""),
+                priority=int(headers.get("Fn-Priority", "0")),
+                until=int(str(body.get("until", 0))),
+                callback="Fn-Callback-Url" in headers,
             )
         )  # fmt: skip
         return call_id
@@ -162,7 +165,7 @@ class Clients:
     async def cancel(self, call_id: str) -> None:
         """Asks for the end of a call."""
         call = self.book.accepted[call_id]
-        url = f"{self._some_api()}/v2/fns/{self.book.functions[call.fn]}/calls/{call_id}"
+        url = f"{self._watcher.some_api()}/v2/fns/{self.book.functions[call.fn]}/calls/{call_id}"
         call.cancel = "unclear"
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.http.delete(url, timeout=LOOK) as answer:
@@ -171,29 +174,6 @@ class Clients:
                     self.book.unused.add("cancel: API nodes know no DELETE of a call")
                 if answer.status < 500:
                     call.cancel = "heard" if answer.status < 300 else ""
-
-    # -- looks ---------------------------------------------------------------------------------
-
-    async def watch(self) -> None:
-        """For ever: looks at calls that have not ended, and again at some that have."""
-        while True:
-            await asyncio.sleep(0.3)
-            waiting, ended = self.book.open, list(self.book.finals)
-            chosen = self._rng.sample(waiting, min(_LOOKS, len(waiting)))
-            chosen += self._rng.sample(ended, min(_LOOKS // 5, len(ended)))
-            await asyncio.gather(*(self.look(call_id) for call_id in chosen))
-
-    async def look(self, call_id: str) -> None:
-        """At one record, on some API node."""
-        fn_id = self.book.functions[self.book.accepted[call_id].fn]
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with self.http.get(
-                f"{self._some_api()}/v2/fns/{fn_id}/calls/{call_id}", timeout=LOOK
-            ) as answer:
-                if answer.status == 200:
-                    self.book.see(call_id, await answer.json())
-                elif answer.status == 404:
-                    self.book.changed.append(f"{call_id}: an API node does not know it")
 
     async def probe(self, what: str, runner: Node | None) -> None:
         """Notes how long after the end of a fault a call is accepted, and ends."""
@@ -206,11 +186,8 @@ class Clients:
                 accepted = time.monotonic() - began
                 while call_id not in self.book.finals:
                     await asyncio.sleep(0.1)
-                    await self.look(call_id)
+                    await self._watcher.look(call_id)
         except TimeoutError:
             self.book.unrecovered.append(f"{what}: no call was accepted and ended within {RECOVERY:g} s")
             return
         self.book.recoveries.append((what, accepted, time.monotonic() - began))
-
-    def _some_api(self) -> str:
-        return self._rng.choice(self._world.apis).url

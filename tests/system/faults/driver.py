@@ -14,12 +14,15 @@ import aiohttp
 from tests.system.faults.book import Book
 from tests.system.faults.clients import Clients
 from tests.system.faults.evidence import gather, queued
+from tests.system.faults.ground import Ground
 from tests.system.faults.injector import Injector
 from tests.system.faults.order import in_order
+from tests.system.faults.receiver import receiving
 from tests.system.faults.report import Result
 from tests.system.faults.rules import judge
 from tests.system.faults.schedule import KINDS, schedule
-from tests.system.faults.world import World, open_world
+from tests.system.faults.watcher import Watcher
+from tests.system.faults.world import open_world
 
 REST = 90.0
 """Seconds within which everything has ended after the last fault."""
@@ -45,12 +48,14 @@ async def run(
     async with (
         open_world(folder) as world,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as http,
+        receiving(book, seed) as callback_url,
     ):
-        clients = Clients(http, world, book, seed, rate)
+        watching = Watcher(http, world, book, seed)
+        clients = Clients(watching, seed, rate, callback_url)
         await clients.deploy()
-        injector = Injector(world, clients, seed, say)
+        injector = Injector(Ground(world, book, http, random.Random(seed)), clients, say)
         supervisor = asyncio.create_task(world.supervise())
-        watcher = asyncio.create_task(clients.watch())
+        watcher = asyncio.create_task(watching.watch())
         load = asyncio.create_task(clients.steady())
         try:
             await asyncio.sleep(WARM)
@@ -58,26 +63,34 @@ async def run(
             await _stopped(load)
             began = time.monotonic()
             say(
-                f"the faults are over: {len(book.accepted)} accepted, {len(book.open)} of them have not ended"
+                f"the faults are over: of {len(book.accepted)} accepted calls {len(book.open)} have not ended"
             )
             await clients.finish()
-            await _until_rest(world, clients)
+            await _until_rest(watching)
             settled = time.monotonic() - began
             order = await in_order(world, clients, random.Random(seed))
-            await _until_rest(world, clients)
+            await _until_rest(watching)
+            await _until_called_back(book)
         finally:
             await _stopped(load, watcher, supervisor)
         evidence = await gather(http, world, book)
         return Result(seed, seconds, faults, evidence, [*judge(evidence), order], settled)
 
 
-async def _until_rest(world: World, clients: Clients) -> None:
+async def _until_rest(watching: Watcher) -> None:
     """Until all accepted calls have ended and the queue is empty, for ``REST`` at most."""
     deadline = time.monotonic() + REST
     while time.monotonic() < deadline:
-        await asyncio.gather(*(clients.look(call_id) for call_id in clients.book.open[:50]))
-        if not clients.book.open and not await queued(world):
+        await asyncio.gather(*(watching.look(call_id) for call_id in watching.book.open[:50]))
+        if not watching.book.open and not await queued(watching.world):
             return
+        await asyncio.sleep(0.3)
+
+
+async def _until_called_back(book: Book) -> None:
+    """Until all callbacks have come, for ``REST`` at most: one that was refused comes seconds later."""
+    deadline = time.monotonic() + REST
+    while book.uncalled and time.monotonic() < deadline:
         await asyncio.sleep(0.3)
 
 

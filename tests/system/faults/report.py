@@ -66,6 +66,7 @@ class Result:
                 "answers to idempotency keys",
                 f"{sum(map(len, book.by_key.values()))} to {len(book.by_key)} keys",
             ),
+            ("callbacks taken", sum(map(len, book.callbacks.values()))),
             ("sync calls", _counted(sync)),
             ("runs in the functions' ledger", runs),
             ("records of calls whose answer got lost", len(evidence.unknown)),

@@ -143,6 +143,16 @@ def _dead_letters(evidence: Evidence) -> Iterator[str | None]:
             )
 
 
+def _called_back(evidence: Evidence) -> Iterator[str | None]:
+    """The end of a call is posted to its callback, as its record has it, once or more often."""
+    for call in evidence.book.accepted.values():
+        final = evidence.book.finals.get(call.call_id)
+        if final and call.callback:
+            posted = evidence.book.callbacks.get(call.call_id, [])
+            right = set(posted) == {(final.status, final.attempt)}
+            yield None if right else f"{call.call_id}: {final.told}, posted {posted}"
+
+
 def _refused(evidence: Evidence) -> Iterator[str | None]:
     """Who is not served is told 429 or 503, or finds the connection broken: the request is right."""
     for told, times in evidence.book.refusals.items():
@@ -207,6 +217,6 @@ def _no_traces(evidence: Evidence) -> Iterator[str | None]:
 
 
 CHECKS: tuple[_Check, ...] = (
-    _ends, _never_changes, _once, _visible, _complete, _over, _as_asked, _cancelled, _dead_letters, _refused,
-    _one_key, _answered, _sync_once, _conserved, _recovers, _no_traces,
+    _ends, _never_changes, _once, _visible, _complete, _over, _as_asked, _cancelled, _dead_letters,
+    _called_back, _refused, _one_key, _answered, _sync_once, _conserved, _recovers, _no_traces,
 )  # fmt: skip

@@ -42,12 +42,14 @@ def good() -> Evidence:
     for one in records:
         call_id = one["id"]
         fn = "mute" if call_id == "C" else "work"
-        book.accept(Accepted(call_id, fn, "work", NOW, key="key" if call_id == "A" else ""))
+        first = call_id == "A"
+        book.accept(Accepted(call_id, fn, "work", NOW, key="key" if first else "", callback=first))
         book.see(call_id, one)
         book.finals[call_id].seen = NOW + 10
         evidence.records[call_id] = evidence.again[call_id] = one
         evidence.listed.append(call_id)
     evidence.runs = {"A": [run("A", 1)], "B": [run("B", 1, ended=0), run("B", 2)], "S": [run("S", 0, "sync")]}
+    book.callbacks = {"A": [("success", 1)]}
     book.sync = [Sync(200, 0.1, "S"), Sync(0, 0.1), Sync(503, 0.1)]
     return evidence
 
@@ -114,6 +116,14 @@ def dead_letter_of_a_success(evidence: Evidence) -> None:
     evidence.dead = {"A", "C"}
 
 
+def no_callback(evidence: Evidence) -> None:
+    evidence.book.callbacks.clear()
+
+
+def callback_of_another_end(evidence: Evidence) -> None:
+    evidence.book.callbacks["A"].append(("error", 2))
+
+
 def one_key_two_calls(evidence: Evidence) -> None:
     evidence.book.accept(Accepted("B", "work", "work", NOW, key="key"))
 
@@ -149,9 +159,10 @@ def node_broke_down(evidence: Evidence) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        no_record, not_ended, listed_twice, changed, queued_again, ran_twice, same_number_twice, never_ran,
-        never_came_to_its_end, ran_after_its_end, innocent_call_failed, cancel_was_not_obeyed,
-        dead_letter_is_missing, dead_letter_of_a_success, one_key_two_calls, wrong_refusal, waited_for_ever,
+        no_record, not_ended, listed_twice, changed, queued_again, ran_twice, same_number_twice,
+        never_ran, never_came_to_its_end, ran_after_its_end, innocent_call_failed,
+        cancel_was_not_obeyed, dead_letter_is_missing, dead_letter_of_a_success, no_callback,
+        callback_of_another_end, one_key_two_calls, wrong_refusal, waited_for_ever,
         sync_call_ran_twice, something_is_queued, not_mended, stack_trace, node_broke_down,
     ],
 )  # fmt: skip

@@ -95,6 +95,7 @@ async def open_world(folder: Path, **runner_environ: str) -> AsyncIterator[World
                 "FN_DB_URL": _through(postgres, ports["postgres"]),
                 "FN_LOGSTORE_URL": _through(postgres, ports["postgres"]),
                 "FN_MQ_URL": _through(redis, ports["redis"]),
+                "FN_CALLBACK_ALLOW": "127.0.0.1/32",
                 "FN_ASYNC_LEASE_SECS": str(LEASE),
                 "FN_ASYNC_BACKOFF_SECS": "0.5",
                 "FN_ASYNC_MAX_BACKOFF_SECS": "4",
