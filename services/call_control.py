@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -35,8 +34,9 @@ class StoresCallControl(CallControl):
         stores: Stores,
         data: DataAccess,
         settings: AsyncSettings,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        clock = clock or stores.clock
         self._logstore = stores.logstore
         self._datastore = stores.datastore
         self._queue = stores.queue

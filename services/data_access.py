@@ -10,7 +10,6 @@ dropped when it comes up.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 
 from services import metrics
@@ -45,13 +44,13 @@ class DirectDataAccess(DataAccess):
         settings: AsyncSettings = _DEFAULTS,
         callbacks: CallbackSettings = _NO_CALLBACKS,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._datastore = stores.datastore
         self._logstore = stores.logstore
         self._queue = stores.queue
         self._lease_ttl = settings.lease
-        self._clock = clock
+        self._clock = clock = clock or stores.clock
         self._admission = Admission(stores, settings, callbacks, clock)
         self._settling = Settling(stores, settings, clock)
         self._handing_out = HandingOut(stores, self._settling, settings, clock)
