@@ -207,13 +207,14 @@ def _no_traces(evidence: Evidence) -> Iterator[str | None]:
     for name, text in evidence.logs.items():
         lines = text.splitlines()
         found = [n for n, line in enumerate(lines) if "Traceback" in line or "ResourceWarning" in line]
-        yield (
-            None
-            if not found
-            else f"{name}: {len(found)} times, first "
-            + " | ".join(lines[max(0, found[0] - 1) : found[0] + 40])
-        )
+        yield from (f"{name}: {lines[n - 1]} ... {_end_of_trace(lines[n:])}" for n in found)
+        yield None
     yield from (None if end.endswith(" 1") else end for end in evidence.exits)
+
+
+def _end_of_trace(lines: list[str]) -> str:
+    """The line that names the exception: the first behind the trace that is not indented."""
+    return next((line for line in lines[1:] if line.strip() and not line.startswith(" ")), lines[0])
 
 
 CHECKS: tuple[_Check, ...] = (
