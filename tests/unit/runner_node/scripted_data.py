@@ -52,6 +52,8 @@ class ScriptedData(DataAccess):
         self.away = False
         self.fns: dict[str, Fn] = {}
         self.apps: dict[str, App] = {}
+        self.routes: dict[tuple[str, str], Route] = {}
+        self.triggers: dict[tuple[str, str], TriggerTarget] = {}
         self.asked: Counter[str] = Counter()
         self.gate = asyncio.Event()
         """Look-ups wait for it."""
@@ -112,7 +114,9 @@ class ScriptedData(DataAccess):
 
     async def route(self, app_id: str, path: str) -> Route:
         await self._ask("route")
-        raise errors.RouteNotFound
+        if (app_id, path) not in self.routes:
+            raise errors.RouteNotFound
+        return self.routes[app_id, path]
 
     async def fn(self, fn_id: str) -> Fn:
         await self._ask("fn")
@@ -124,7 +128,9 @@ class ScriptedData(DataAccess):
 
     async def trigger(self, app_name: str, type_: str, source: str) -> TriggerTarget:
         await self._ask("trigger")
-        raise errors.TriggerNotFound
+        if (app_name, source) not in self.triggers:
+            raise errors.TriggerNotFound
+        return self.triggers[app_name, source]
 
     async def enqueue(self, call: Call) -> str:
         await self._ask("enqueue")

@@ -120,6 +120,23 @@ async def test_what_is_known_is_served_when_the_api_node_hangs(cache, inner, clo
     await settle()
 
 
+async def test_while_the_api_node_hangs_each_look_up_waits_for_it_once_and_not_long(cache, inner, clock):
+    await cache.fn("f")
+    await cache.app("a")
+    inner.gate.clear()
+    clock.now += 60
+    loop = asyncio.get_running_loop()
+    for patience in (data_cache.PATIENCE, 0.0):
+        began = loop.time()
+        fn, app = await asyncio.gather(cache.fn("f"), cache.app("a"))
+        assert (fn.image, app.name) == ("one", "name")
+        assert patience * 0.9 <= loop.time() - began < patience + 0.5
+        clock.now += 60
+    inner.gate.set()
+    await settle()
+    assert inner.asked["fn"] == 2
+
+
 async def test_nothing_is_served_for_ever(cache, inner, clock):
     await cache.fn("f")
     inner.away = True

@@ -13,6 +13,7 @@ from runner_node import desk
 from runner_node import recorder as module
 from runner_node.func_logs import CallLog
 from runner_node.recorder import Recorder
+from runner_node.records import Said
 from runner_node.results import Result
 from runner_node.spool import Spool
 from shared_models.call import Call, Finished, Status
@@ -232,3 +233,141 @@ async def test_an_api_node_that_is_away_is_named_once(data, spool, caplog):
         await until(lambda: len(data.finished) == 5)
     assert caplog.text.count("no API node takes results") == 1
     assert caplog.text.count("takes results again") == 1
+
+
+# -- what is lost first ------------------------------------------------------------------------
+
+
+def queued_result(text: bytes = b"", stored: object = None) -> Result:
+    one = result(text, stored)
+    one.token = "token"
+    return one
+
+
+async def test_when_memory_is_full_results_of_sync_calls_go_first_and_the_oldest_of_them(data, monkeypatch):
+    monkeypatch.setattr(module, "BUFFER", 4)
+    data.hold("finish")
+    async with running(data, None) as recorder:
+        recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        results = [queued_result(), result(), queued_result(), result(), result(), queued_result()]
+        for one in results:
+            recorder.add(one)
+        await until(lambda: recorder.dropped == 2)
+        data.let_go("finish")
+        await until(lambda: len(data.finished) == 5)
+    kept = [results[number].call.id for number in (0, 2, 4, 5)]
+    assert [one.call.id for one in data.finished[1:]] == kept
+
+
+async def test_a_queued_calls_result_that_cannot_be_kept_lets_its_lease_go(data, monkeypatch, caplog):
+    monkeypatch.setattr(module, "BUFFER", 2)
+    told: list[tuple[int, bool]] = []
+    data.hold("finish")
+    async with running(data, None) as recorder:
+        recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        for number in range(3):
+            recorder.add(queued_result(stored=lambda taken, number=number: told.append((number, taken))))
+        await until(lambda: told)
+        assert told == [(2, False)]
+        assert "it will run again" in caplog.text
+        data.let_go("finish")
+    assert sorted(told) == [(0, True), (1, True), (2, False)]
+
+
+async def test_memory_is_bounded_in_bytes_too(data, monkeypatch):
+    monkeypatch.setattr(module, "BUFFER_BYTES", 100_000)
+    data.hold("finish")
+    async with running(data, None) as recorder:
+        recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        for _ in range(10):
+            recorder.add(result(b"x" * 30_000))
+        await until(lambda: recorder.dropped == 7)
+        assert recorder.waiting == 3
+        data.let_go("finish")
+
+
+async def test_a_full_spool_keeps_queued_calls_results_and_loses_those_of_sync_calls(
+    data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "BUFFER", 0)
+    spool = Spool(tmp_path / "s", 20_000)
+    data.away = True
+    lost: list[bool] = []
+    async with running(data, spool) as recorder:
+        for _ in range(4):
+            recorder.add(result(b"x" * 6000))
+            await until(lambda: not recorder.waiting)
+        await until(lambda: recorder.dropped == 1)
+        for _ in range(3):
+            recorder.add(queued_result(b"x" * 6000, stored=lost.append))
+            await until(lambda: not recorder.waiting)
+        await until(lambda: len(lost) == 3 and recorder.dropped == 4)
+        assert lost == [True, True, True]
+        recorder.add(queued_result(b"x" * 6000, stored=lost.append))
+        await until(lambda: len(lost) == 4)
+        assert lost[-1] is False
+        data.away = False
+        await until(lambda: len(data.finished) == 3)
+    assert {one.token for one in data.finished} == {"token"}
+
+
+async def test_a_spooled_result_that_is_refused_is_counted(data, spool):
+    from runner_node import metrics
+
+    before = metrics.results_refused._value.get()
+    call = Call(id=new_id(), status=Status.SUCCESS)
+    await spool.put([Finished(call=call, token="old lease")])
+    data.refused.add(call.id)
+    async with running(data, spool):
+        await until(lambda: metrics.results_refused._value.get() == before + 1)
+    assert files(spool) == []
+
+
+async def test_the_answer_for_a_callback_goes_through_the_spool(data, spool):
+    data.away = True
+    async with running(data, spool) as recorder:
+        one = queued_result()
+        one.answer = Said(b"answer", "x/y", True)
+        recorder.add(one)
+        await until(lambda: files(spool, "*.results"))
+        data.away = False
+        await until(lambda: data.finished)
+    [done] = data.finished
+    assert (done.body, done.content_type, done.truncated, done.token) == (b"answer", "x/y", True, "token")
+
+
+# -- the end -----------------------------------------------------------------------------------
+
+
+async def test_a_node_without_a_spool_does_not_wait_for_ever_for_an_api_node_that_hangs(data, monkeypatch):
+    monkeypatch.setattr(module, "PARTING", 0.02)
+    data.hold("finish")
+    async with running(data, None) as recorder:
+        recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        recorder.add(result())
+    assert recorder.dropped == 2
+
+
+async def test_a_node_that_stops_does_not_wait_for_what_it_had_spooled(data, spool):
+    await spool.put([Finished(call=Call(id=new_id(), status=Status.SUCCESS))])
+    data.hold("finish")
+    async with running(data, spool):
+        await until(lambda: data.asked["finish"])
+    assert len(files(spool, "*.results")) == 1
+
+
+async def test_a_node_that_stops_with_much_to_hand_in_asks_a_silent_api_node_once(data, spool, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 5)
+    data.hold("finish")
+    async with running(data, spool) as recorder:
+        for _ in range(50):
+            recorder.add(result())
+        await until(lambda: data.asked["finish"])
+        asked = data.asked["finish"]
+    assert data.asked["finish"] == asked
+    assert recorder.dropped == 0
+    assert len(files(spool, "*.results")) == 10

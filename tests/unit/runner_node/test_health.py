@@ -1,0 +1,84 @@
+"""Readiness: the engine, the API node's word, and the stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.health import Health
+from runner_node.resources import Resources
+from runner_node.scheduler import Scheduler
+from runner_node.settings import AgentSettings
+from shared_models.runner import RunnerState
+from tests.unit.runner_node.scripted_data import ScriptedData
+
+
+@pytest.fixture
+def data() -> ScriptedData:
+    return ScriptedData()
+
+
+@pytest.fixture
+async def driver() -> AsyncIterator[FakeDriver]:
+    async with open_fake({}) as driver:
+        yield driver
+
+
+@pytest.fixture
+async def health(data, driver) -> Health:
+    resources = Resources(1 << 30, 1000)
+    scheduler = Scheduler(driver, AgentSettings(), resources, "node")
+    health = Health(data, driver, scheduler, resources, "node", "here", "1")
+    await health._look_at_engine()
+    return health
+
+
+async def test_a_node_that_is_told_to_drain_is_not_ready_until_it_is_active_again(health, data):
+    await health._report()
+    assert (health.reason, health.drains) == ("", False)
+    data.state = RunnerState.DRAINING
+    change = health.changes.next
+    await health._report()
+    assert (health.reason, health.drains, health.stops) == ("the node is draining", True, False)
+    assert change.is_set()
+    data.state = RunnerState.ACTIVE
+    change = health.changes.next
+    await health._report()
+    assert (health.reason, health.drains) == ("", False)
+    assert change.is_set()
+
+
+async def test_while_the_api_node_is_away_its_last_word_holds(health, data):
+    data.state = RunnerState.DRAINING
+    await health._report()
+    data.away = True
+    await health._report()
+    assert health.drains
+
+
+async def test_nothing_is_told_while_nothing_changes(health):
+    change = health.changes.next
+    await health._report()
+    await health._look_at_engine()
+    assert not change.is_set()
+
+
+async def test_an_engine_that_goes_and_comes_is_told(health, driver):
+    for down in ("gone", ""):
+        change = health.changes.next
+        driver.down = down
+        await health._look_at_engine()
+        assert change.is_set()
+        assert down in health.reason
+
+
+async def test_the_stop_is_told_once_and_is_for_ever(health):
+    change = health.changes.next
+    health.stopping()
+    assert change.is_set()
+    assert (health.reason, health.drains, health.stops) == ("the node is stopping", True, True)
+    change = health.changes.next
+    health.stopping()
+    assert not change.is_set()
