@@ -16,12 +16,13 @@ from services.depths import Depths
 from services.stores import Stores
 from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import Call, Status
+from shared_models.call import Call, Reason, Status
 from shared_models.errors import FnError, Invalid
 from shared_models.fn import Fn
 
 KEY_TTL = 24 * 3600.0
 """Seconds for which an idempotency key stands for its call."""
+_TRIES = 5
 
 
 class Admission:
@@ -53,35 +54,65 @@ class Admission:
         """
         await self._check(call)
         if call.idempotency_key:
-            call_id, known = await self._keys.claim(call.fn_id, call.idempotency_key, call.id, KEY_TTL)
+            return await self._take_in_keyed(call)
+        await self._depths.refuse_if_full(call, self._settings)
+        return await self._take_in(call)
+
+    async def _take_in_keyed(self, call: Call) -> str:
+        fn_id, key = call.fn_id, call.idempotency_key
+        for _ in range(_TRIES):
+            call_id, known = await self._keys.claim(fn_id, key, call.id, KEY_TTL)
             if known:
                 return call_id
-            # Whoever claimed it first may have died before its call was accepted: this one completes it.
-            call = msgspec.structs.replace(call, id=call_id)
-        await self._depths.refuse_if_full(call, self._settings)
-        await self._take_in(call)
-        if call.idempotency_key:
-            await self._keys.accept(call.fn_id, call.idempotency_key, call.id)
-        return call.id
+            await self._depths.refuse_if_full(call, self._settings)
+            try:
+                # Whoever claimed it first may have died before its call was accepted: this one completes it.
+                await self._take_in(msgspec.structs.replace(call, id=call_id))
+            except errors.CallNeverAccepted:
+                if call_id == call.id:
+                    raise
+                await self._keys.release(fn_id, key, call_id)
+                continue
+            await self._keys.accept(fn_id, key, call_id)
+            return call_id
+        raise errors.StoreUnavailable("Many send this Fn-Idempotency-Key at once, try again")
 
-    async def _take_in(self, call: Call) -> None:
+    async def _take_in(self, call: Call) -> str:
         created_at = times.to_text(self._clock()) if call.created_at == times.NEVER else call.created_at
         call = msgspec.structs.replace(
             call, status=Status.QUEUED, attempt=0, node="", error="", reason="", created_at=created_at
         )
         fresh = await self._logstore.insert_call(call)
-        if not fresh and not await self._is_repeated(call):
-            return
+        if not fresh and not await self._may_lack_message(call):
+            return call.id
         try:
-            if await self._queue.push(call):
-                self._depths.pushed(call.fn_id)
-                metrics.accepted.inc()
+            pushed = await self._queue.push(call)
         except FnError:
             # Only what this very request recorded: an earlier one may have been answered with 202.
             if fresh:
-                with contextlib.suppress(FnError):
-                    await self._logstore.remove_call(call.id)
+                await self._withdraw(call)
             raise
+        if not fresh:
+            # The one that recorded it may have withdrawn it since.
+            await self._logstore.insert_call(call)
+        if pushed:
+            self._depths.pushed(call.fn_id)
+            metrics.accepted.inc()
+        return call.id
+
+    async def _withdraw(self, call: Call) -> None:
+        """Forgets a record whose push failed, unless another request has queued the call meanwhile.
+
+        That one records it again after its push, and this one after its look: the later sees the other.
+        """
+        with contextlib.suppress(FnError):
+            await self._logstore.remove_call(call.id)
+            try:
+                queued = bool(await self._queue.holds([call.id]))
+            except FnError:
+                queued = True  # nobody knows; the janitor ends a record that has no message
+            if queued:
+                await self._logstore.insert_call(call)
 
     async def _check(self, call: Call) -> None:
         if call.callback_url and (reason := refusal(call.callback_url, self._callbacks)):
@@ -95,18 +126,24 @@ class Admission:
             memory = fn.memory
         await self._capacity.refuse_if_too_large(memory, call.cpus)
 
-    async def _is_repeated(self, call: Call) -> bool:
-        """Whether *call*, whose id is known, may still lack its message; raises CallExists for another call.
+    async def _may_lack_message(self, call: Call) -> bool:
+        """Whether *call*, whose id is known, may still lack its message.
 
         A push in vain does no harm: the queue knows the id, or the record is final by then and the
-        message is dropped when it comes up.
+        message is dropped when it comes up. Raises CallExists for another call of this id, and
+        CallNeverAccepted for one that was ended because nobody had queued it.
         """
         try:
             known = await self._logstore.call(call.id, app_id=call.app_id)
         except errors.CallNotFound:
+            # It was withdrawn in between, or is of another app.
+            if await self._logstore.insert_call(call):
+                return True
             raise errors.CallExists from None
         if (known.fn_id, known.app_id, known.type) != (call.fn_id, call.app_id, call.type):
             raise errors.CallExists
+        if known.reason == Reason.LOST and not known.attempt:
+            raise errors.CallNeverAccepted
         return known.status == Status.QUEUED
 
 

@@ -91,7 +91,14 @@ class StoresCallControl(CallControl):
         """The new id is noted before it is used: a repetition, or another node, goes on with the same one."""
         letter = await self._dead_letters.get(call_id)
         taken = letter.redriven_as or await self._dead_letters.redrive(call_id, new_id())
-        call = letter.call
+        try:
+            return await self._queue_again(letter.call, taken)
+        except errors.CallNeverAccepted:
+            # A node died with it half done, long ago.
+            taken = await self._dead_letters.redrive(call_id, new_id(), instead_of=taken)
+            return await self._queue_again(letter.call, taken)
+
+    async def _queue_again(self, call: Call, taken: str) -> str:
         image = (await self._datastore.fn(call.fn_id)).image if call.fn_id else call.image
         again = msgspec.structs.replace(
             call, id=taken, image=image, status=Status.QUEUED, error="", reason="", attempt=0, node="",
@@ -99,8 +106,8 @@ class StoresCallControl(CallControl):
             completed_at=times.NEVER, stats=[],
         )  # fmt: skip
         accepted = await self._data.enqueue(again)
-        await self._dead_letters.remove([call_id])
-        log.info("dead letter %s is queued again as call %s", call_id, accepted)
+        await self._dead_letters.remove([call.id])
+        log.info("dead letter %s is queued again as call %s", call.id, accepted)
         return accepted
 
     async def redrive_all(self, fn_id: str, limit: int) -> int:

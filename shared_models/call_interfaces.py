@@ -49,10 +49,10 @@ class DeadLetters(ABC):
         """Newest first (by the call's id, descending), without payloads."""
 
     @abstractmethod
-    async def redrive(self, call_id: str, new_id: str) -> str:
-        """Notes that *new_id* takes the call's place; answers the id that does, which an earlier one may be.
+    async def redrive(self, call_id: str, new_id: str, instead_of: str = "") -> str:
+        """Notes that *new_id* takes the call's place, if none but *instead_of* does yet.
 
-        Raises DeadLetterNotFound.
+        Answers the id that does, which an earlier one may be; raises DeadLetterNotFound.
         """
 
     @abstractmethod
@@ -85,6 +85,10 @@ class IdempotencyKeys(ABC):
     @abstractmethod
     async def accept(self, fn_id: str, key: str, call_id: str) -> None:
         """The call was accepted."""
+
+    @abstractmethod
+    async def release(self, fn_id: str, key: str, call_id: str) -> None:
+        """*key* stands for *call_id* no longer, unless that was accepted."""
 
     @abstractmethod
     async def expire(self, limit: int) -> int:

@@ -423,6 +423,10 @@ class CallExists(Conflict):
     text = "A call with this id exists already"
 
 
+class CallNeverAccepted(Conflict):
+    text = "The call with this id was never accepted, and is over: send it as a new call"
+
+
 class CallEnded(Conflict):
     """A call that cannot be cancelled any more."""
 

@@ -79,13 +79,13 @@ class SQLDeadLetters(DeadLetters):
         )
         return [_letter(*row) for row in rows]
 
-    async def redrive(self, call_id: str, new_id: str) -> str:
+    async def redrive(self, call_id: str, new_id: str, instead_of: str = "") -> str:
         async def work(connection: AsyncConnection) -> str:
             query = select(dead_letters.c.redriven_as).where(_id == call_id).with_for_update()
             earlier = await connection.scalar(query)
             if earlier is None:
                 raise DeadLetterNotFound
-            if earlier:
+            if earlier and earlier != instead_of:
                 return str(earlier)
             await connection.execute(update(dead_letters).where(_id == call_id).values(redriven_as=new_id))
             return new_id

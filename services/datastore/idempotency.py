@@ -46,6 +46,14 @@ class SQLIdempotencyKeys(IdempotencyKeys):
 
         await self._database.transact(work)
 
+    async def release(self, fn_id: str, key: str, call_id: str) -> None:
+        this = and_(_is(fn_id, _hash(key)), keys.c.call_id == call_id, keys.c.accepted == 0)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(keys).where(this))
+
+        await self._database.transact(work)
+
     async def expire(self, limit: int) -> int:
         ran_out = select(keys.c.fn_id, keys.c.key_hash).where(keys.c.until <= self._clock())
         # One that is being claimed again is left alone.

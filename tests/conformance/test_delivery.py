@@ -9,6 +9,8 @@ import pytest
 
 from services.call_control import StoresCallControl
 from services.callbacks.body import callback_of
+from services.data_access import DirectDataAccess
+from services.janitor import clean
 from services.stores import Stores
 from shared_models import errors
 from shared_models.async_policy import AsyncSettings
@@ -18,6 +20,7 @@ from shared_models.fn import Fn
 from shared_models.ids import new_id
 from shared_models.interfaces import DataAccess
 from shared_models.runner import RunnerReport
+from tests.conformance.dying import Died
 from tests.conformance.test_data_access import NODE, a_call, accepted, annotated, ended, fn, taken
 
 __all__ = ["fn"]
@@ -400,3 +403,78 @@ async def test_a_runner_passes_over_functions_of_which_it_has_enough(
     mine, theirs = await accepted(data, fn), await accepted(data, other)
     assert [one.call.id for one in await data.dequeue(NODE, 5, 0, [fn.id])] == [theirs.id]
     assert [one.call.id for one in await data.dequeue(NODE, 5, 0)] == [mine.id]
+
+
+# -- half-made calls that the janitor has ended ------------------------------------------------
+
+
+async def half_made(
+    data: DataAccess, stores: Stores, clock, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> str:
+    """The id of a call whose node died between its record and its message, and which was ended since."""
+
+    async def dies(*_args: object) -> bool:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stores.queue), "push", dies)
+        with pytest.raises(Died):
+            await DirectDataAccess(stores, clock=clock).enqueue(call)
+    clock.move(120)
+    assert await clean(stores, clock) == [call.id]
+    return call.id
+
+
+async def test_a_key_whose_first_call_was_never_accepted_gets_a_new_call(
+    data: DataAccess, stores: Stores, fn: Fn, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await half_made(data, stores, clock, monkeypatch, a_call(fn, idempotency_key="k"))
+    accepted_as = await data.enqueue(a_call(fn, idempotency_key="k"))
+    assert accepted_as != lost
+    assert (await taken(data)).call.id == accepted_as
+    assert await data.enqueue(a_call(fn, idempotency_key="k")) == accepted_as
+
+
+async def test_a_call_that_was_never_accepted_and_is_over_is_not_accepted_later(
+    data: DataAccess, stores: Stores, fn: Fn, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = a_call(fn)
+    await half_made(data, stores, clock, monkeypatch, call)
+    with pytest.raises(errors.Conflict, match="never accepted"):
+        await data.enqueue(call)
+    assert await data.dequeue(NODE, 1, 0) == []
+
+
+async def test_a_redrive_that_was_never_accepted_is_done_anew(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await accepted(data, fn, annotations=annotated(max_attempts="1"), payload=b"p")
+    await data.finish([failed(await taken(data))])
+    half = await stores.dead_letters.redrive(call.id, new_id())
+    await half_made(data, stores, clock, monkeypatch, msgspec.structs.replace(a_call(fn), id=half))
+    new = await control.redrive(call.id)
+    assert new != half
+    leased = await taken(data)
+    assert (leased.call.id, leased.call.payload) == (new, b"p")
+
+
+async def test_a_push_that_fails_takes_no_record_from_a_repetition_that_was_accepted(
+    data: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client had no answer in time and sent the call to another node, while the first still tried."""
+    call = a_call(fn)
+    push, repeated = type(stores.queue).push, []
+
+    async def slow(queue: object, pushed: Call) -> bool:
+        if not repeated:
+            repeated.append(True)
+            await data.enqueue(call)
+            raise errors.QueueUnavailable
+        return await push(queue, pushed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stores.queue), "push", slow)
+        with pytest.raises(errors.QueueUnavailable):
+            await DirectDataAccess(stores).enqueue(call)
+    assert (await record(stores, call)).status == "queued"
+    assert (await taken(data)).call.id == call.id
