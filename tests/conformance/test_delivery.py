@@ -408,9 +408,7 @@ async def test_a_runner_passes_over_functions_of_which_it_has_enough(
 # -- half-made calls that the janitor has ended ------------------------------------------------
 
 
-async def half_made(
-    data: DataAccess, stores: Stores, clock, monkeypatch: pytest.MonkeyPatch, call: Call
-) -> str:
+async def half_made(stores: Stores, clock, monkeypatch: pytest.MonkeyPatch, call: Call) -> str:
     """The id of a call whose node died between its record and its message, and which was ended since."""
 
     async def dies(*_args: object) -> bool:
@@ -428,7 +426,7 @@ async def half_made(
 async def test_a_key_whose_first_call_was_never_accepted_gets_a_new_call(
     data: DataAccess, stores: Stores, fn: Fn, clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = await half_made(data, stores, clock, monkeypatch, a_call(fn, idempotency_key="k"))
+    lost = await half_made(stores, clock, monkeypatch, a_call(fn, idempotency_key="k"))
     accepted_as = await data.enqueue(a_call(fn, idempotency_key="k"))
     assert accepted_as != lost
     assert (await taken(data)).call.id == accepted_as
@@ -439,7 +437,7 @@ async def test_a_call_that_was_never_accepted_and_is_over_is_not_accepted_later(
     data: DataAccess, stores: Stores, fn: Fn, clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = a_call(fn)
-    await half_made(data, stores, clock, monkeypatch, call)
+    await half_made(stores, clock, monkeypatch, call)
     with pytest.raises(errors.Conflict, match="never accepted"):
         await data.enqueue(call)
     assert await data.dequeue(NODE, 1, 0) == []
@@ -451,7 +449,7 @@ async def test_a_redrive_that_was_never_accepted_is_done_anew(
     call = await accepted(data, fn, annotations=annotated(max_attempts="1"), payload=b"p")
     await data.finish([failed(await taken(data))])
     half = await stores.dead_letters.redrive(call.id, new_id())
-    await half_made(data, stores, clock, monkeypatch, msgspec.structs.replace(a_call(fn), id=half))
+    await half_made(stores, clock, monkeypatch, msgspec.structs.replace(a_call(fn), id=half))
     new = await control.redrive(call.id)
     assert new != half
     leased = await taken(data)
