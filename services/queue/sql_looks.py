@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import ColumnElement, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
@@ -62,17 +62,18 @@ async def find(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Cal
 
 async def depths(connection: AsyncConnection, now: float, fn_id: str | None = None) -> list[QueueDepth]:
     """Per function, or of *fn_id* alone, from an index and what is not ready; payloads are not read."""
-    dialect = connection.dialect.name
-    is_ready = [messages.c.ready == 1] if fn_id is None else sql_passing.ready_of(literal(fn_id), dialect)
-    not_ready = (
-        [messages.c.ready == 0] if fn_id is None else [messages.c.ready == 0, messages.c.fn_id == fn_id]
-    )
+
+    def of_it(is_ready: bool) -> tuple[ColumnElement[bool], ...]:
+        if fn_id is None:
+            return (messages.c.ready == int(is_ready),)
+        return sql_passing.of_function(literal(fn_id), connection.dialect.name, ready=is_ready)
+
     ready = select(messages.c.fn_id, func.count(), func.min(messages.c.pushed))
-    ready = ready.where(*is_ready).group_by(messages.c.fn_id)
+    ready = ready.where(*of_it(True)).group_by(messages.c.fn_id)
     held = case(((messages.c.token != "") & (messages.c.free_at > now), 1), else_=0)
     waits = case((held == 0, messages.c.pushed))
     others = select(messages.c.fn_id, func.count(), func.min(waits), func.sum(held))
-    others = others.where(*not_ready).group_by(messages.c.fn_id)
+    others = others.where(*of_it(False)).group_by(messages.c.fn_id)
 
     free, later = (await connection.execute(ready)).all(), (await connection.execute(others)).all()
     queued: dict[str, int] = {}

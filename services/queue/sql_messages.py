@@ -130,18 +130,18 @@ async def lease(
     """
     rows: list[Any] = []
     first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
-    first = first.where(messages.c.ready == 1).order_by(messages.c.rank, _place)
-    first = first.with_for_update(skip_locked=True)
+    first = first.order_by(messages.c.rank, _place).with_for_update(skip_locked=True)
     if not without:
-        rows += await connection.execute(first.limit(len(ttls)))
+        rows += await connection.execute(first.where(messages.c.ready == 1).limit(len(ttls)))
     else:
         fn_ids = await sql_passing.functions(connection, without)
         places = await sql_passing.first_places(connection, fn_ids, len(ttls) + _OF_OTHERS)
         # Not all at once: MariaDB locks all that it looks at.
         for some in (places[: len(ttls)], places[len(ttls) :]):
             if some and len(rows) < len(ttls):
-                query = first.where(_place.in_(some)).limit(len(ttls) - len(rows))
-                rows += await connection.execute(query)
+                # The sum keeps a planner from looking for them among all that is ready.
+                query = first.where(_place.in_(some), messages.c.ready + 0 == 1)
+                rows += await connection.execute(query.limit(len(ttls) - len(rows)))
     taken: list[LeasedCall] = []
     tokens: dict[float, dict[int, str]] = {}
     for place, attempt, pushed, body, payload in rows:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, bindparam, literal, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
@@ -23,8 +23,11 @@ _fn_id, _rank, _place = messages.c.fn_id, messages.c.rank, messages.c.place
 
 async def functions(connection: AsyncConnection, without: Collection[str]) -> list[str]:
     """The ids of those that have something ready, but *without*."""
-    query = _ONE_BY_ONE if connection.dialect.name == POSTGRESQL else _DISTINCT
-    return sorted(set(await connection.scalars(query)).difference(without))
+    if connection.dialect.name == POSTGRESQL:
+        found = await connection.scalars(_ONE_BY_ONE, {"without": list(without)})
+    else:
+        found = await connection.scalars(_DISTINCT)
+    return sorted(set(found).difference(without))
 
 
 async def first_places(connection: AsyncConnection, fn_ids: Sequence[str], limit: int) -> list[int]:
@@ -41,13 +44,14 @@ async def first_places(connection: AsyncConnection, fn_ids: Sequence[str], limit
     return [place for _, place in heapq.nsmallest(limit, found)]
 
 
-def ready_of(fn_id: Any, dialect: str) -> tuple[ColumnElement[bool], ...]:
-    """That a message is ready, and of this function; the function's index has them in their order."""
+def of_function(fn_id: Any, dialect: str, *, ready: bool) -> tuple[ColumnElement[bool], ...]:
+    """That a message is of this function, and ready or not, as the function's own index has it."""
+    row, wanted = tuple_(_fn_id, messages.c.ready), tuple_(fn_id, literal(int(ready)))
     if dialect != POSTGRESQL:
-        return _fn_id == fn_id, messages.c.ready == 1
+        return _fn_id == fn_id, messages.c.ready == int(ready)
     # A planner whose statistics are of an empty queue takes any index that begins with a column that is
     # given, and may read all that is ready. So only that of functions begins with one.
-    return _fn_id == fn_id, tuple_(_fn_id, messages.c.ready) >= tuple_(fn_id, literal(1))
+    return _fn_id == fn_id, row >= wanted if ready else row <= wanted
 
 
 def _one_by_one() -> Select[Any]:
@@ -58,14 +62,19 @@ def _one_by_one() -> Select[Any]:
     found = found.union_all(
         select(after.correlate(found).scalar_subquery()).where(found.c.fn_id.is_not(None))
     )
-    ready = exists().where(*ready_of(found.c.fn_id, POSTGRESQL))
-    return select(found.c.fn_id).where(found.c.fn_id.is_not(None), ready)
+    # As a value, not as EXISTS: that is a join, whose order a planner may turn round. And in the order of the
+    # index: any one might as well be sought by reading the table.
+    ready = select(literal(1)).where(*of_function(found.c.fn_id, POSTGRESQL, ready=True))
+    ready = ready.order_by(messages.c.ready, _rank, _place).limit(1).correlate(found)
+    passed_over = found.c.fn_id.in_(bindparam("without", expanding=True))
+    return select(found.c.fn_id).where(~passed_over, ready.scalar_subquery() == 1)
 
 
 @cache
 def _first_of(size: int, dialect: str) -> Select[Any]:
     def first(name: str) -> Select[Any]:
-        query = select(_rank, _place).where(*ready_of(bindparam(name, type_=_fn_id.type), dialect))
+        fn_id = bindparam(name, type_=_fn_id.type)
+        query = select(_rank, _place).where(*of_function(fn_id, dialect, ready=True))
         return query.order_by(messages.c.ready, _rank, _place).limit(bindparam("most"))
 
     found = union_all(*[first(f"fn_{n}") for n in range(size)]).subquery("found")

@@ -39,7 +39,7 @@ def captured(database: Database) -> Iterator[list[Statement]]:
     found: list[Statement] = []
 
     def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, many: bool) -> None:
-        if text.startswith("SELECT") and "FROM" in text and not many:
+        if text.startswith(("SELECT", "WITH")) and "FROM" in text and not many:
             found.append((text, parameters))
 
     event.listen(engine, "before_cursor_execute", note)

@@ -12,7 +12,7 @@ from services.datastore.tables import messages
 
 FREE, LEASED, DELAYED, DUE = 500, 6_000, 3_400, 100
 NOW = 1_800_000_000.0
-_ANALYZE = {"postgresql": "ANALYZE messages", "mysql": "ANALYZE TABLE messages PERSISTENT FOR ALL"}
+ANALYZE = {"postgresql": "ANALYZE messages", "mysql": "ANALYZE TABLE messages PERSISTENT FOR ALL"}
 
 
 async def empty(url: str) -> None:
@@ -47,6 +47,6 @@ async def fill(database: Database) -> None:
     async def work(connection: AsyncConnection) -> None:
         await connection.execute(delete(messages))
         await connection.execute(insert(messages), rows)
-        await connection.execute(text(_ANALYZE[connection.dialect.name]))
+        await connection.execute(text(ANALYZE[connection.dialect.name]))
 
     await database.transact(work)

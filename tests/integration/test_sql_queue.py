@@ -12,7 +12,7 @@ import pytest
 from services.datastore.database import open_database
 from services.queue import notify, open_queue, server_clock
 from services.queue.sql import SQLQueue
-from shared_models.call import Call
+from shared_models.call import Call, LeaseKey
 from shared_models.errors import QueueUnavailable
 from shared_models.interfaces import MessageQueue
 from tests.integration.query_plans import captured, plan_of
@@ -223,7 +223,8 @@ async def test_a_server_that_is_held_still_is_unavailable_to_everybody_in_time(o
             async with asyncio.timeout(LIMIT):
                 asked: list[Any] = [queue.push(a_call()) for _ in range(30)]
                 asked += [queue.reserve(1, 0, TTL) for _ in range(30)]
-                asked += [queue.depths(), queue.holds(["one"])]
+                asked += [queue.depths(), queue.depth("fn"), queue.holds(["one"]), queue.find(["one"])]
+                asked += [queue.requeue([LeaseKey("one", "t")], 1), queue.reserve(1, 0, TTL, ["fn"])]
                 answers = await asyncio.gather(*asked, return_exceptions=True)
         finally:
             own.resume()

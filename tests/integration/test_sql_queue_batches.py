@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
 from services.datastore.database import open_database
 from services.datastore.tables import messages
@@ -87,3 +87,29 @@ async def test_a_call_that_is_too_large_for_the_server_is_refused_and_harms_no_o
         assert others == [True, True]
         assert isinstance(refusal, TooLarge)
         assert await queue.holds([large.id, plain.id]) == {plain.id}
+
+
+async def test_calls_that_are_large_together_are_found_in_several_answers(url: str) -> None:
+    async with open_database(url) as database:
+        queue = SQLQueue(database, lambda: NOW)
+        calls = [a_call(payload=bytes(range(256)) * 4096 * 3) for _ in range(5)]
+        for call in calls:
+            await queue.push(call)
+        with captured(database) as statements:
+            found = await queue.find([call.id for call in calls])
+        assert [found[call.id].payload == call.payload for call in calls] == [True] * 5
+        assert len(statements) == 1 + 3, "their sizes, and two at a time"
+
+
+async def test_a_call_that_cannot_be_read_is_told_and_not_found(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(url) as database:
+        queue = SQLQueue(database, lambda: NOW)
+        broken, whole = a_call(), a_call()
+        for call in (broken, whole):
+            await queue.push(call)
+        change = update(messages).where(messages.c.id == broken.id).values(call="{")
+        await database.transact(lambda it: it.execute(change))
+        assert set(await queue.find([broken.id, whole.id])) == {whole.id}
+        assert len([line for line in caplog.messages if "cannot be read" in line]) == 1
