@@ -64,8 +64,8 @@ def at_rest(world: World) -> None:
         _check_end(history, plan, row)
         _check_letter(history, plan, row, letters.get(call_id))
         end = (call_id, row["status"], row["attempt"])
-        # Of what the queue has lost nobody knows the address any more.
-        lost = row["reason"] in (Reason.LOST, Reason.RUNNER_LOST)
+        # Of what never came into the queue nobody knows the address.
+        lost = row["reason"] == Reason.LOST
         queued_as = history.queued_as.get(call_id, plan.call)
         if queued_as.callback_url and not lost and end not in callbacks:
             raise Violation(f"callback: that of {plan.name} is missing")
@@ -81,7 +81,7 @@ def _check_end(history: History, plan: Plan, row: dict[str, Any]) -> None:
     if len(runs) > row["attempt"]:
         raise Violation(f"attempts: {name} was run {len(runs)} times, its record says {row['attempt']}")
     most = async_policy.max_attempts(plan.call, DEFAULTS)
-    if row["attempt"] > most and row["reason"] != Reason.RUNNER_LOST:
+    if row["attempt"] > most:
         raise Violation(f"attempts: {name} had {row['attempt']}")
     if row["status"] == "success" and not runs:
         raise Violation(f"no run: {name} ended as success and was never run")

@@ -21,6 +21,7 @@ from services.queue.memory import MemoryQueue
 from services.stores import Stores
 from shared_models import async_policy
 from shared_models.app import App
+from shared_models.call import FINAL
 from shared_models.fn import Fn
 from shared_models.ids import IdMaker
 from shared_models.interfaces import DataAccess, LogStore, MessageQueue
@@ -33,9 +34,13 @@ from tests.model.seen_queue import SeenQueue
 from tests.model.virtual_time import VirtualLoop
 
 T = TypeVar("T")
+_TIMES = ("started_at", "completed_at")
+_SHOWN = [calls.c[name] for name in ("id", "status", "error", "reason", "attempt", "node", *_TIMES)]
 
 APIS = 2
 RUNNERS = 3
+LATEST = 150.0
+"""Seconds within which all that is delayed has come."""
 FUNCTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "retrying": {async_policy.RETRY_ON: "error,timeout", async_policy.MAX_ATTEMPTS: 2},
@@ -183,7 +188,7 @@ class World:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Every record, by id."""
-        return {row["id"]: row for row in self._database.rows(select(calls))}
+        return {row["id"]: row for row in self._database.rows(select(*_SHOWN))}
 
     def state(self) -> object:
         """All that a late request may not change. A callback of what it says may be noted, which is void."""
@@ -205,23 +210,31 @@ class World:
             api.ahead = 0.0
             if not api.alive:
                 self.do(_call(api.start))
-        for _ in range(400):
-            for number in range(RUNNERS):
-                self.start_runner(number)
-                self.pull(number, 10, 0.0)
-            self.clean(0)
-            self.wait(10.0)
+        for number in range(300):
+            self._round(clean=number % 4 == 3)
             if self.at_rest():
-                return
+                self.wait(LATEST)
+                if self.at_rest():
+                    return
         left = sorted(self.history.name(one) for one in self.queued())
         raise Violation(f"no end: after an hour without faults this is still in the queue: {left}")
+
+    def _round(self, *, clean: bool) -> None:
+        for number in range(RUNNERS):
+            self.start_runner(number)
+            if self.queued():
+                self.pull(number, 10, 0.0)
+        if clean:
+            self.clean(0)
+        self.wait(12.0)
 
     def at_rest(self) -> bool:
         """Whether nothing is left to do."""
         self._stopping = [runner for runner in self._stopping if not runner.ended]
         busy = self._stopping or any(runner and runner.busy for runner in self.runners)
-        open_ = any(row["status"] in ("queued", "running") for row in self.records().values())
-        return not (busy or open_ or self.queued())
+        if busy or self.queued():
+            return False
+        return all(row["status"] in FINAL for row in self.records().values())
 
     def end(self) -> None:
         """Nothing of it is left."""
