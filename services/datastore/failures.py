@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import exc as sql
 
 from services import urls
+from services.broken_transport import is_closed_transport
 
 
 class Meaning(enum.Enum):
@@ -55,11 +56,16 @@ _NO_DATABASE = ("3D000", 1049)
 
 def known(exc: BaseException) -> bool:
     """Whether *exc* comes from below: a driver, its connection, or SQLAlchemy."""
-    return isinstance(exc, FAILURES) or type(exc).__module__.split(".")[0] in (
-        "aiomysql",
-        "asyncpg",
-        "pymysql",
-        "sqlite3",
+    return (
+        isinstance(exc, FAILURES)
+        or is_closed_transport(exc)
+        or type(exc).__module__.split(".")[0]
+        in (
+            "aiomysql",
+            "asyncpg",
+            "pymysql",
+            "sqlite3",
+        )
     )
 
 
@@ -78,7 +84,7 @@ def meaning(exc: BaseException) -> Meaning:
         return found
     if isinstance(exc, sql.DBAPIError) and exc.connection_invalidated:
         return Meaning.LOST
-    if isinstance(exc, (ConnectionError, EOFError)):
+    if isinstance(exc, (ConnectionError, EOFError)) or is_closed_transport(exc):
         return Meaning.LOST
     return Meaning.INVALID if isinstance(exc, sql.DataError) else Meaning.UNAVAILABLE
 

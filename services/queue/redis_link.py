@@ -13,6 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from services.broken_transport import is_closed_transport
 from services.queue.redis_errors import DRIVER_ERRORS, is_dead_connection, unavailable
 from services.queue.redis_settings import RedisSettings
 from shared_models.errors import Invalid, QueueUnavailable
@@ -121,7 +122,12 @@ class RedisLink:
         async with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            try:
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            except RuntimeError as exc:
+                if is_closed_transport(exc):
+                    raise ConnectionError(str(exc)) from exc
+                raise
             return answers
 
 
