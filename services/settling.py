@@ -90,7 +90,11 @@ class Settling:
             await self._unbury([one for one in letters if one.call.id in refused])
         for letter in letters:
             if letter.call.id not in refused:
-                metrics.dead.labels(letter.call.reason).inc()
+                metrics.dead.labels(_reason(letter.call)).inc()
+                log.warning(
+                    "call %s of function %s is a dead letter: %s",
+                    letter.call.id, letter.call.fn_id or letter.call.path, letter.call.error[:200],
+                )  # fmt: skip
         return refused
 
     async def _attempt_of(self, one: Finished) -> int | None:
