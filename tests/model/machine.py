@@ -90,9 +90,9 @@ class CallLife(RuleBasedStateMachine):
 
     # -- what is not ---------------------------------------------------------------------------
 
-    @rule(fates=st.lists(st.sampled_from(Fate), min_size=1, max_size=4))
-    def disturb_requests(self, fates: list[Fate]) -> None:
-        self.world.network.fates.extend(fates)
+    @rule(before=st.integers(0, 4), fates=st.lists(st.sampled_from(list(Fate)[1:]), min_size=1, max_size=3))
+    def disturb_requests(self, before: int, fates: list[Fate]) -> None:
+        self.world.network.fates.extend([Fate.WELL] * before + fates)
 
     @rule(
         number=_apis,

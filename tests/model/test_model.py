@@ -1,8 +1,8 @@
 """The guarantee holds in every schedule that hypothesis finds.
 
-A failure prints the least schedule that it has found, and a line to put above ``test_...``:
-``@reproduce_failure(...)``, with which that schedule alone is played again; ``pytest --hypothesis-seed=N`` plays all
-schedules of one seed. FN_MODEL_EXAMPLES is the number of schedules: 300 take half a minute, 20000 an hour.
+A failure prints the least schedule that it has found, and a line ``@reproduce_failure(...)`` to put above
+the test, with which that schedule alone is played again; ``pytest --hypothesis-seed=N`` plays all schedules
+of one seed. FN_MODEL_EXAMPLES is the number of schedules: 300 take half a minute, 30000 an hour.
 """
 
 from __future__ import annotations
