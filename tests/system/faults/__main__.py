@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.system.faults.driver import run
 from tests.system.faults.report import Result
+from tests.system.faults.schedule import KINDS
 
 
 def main() -> int:
@@ -21,12 +22,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long faults are made (30)")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; a new one unless given")
     parser.add_argument("--rate", type=float, default=6.0, help="detached calls per second (6)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of faults, by commas (all)")
     parser.add_argument("--into", type=Path, default=None, help="file for the report")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="fn-faults-"))
     folder.chmod(0o755)
-    result = asyncio.run(_until_stopped(run(folder, seed, options.minutes * 60, rate=options.rate)))
+    kinds = options.kinds.split(",")
+    work = run(folder, seed, options.minutes * 60, kinds=kinds, rate=options.rate)
+    result = asyncio.run(_until_stopped(work))
     report = result.markdown()
     if options.into:
         options.into.write_text(report)

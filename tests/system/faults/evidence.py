@@ -30,6 +30,8 @@ class Evidence:
     """Calls that are dead letters; None where API nodes know none."""
     queued: int = 0
     """Calls that the queue has, waiting or leased."""
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    """What API nodes show of the queue."""
     logs: dict[str, str] = field(default_factory=dict)
     exits: list[str] = field(default_factory=list)
 
@@ -55,6 +57,8 @@ async def gather(http: aiohttp.ClientSession, world: World, book: Book) -> Evide
             book.see(call_id, record)
     evidence.dead = await _dead(http, world.apis[0].url)
     evidence.queued = await queued(world)
+    for api in world.apis:
+        evidence.shown += (await ask(http, "GET", f"{api.url}/v2/queue"))["items"]
     return evidence
 
 

@@ -191,6 +191,7 @@ def _sync_once(evidence: Evidence) -> Iterator[str | None]:
 def _conserved(evidence: Evidence) -> Iterator[str | None]:
     """Queued + leased + done + dead = accepted: at rest nothing is queued, what was accepted has ended."""
     yield f"{evidence.queued} calls in the queue" if evidence.queued else None
+    yield f"API nodes show {evidence.shown} in the queue" if evidence.shown else None
     ended = sum(call_id in evidence.book.finals for call_id in evidence.book.accepted)
     accepted = len(evidence.book.accepted)
     yield None if ended == accepted else f"{ended} of {accepted} accepted calls have ended"

@@ -41,15 +41,16 @@ KINDS: dict[str, Kind] = {
     "freeze-redis": Kind(("redis",), 1, 5),
     "freeze-postgres": Kind(("postgres",), 1, 5),
     "full-disk": Kind(RUNNERS, 4, 8),
-    "clock-ahead": Kind(RUNNERS, 5, 12),
-    "clock-behind": Kind(RUNNERS, 5, 12),
+    "clock-ahead": Kind(RUNNERS + APIS, 5, 12),
+    "clock-behind": Kind(RUNNERS + APIS, 5, 12),
     "drain": Kind(RUNNERS, 3, 8),
     "poison": Kind(POISONS, 0, 0),
     "cancel": Kind(CLIENTS, 1, 3),
 }
 REST = 4.0
 """Seconds that a target is left in peace after a fault, so that it is up when the next one comes."""
-LONGEST_GAP = 8.0
+LONGEST = max(kind.most for kind in KINDS.values())
+LONGEST_GAP = 6.0
 """Seconds between two faults, on average, in a long run; a short one crowds them."""
 
 
@@ -71,31 +72,26 @@ class Fault:
 
 
 def schedule(seed: int, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> list[Fault]:
-    """Faults that begin and end within *seconds*, in order; each of *kinds* comes before any comes again.
+    """Faults within about *seconds*, in order of time; each of *kinds* comes before any comes again.
 
     No target has two faults at once.
     """
     rng = random.Random(seed)
-    gap = min(LONGEST_GAP, seconds / (len(kinds) + 2))
+    gap = min(LONGEST_GAP, max(0.1, (seconds - LONGEST) / len(kinds)))
     busy: dict[str, float] = {}
     faults: list[Fault] = []
     bag: list[str] = []
-    at = gap
-    while at < seconds:
+    for place in range(round((seconds - LONGEST) / gap)):
         if not bag:
             bag = list(kinds)
             rng.shuffle(bag)
-        kind = bag.pop()
-        length = round(rng.uniform(KINDS[kind].least, KINDS[kind].most), 1)
-        target = rng.choice(KINDS[kind].targets)
-        at = round(at, 1)
-        free = [one for one in KINDS[kind].targets if busy.get(one, 0.0) <= at]
-        if target not in free and free:
-            target = rng.choice(free)
-        begin = max(at, round(busy.get(target, 0.0), 1))
-        if begin + length <= seconds:
-            faults.append(Fault(begin, kind, target, length))
-            if target not in POISONS + CLIENTS:
-                busy[target] = begin + length + REST
-        at += gap * rng.uniform(0.5, 1.5)
+        kind = KINDS[bag[-1]]
+        at = (place + rng.random()) * gap
+        free = [target for target in kind.targets if busy.get(target, 0.0) <= at]
+        target = rng.choice(free or kind.targets)
+        at = round(max(at, busy.get(target, 0.0)), 1)
+        length = round(rng.uniform(kind.least, kind.most), 1)
+        faults.append(Fault(at, bag.pop(), target, length))
+        if kind.targets not in (POISONS, CLIENTS):
+            busy[target] = at + length + REST
     return sorted(faults, key=lambda fault: fault.at)
