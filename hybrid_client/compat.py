@@ -19,6 +19,8 @@ async def enqueue(transport: Transport, call: Call) -> None:
     """Queues *call*; raises Invalid when its payload is not text, which that node would mangle."""
     if "payload_base64" in (body := _wire(call)):
         raise errors.Invalid("The API node takes payloads of UTF-8 text only")
+    if call.callback_url or call.idempotency_key:
+        raise errors.Invalid("The API node knows neither Fn-Callback-Url nor Fn-Idempotency-Key")
     answer = await transport.send("PUT", "/v1/runner/async", body=wire.encode(body))
     if answer.status >= 400:
         raise answer.error()
@@ -54,6 +56,8 @@ async def finish(transport: Transport, one: Finished) -> Answer:
 
 
 def _wire(call: Call) -> dict[str, object]:
-    # Attempt and node are words of ours, and so is the reason of a timeout: Fn's has none.
+    # Attempt, node and reason are words of ours, and so is the error of a timeout: Fn's has none.
     error = "" if call.status == Status.TIMEOUT else call.error
-    return msgspec.structs.replace(call, attempt=0, node="", error=error).wire()
+    return msgspec.structs.replace(
+        call, attempt=0, node="", error=error, reason="", callback_url="", idempotency_key=""
+    ).wire()

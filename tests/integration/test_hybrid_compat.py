@@ -119,6 +119,14 @@ async def test_a_payload_that_is_not_text_is_refused_before_it_is_mangled():
         assert node.asked("PUT /v1/runner/async") == []
 
 
+@pytest.mark.parametrize("wish", ["callback_url", "idempotency_key"])
+async def test_a_wish_that_it_does_not_know_is_refused_and_not_forgotten(wish):
+    async with fn_node("runner-async") as (data, node):
+        with pytest.raises(errors.Invalid, match="knows neither"):
+            await data.enqueue(Call(id=new_id(), **{wish: "http://h"}))
+        assert node.asked("PUT /v1/runner/async") == []
+
+
 async def test_a_start_that_it_does_not_know_of_is_a_lost_lease():
     async def refuse(request):
         return json_response({"error": {"message": "internal server error"}}, 500)
