@@ -16,12 +16,11 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
 from services.datastore.database import Database, open_database
-from services.datastore.tables import messages
 from services.queue import sql_looks, sql_messages
 from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
@@ -105,6 +104,7 @@ class SQLQueue(WaitingQueue):
         self._database = database
         self._notifies = database.backend.connect is not None
         self._next = math.inf
+        self._again = -math.inf
         self._busy = True
         self._takes = Batches(self._take_all)
         self._pushes = Batches(self._push_all)
@@ -126,19 +126,7 @@ class SQLQueue(WaitingQueue):
             raise Invalid(f"A value cannot be stored: {exc}") from exc
         if self._most < math.inf and sql_messages.written(body, call.payload) > self._most:
             raise TooLarge(detail="a call is larger than the database takes (max_allowed_packet)")
-        now = self._clock()
-        row = {
-            "id": call.id,
-            "fn_id": call.fn_id,
-            "rank": -call.priority,
-            "ready": int(call.delay <= 0),
-            "pushed": now,
-            "free_at": now + max(0, call.delay),
-            "attempt": 0,
-            "token": "",
-            "call": body.decode(),
-            "payload": call.payload,
-        }
+        row = sql_messages.row_of(call, body.decode(), self._clock())
         with _unavailable():
             pushed = await self._pushes.ask(row)
         self._bell.ring(call.fn_id)
@@ -200,7 +188,7 @@ class SQLQueue(WaitingQueue):
     # -- taking --------------------------------------------------------------------------------
 
     async def _next_free(self) -> float:
-        return self._next
+        return min(self._next, self._again) if self._again > self._clock() else self._next
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         with _unavailable():
@@ -215,7 +203,7 @@ class SQLQueue(WaitingQueue):
             self._busy = bool(taken)
         if not taken and await self._look(without):
             # Others are taking those; what they leave is seen in a moment.
-            self._next = self._clock() + _PASSED_OVER
+            self._again = self._clock() + _PASSED_OVER
         return taken
 
     async def _look(self, without: frozenset[str]) -> bool:
@@ -250,17 +238,9 @@ class SQLQueue(WaitingQueue):
 
     async def _push_all(self, rows: Sequence[dict[str, Any]]) -> list[bool]:
         async def work(connection: AsyncConnection) -> list[bool]:
-            query = select(messages.c.id).where(messages.c.id.in_([row["id"] for row in rows]))
-            known = set(await connection.scalars(query))
-            fresh: dict[str, dict[str, Any]] = {}
-            pushed = []
-            for row in rows:
-                pushed.append(row["id"] not in known and row["id"] not in fresh)
-                if pushed[-1]:
-                    fresh[row["id"]] = row
-            if fresh:
-                await connection.execute(insert(messages), list(fresh.values()))
-                functions = {row["fn_id"] for row in fresh.values()}
+            pushed = await sql_messages.add(connection, rows)
+            functions = {row["fn_id"] for row, new in zip(rows, pushed, strict=True) if new}
+            if functions:
                 await self._announce(connection, functions.pop() if len(functions) == 1 else "")
             return pushed
 

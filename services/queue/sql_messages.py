@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import case, delete, select, update
+from sqlalchemy import case, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.tables import messages
@@ -44,6 +44,37 @@ def portions(places: Iterable[int]) -> Iterator[list[int]]:
 def holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
     """Whether *key* has the lease of the message *row*; without a token any lease counts."""
     return row is not None and bool(row["token"]) and key.token in ("", row["token"])
+
+
+def row_of(call: Call, body: str, now: float) -> dict[str, Any]:
+    """What is stored of *call*: *body* is its JSON without the payload."""
+    return {
+        "id": call.id,
+        "fn_id": call.fn_id,
+        "rank": -call.priority,
+        "ready": int(call.delay <= 0),
+        "pushed": now,
+        "free_at": now + max(0, call.delay),
+        "attempt": 0,
+        "token": "",
+        "call": body,
+        "payload": call.payload,
+    }
+
+
+async def add(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """Whether each of *rows* was new, and is stored now."""
+    query = select(messages.c.id).where(messages.c.id.in_([row["id"] for row in rows]))
+    known = set(await connection.scalars(query))
+    fresh: dict[str, dict[str, Any]] = {}
+    added = []
+    for row in rows:
+        added.append(row["id"] not in known and row["id"] not in fresh)
+        if added[-1]:
+            fresh[row["id"]] = row
+    if fresh:
+        await connection.execute(insert(messages), list(fresh.values()))
+    return added
 
 
 async def locked(connection: AsyncConnection, keys: Sequence[LeaseKey]) -> dict[str, dict[str, Any]]:
