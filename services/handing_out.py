@@ -67,10 +67,11 @@ class HandingOut:
         over = {one.call.id: end for one in leased if (end := self._end_of(one))}
         # Those that are over were not tried once more.
         claims = [_as_ended(one, over[one.call.id]) if one.call.id in over else one for one in leased]
-        refused = set(await self._logstore.claim(claims, node))
+        refused, others = set(await self._logstore.claim(claims, node)), set[str]()
         if ended := [end for call_id, end in over.items() if call_id not in refused]:
-            await self._settling.end(ended, ended)
-        done = [one.key for one in leased if one.call.id in refused or one.call.id in over]
+            # Somebody else has such a call by now, and may still need its message.
+            others = set(await self._settling.end(ended, ended))
+        done = [one.key for one in leased if one.call.id in refused or one.call.id in over.keys() - others]
         if done:
             await self._queue.delete(done)
         return [

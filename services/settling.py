@@ -18,7 +18,7 @@ from services.callbacks.body import callback_of
 from services.stores import Stores
 from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import FINAL, WITHOUT_RESULT, Call, CallType, Finished, LeaseKey, Reason
+from shared_models.call import FINAL, WITHOUT_RESULT, Call, CallType, Finished, LeaseKey, Reason, Status
 from shared_models.call_interfaces import DeadLetter
 from shared_models.errors import FnError, Invalid, QueueUnavailable
 
@@ -54,12 +54,15 @@ class Settling:
             if not (one.token and async_policy.wants_retry(one.call, self._settings)):
                 results.append(one)
                 continue
-            attempt = await self._attempt_of(one)
-            if attempt is None or not attempt:
+            record, most = await self._record_of(one), async_policy.max_attempts(one.call, self._settings)
+            if record is None or not record.attempt:
                 results.append(one)
-            elif attempt >= (most := async_policy.max_attempts(one.call, self._settings)):
-                given_up.append(_last(one, attempt, most))
-            elif not await self._send_back(one, attempt):
+            elif record.final:
+                # It may be this very result, handed in again.
+                results.append(_last(one, most) if record.attempt >= most else one)
+            elif record.attempt >= most:
+                given_up.append(_last(one, most))
+            elif not await self._send_back(one, record.attempt):
                 results.append(one)
         refused = await self.end([*results, *given_up], given_up)
         done = [one for one in (*results, *given_up) if one.call.id not in refused and _was_queued(one)]
@@ -97,16 +100,16 @@ class Settling:
                 )  # fmt: skip
         return refused
 
-    async def _attempt_of(self, one: Finished) -> int | None:
-        """Which attempt this is by the record; None when the record has ended or there is none."""
+    async def _record_of(self, one: Finished) -> Call | None:
+        """The record of the attempt that *one* is the end of; None when there is none, or a later one."""
         try:
             record = await self._logstore.call(one.call.id, app_id=one.call.app_id)
         except errors.CallNotFound:
             return None
         except errors.CallsNotKept:
             # Without records the lease alone says whose the call is.
-            return max(1, one.call.attempt)
-        return None if record.final else record.attempt
+            return msgspec.structs.replace(one.call, status=Status.RUNNING, attempt=max(1, one.call.attempt))
+        return None if one.call.attempt and one.call.attempt != record.attempt else record
 
     async def _send_back(self, one: Finished, attempt: int) -> bool:
         """Puts the call back in its place, its attempt counted; False when it is not the holder's any more.
@@ -142,14 +145,20 @@ class Settling:
 
     async def _unbury(self, letters: Sequence[DeadLetter]) -> None:
         """Whoever holds such a call may still end it well; one that has died before stays dead."""
-        alive = []
         for letter in letters:
             with contextlib.suppress(FnError):
-                record = await self._logstore.call(letter.call.id, app_id=letter.call.app_id)
-                if (record.status, record.reason) != (letter.call.status, letter.call.reason):
-                    alive.append(letter.call.id)
-        if alive:
-            await self._dead_letters.remove(alive)
+                if await self._is_dead(letter):
+                    continue
+                await self._dead_letters.remove([letter.call.id])
+                # Its holder may have given it up in between, and have found this letter there.
+                if await self._is_dead(letter):
+                    await self._dead_letters.put([letter])
+
+    async def _is_dead(self, letter: DeadLetter) -> bool:
+        record = await self._logstore.call(letter.call.id, app_id=letter.call.app_id)
+        ended = msgspec.structs.replace(letter.call, status=record.status, reason=record.reason)
+        given_up = record.reason == Reason.EXPIRED or async_policy.wants_retry(ended, self._settings)
+        return record.final and given_up
 
 
 @contextlib.contextmanager
@@ -161,7 +170,7 @@ def _kept_going(what: str) -> Iterator[None]:
         log.error("%s cannot be kept: %s", what, exc.explained)
 
 
-def _last(one: Finished, attempt: int, most: int) -> Finished:
+def _last(one: Finished, most: int) -> Finished:
     if one.call.reason in WITHOUT_RESULT and most > 1:
         error = f"gave up after {most} attempts: {one.call.error}"
         return msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, error=error))

@@ -1,0 +1,134 @@
+"""Nodes and runners that speak for one call at the same moment, in the worst order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.data_access import DirectDataAccess
+from services.stores import Stores
+from shared_models.async_policy import AsyncSettings
+from shared_models.call import Reason
+from shared_models.fn import Fn
+from shared_models.interfaces import DataAccess
+from tests.conformance.test_data_access import NODE, a_call, accepted, annotated, ended, fn, taken
+from tests.conformance.test_delivery import failed, letters, record
+
+__all__ = ["fn"]
+
+LATER = 31.0
+"""Seconds after which a lease has run out."""
+ONCE = annotated(max_attempts="1")
+
+
+@pytest.fixture
+def node(stores: Stores, clock: Any) -> DataAccess:
+    """An API node beside the one that is ``data``."""
+    return DirectDataAccess(stores, AsyncSettings(backoff=0.0), clock=clock)
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has *interfere* done once, just before a *verb* of a store is."""
+
+    def patch(store: object, verb: str, interfere: Callable[[], Awaitable[Any]]) -> None:
+        original, done = getattr(type(store), verb), []
+
+        async def interfered(*given: Any, **named: Any) -> Any:
+            if not done:
+                done.append(True)
+                await interfere()
+            return await original(*given, **named)
+
+        monkeypatch.setattr(type(store), verb, interfered)
+
+    return patch
+
+
+# -- dead letters ------------------------------------------------------------------------------
+
+
+async def test_a_call_that_two_nodes_give_up_for_different_reasons_is_a_dead_letter(
+    data: DataAccess, node: DataAccess, stores: Stores, fn: Fn, clock: Any, before: Any
+) -> None:
+    call = await accepted(data, fn, annotations=ONCE, payload=b"p")
+    late = failed(await taken(data))
+    clock.move(LATER)
+    before(stores.logstore, "finish_calls", lambda: node.dequeue(NODE, 1, 0))
+    assert await data.finish([late]) == [call.id]
+    assert (await record(stores, call)).reason == Reason.RUNNER_LOST
+    assert await letters(stores, fn) == [call.id]
+    assert (await stores.dead_letters.get(call.id)).call.payload == b"p"
+
+
+async def test_a_dead_letter_that_is_taken_back_stays_if_its_call_dies_in_that_moment(
+    data: DataAccess, node: DataAccess, stores: Stores, fn: Fn, clock: Any, before: Any
+) -> None:
+    call = await accepted(data, fn, annotations=ONCE, payload=b"p")
+    late = failed(await taken(data))
+    clock.move(LATER)
+    [again] = await stores.queue.reserve(1, 0, 30)
+    held = msgspec.structs.replace(again, lease=msgspec.structs.replace(again.lease, attempt=1))
+    assert await stores.logstore.claim([held], NODE) == []
+    before(stores.dead_letters, "remove", lambda: node.finish([failed(held)]))
+    assert await data.finish([late]) == [call.id]
+    assert (await record(stores, call)).status == "error"
+    assert await letters(stores, fn) == [call.id]
+
+
+async def test_an_old_attempt_that_is_handed_in_during_the_last_one_buries_nothing(
+    data: DataAccess, stores: Stores, fn: Fn, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: the node that does it may die in it."""
+    call = await accepted(data, fn, annotations=annotated(max_attempts="2"))
+    old = failed(await taken(data))
+    assert await data.finish([old]) == []
+    current = await taken(data)
+    await data.start(current)
+    buried: list[object] = []
+
+    async def put(_letters: object, some: object) -> None:
+        buried.append(some)
+
+    monkeypatch.setattr(type(stores.dead_letters), "put", put)
+    assert await data.finish([old]) == [call.id]
+    assert buried == []
+    assert await data.finish([ended(current)]) == []
+
+
+async def test_the_end_of_a_last_attempt_may_be_handed_in_twice(
+    data: DataAccess, stores: Stores, fn: Fn
+) -> None:
+    call = await accepted(data, fn)
+    for _ in range(3):
+        last = failed(await taken(data))
+        assert await data.finish([last]) == []
+    first = await record(stores, call)
+    assert await data.finish([last]) == [], "the same request has the same answer"
+    assert await record(stores, call) == first
+    assert await letters(stores, fn) == [call.id]
+    other = msgspec.structs.replace(last, call=msgspec.structs.replace(last.call, error="other"))
+    assert await data.finish([other]) == [call.id]
+
+
+async def test_a_node_that_was_too_slow_to_give_a_call_up_leaves_its_message_to_the_next(
+    data: DataAccess, node: DataAccess, stores: Stores, fn: Fn, clock: Any, before: Any
+) -> None:
+    call = a_call(fn, annotations=ONCE, payload=b"p")
+    await data.enqueue(call)
+    await taken(data)
+    clock.move(LATER)
+
+    async def next_node_dies_with_its_claim() -> None:
+        clock.move(LATER)
+        [leased] = await stores.queue.reserve(1, 0, 30)
+        assert await stores.logstore.claim([leased], NODE) == []
+        clock.move(LATER)
+
+    before(stores.logstore, "claim", next_node_dies_with_its_claim)
+    assert await data.dequeue(NODE, 1, 0) == []
+    assert (await record(stores, call)).reason == Reason.RUNNER_LOST
+    assert await stores.queue.holds([call.id]) == set()
