@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -18,9 +19,15 @@ from services.stores import Stores
 from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
 from shared_models.interfaces import DataAccess
 from tests.model.history import Crashed
+from tests.model.queues import Opener
 from tests.model.runner import RunnerLife
 
 Clock = Callable[[], float]
+
+
+def queue(kind: type[MemoryQueue]) -> Opener:
+    """How the model opens a queue of this *kind*."""
+    return lambda database, clock: nullcontext(kind(clock))
 
 
 class DeletesBeforeTheRun(DirectDataAccess):

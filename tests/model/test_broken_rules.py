@@ -26,7 +26,10 @@ _RULES = {
     "delete before the run": (Rules(data=broken.DeletesBeforeTheRun), "lost"),
     "202 before the push": (Rules(data=broken.answers_before_the_push), "lost"),
     "no guard": (Rules(logstore=broken.TakesResultsOfAnybody), "fencing|attempts|final state"),
-    "a release that keeps the token": (Rules(queue=broken.KeepsTokensOfReleasedCalls), "fencing"),
+    "a release that keeps the token": (
+        Rules(queue=broken.queue(broken.KeepsTokensOfReleasedCalls)),
+        "fencing",
+    ),
     "a lease that is not renewed, and its result stored anyway": (
         Rules(runner=broken.RenewsNoLeases, logstore=broken.TakesResultsOfAnybody),
         "no fault touched|fencing",
@@ -34,10 +37,10 @@ _RULES = {
     "a lease that is not renewed": (Rules(runner=broken.RenewsNoLeases), "no fault touched"),
     "a final state that a retry overwrites": (
         Rules(logstore=broken.ForgetsThatCallsHaveEnded),
-        "final state",
+        "final state|attempts",
     ),
-    "attempts that are not counted": (Rules(queue=broken.CountsNoAttempts), "attempts|no end"),
-    "last in, first out": (Rules(queue=broken.LastInFirstOut), "order"),
+    "attempts that are not counted": (Rules(queue=broken.queue(broken.CountsNoAttempts)), "attempts|no end"),
+    "last in, first out": (Rules(queue=broken.queue(broken.LastInFirstOut)), "order"),
     "keys that are forgotten": (Rules(data=broken.forgets_keys), "idempotency"),
 }
 

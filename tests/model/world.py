@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,18 +17,19 @@ from services import capacity, depths, janitor
 from services.data_access import DirectDataAccess
 from services.datastore.tables import callbacks, calls, dead_letters, idempotency_keys
 from services.logstore.sql import SQLLogStore
-from services.queue.memory import MemoryQueue
 from services.stores import Stores
 from shared_models import async_policy
 from shared_models.app import App
 from shared_models.call import FINAL
 from shared_models.fn import Fn
 from shared_models.ids import IdMaker
-from shared_models.interfaces import DataAccess, LogStore, MessageQueue
+from shared_models.interfaces import DataAccess, LogStore
+from tests.model import queues
 from tests.model.api import ApiNode
 from tests.model.history import History, Violation
 from tests.model.inline_database import InlineDatabase
 from tests.model.network import Network
+from tests.model.queues import Opener
 from tests.model.runner import RunnerLife
 from tests.model.seen_queue import SeenQueue
 from tests.model.virtual_time import VirtualLoop
@@ -54,7 +55,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
 class Rules:
     """What the nodes are made of. A broken variant replaces a part."""
 
-    queue: Callable[[Callable[[], float]], MessageQueue] = MemoryQueue
+    queue: Opener = queues.memory
     logstore: Callable[[InlineDatabase, Callable[[], float]], LogStore] = SQLLogStore
     data: Callable[..., DataAccess] = DirectDataAccess
     runner: type[RunnerLife] = RunnerLife
@@ -65,16 +66,18 @@ class World:
 
     def __init__(self, rules: Rules) -> None:
         self.loop = VirtualLoop()
-        self.patch = pytest.MonkeyPatch()
+        self._stack = ExitStack()
+        self.patch = self._stack.enter_context(pytest.MonkeyPatch.context())
         for module in (capacity, depths):
             # These measure short times by the machine's clock.
             self.patch.setattr(module, "time", SimpleNamespace(monotonic=self.loop.time))
         self.history = History()
         self.rules = rules
-        self._folder = Path(tempfile.mkdtemp(prefix="model-"))
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="model-")))
         self.ids = IdMaker(1, self.loop.wall)
         self._database = InlineDatabase()
-        self.queue = SeenQueue(rules.queue(self.loop.wall), self.history, self.loop.wall)
+        queue = self._stack.enter_context(rules.queue(self._database, self.loop.wall))
+        self.queue = SeenQueue(queue, self.history, self.loop.wall)
         self.apis = [self._api(f"api{number}") for number in range(APIS)]
         self.network = Network(self.apis, self.history)
         self.runner_clocks = [0.0] * RUNNERS
@@ -239,8 +242,7 @@ class World:
     def end(self) -> None:
         """Nothing of it is left."""
         self.loop.end()
-        self.patch.undo()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()
 
 
 async def _call(work: Callable[[], Any]) -> None:
