@@ -79,6 +79,14 @@ class Recorder:
     async def run(self) -> None:
         """Until ``drain``; then what is left is handed in, or spooled."""
         while not (self._closing and not self._results):
+            try:
+                await self._work()
+            except Exception:
+                log.exception("the recorder broke down and is begun again")
+                await asyncio.sleep(RETRY)
+
+    async def _work(self) -> None:
+        while not (self._closing and not self._results):
             if not self._results:
                 await self._hand_in_spooled(all_of_it=True)
                 self._filled.clear()
@@ -94,6 +102,16 @@ class Recorder:
 
     async def _hand_in_or_keep(self, batch: list[Result]) -> None:
         """An API node that hangs holds up this batch, not those that come behind it."""
+        try:
+            await self._try(batch)
+        except Exception:
+            if self._closing:
+                self._drop(batch)
+            else:
+                self._results.put_back(batch)
+            raise
+
+    async def _try(self, batch: list[Result]) -> None:
         if self._hopeless and self._closing:
             await self._keep(batch)
             return

@@ -13,7 +13,7 @@ from runner_node.agent import running_agent
 from runner_node.drivers.fake import Answer, Behaviour, open_fake
 from runner_node.settings import AgentSettings
 from shared_models.app import App
-from shared_models.call import Call, Status
+from shared_models.call import Call, Reason, Status
 from shared_models.errors import Conflict, FnError
 from shared_models.listeners import CallListener, CallListeners
 from tests.integration.test_agent import MIB, Rig, until
@@ -127,6 +127,7 @@ async def test_an_async_call_that_a_listener_refuses_ends_as_an_error():
         call_id = r.enqueue(r.deploy("f"))
         done = await r.record()
     assert (done.call.id, done.call.status, done.call.error) == (call_id, Status.ERROR, "not on a Friday")
+    assert done.call.reason == Reason.UNUSABLE
 
 
 async def test_a_broken_listener_is_an_internal_error(caplog: pytest.LogCaptureFixture):

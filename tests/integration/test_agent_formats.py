@@ -16,7 +16,7 @@ from runner_node.job import route_job
 from runner_node.protocols.http_stream import Response
 from shared_models import errors, times
 from shared_models.app import App
-from shared_models.call import Call, CallType, Lease, LeasedCall, Status
+from shared_models.call import Call, CallType, Lease, LeasedCall, Reason, Status
 from shared_models.ids import new_id
 from shared_models.listeners import CallListener, CallListeners
 from shared_models.route import Route
@@ -67,6 +67,16 @@ async def test_what_a_function_says_late_costs_its_container_and_reaches_no_othe
         await until(lambda: r.driver.removed == 1)
         assert (await call(r, route("f", "json"), b"2")).body == b"2"
         assert r.driver.started == 2
+
+
+async def test_a_container_that_has_ended_before_the_runner_hears_of_it_costs_no_call():
+    async with rig({"f": Behaviour(stdio=json_function)}) as r:
+        assert (await call(r, route("f", "json"), b"1")).body == b"1"
+        r.driver.containers[0].end(Exit(137))  # and at once, in the same turn of the loop:
+        assert (await call(r, route("f", "json"), b"2")).body == b"2"
+        assert r.driver.started == 2
+        await r.record(1)
+        assert {one.call.status for one in r.data.finished} == {Status.SUCCESS}
 
 
 async def test_space_between_answers_costs_nothing():
@@ -136,19 +146,22 @@ async def test_a_cold_call_is_answered_before_its_container_is_removed(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("end", "error", "reason"),
+    ("end", "error", "words", "reason"),
     [
-        (Exit(3), errors.ContainerExited, "container exit code 3"),
-        (Exit(137, oom=True), errors.ContainerOutOfMemory, "container out of memory"),
+        (Exit(3), errors.ContainerExited, "container exit code 3", Reason.EXIT),
+        (Exit(137, oom=True), errors.ContainerOutOfMemory, "container out of memory", Reason.OOM),
+        # Fn's words for 137, whoever killed it.
+        (Exit(137), errors.ContainerOutOfMemory, "container out of memory", Reason.EXIT),
     ],
 )
-async def test_how_a_cold_container_ended_decides(end, error, reason):
+async def test_how_a_cold_container_ended_decides(end, error, words, reason):
     async with rig({"f": Behaviour(stdio=bytes, exits_after=1, exit=end)}) as r:
         with pytest.raises(error):
             await call(r, route("f", "default"))
         done = await r.record()
         assert done.call.status == Status.ERROR
-        assert done.call.error.startswith(reason)
+        assert done.call.error.startswith(words)
+        assert done.call.reason == reason
 
 
 # -- async -------------------------------------------------------------------------------------
@@ -170,8 +183,8 @@ async def test_an_async_call_that_cannot_be_put_in_its_format_ends_once():
         )  # fmt: skip
         r.data.queued.put_nowait(LeasedCall(call=it, lease=Lease(token="t", attempt=1, ttl=30)))
         await r.record()
-    assert [(one.call.id, one.call.status, one.token) for one in r.data.finished] == [
-        (it.id, Status.ERROR, "t")
+    assert [(one.call.id, one.call.status, one.call.reason, one.token) for one in r.data.finished] == [
+        (it.id, Status.ERROR, Reason.UNUSABLE, "t")
     ]
     assert r.driver.started == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import msgspec
@@ -386,3 +387,13 @@ async def test_a_runner_that_the_api_node_refuses_keeps_nobodys_call():
         call_id = r.enqueue(Fn(id=new_id(), app_id="app"))
         await until(lambda: r.data.released == [call_id])
         assert r.data.finished == []
+
+
+async def test_a_sync_call_that_the_stop_cuts_off_is_recorded_as_such():
+    async with rig({"f": Behaviour(hangs=True)}) as r:
+        calling = asyncio.create_task(r.call(r.deploy("f", timeout=300)))
+        await until(lambda: r.driver.containers and r.driver.containers[0].calls)
+        r.agent.stopping()
+        calling.cancel()
+        done = await r.record()
+    assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.RUNNER_STOPPED)

@@ -63,3 +63,8 @@ def test_functions_are_named_by_name_and_routes_by_path(known):
     assert set(known) == {("app", "hello"), ("app", "/r")}
     # The target of one cold call counts for its route.
     assert route_job(Call(id="C"), target, [], b"").target.series is target.series
+
+
+def test_what_becomes_of_results_and_leases_is_told():
+    for name in ("results_refused_total", "results_dropped_total", "leases_lost_total", "spool_bytes"):
+        assert len(exposed(f"fn_runner_{name}")) == 1

@@ -339,6 +339,25 @@ async def test_the_answer_for_a_callback_goes_through_the_spool(data, spool):
     assert (done.body, done.content_type, done.truncated, done.token) == (b"answer", "x/y", True, "token")
 
 
+async def test_a_recorder_that_breaks_down_begins_again_and_loses_nothing(data, spool, monkeypatch, caplog):
+    data.away = True
+    put, broken = spool.put, asyncio.Event()
+
+    async def breaks(*batch: object, **how: object) -> bool:
+        if not broken.is_set():
+            broken.set()
+            raise ZeroDivisionError
+        return await put(*batch, **how)
+
+    monkeypatch.setattr(spool, "put", breaks)
+    async with running(data, spool) as recorder:
+        recorder.add(result())
+        await until(lambda: files(spool, "*.results"))
+        data.away = False
+        await until(lambda: data.finished)
+    assert "the recorder broke down" in caplog.text
+
+
 # -- the end -----------------------------------------------------------------------------------
 
 
