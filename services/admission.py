@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from shared_models.async_policy import AsyncSettings
 from shared_models.call import Call, Reason, Status
 from shared_models.errors import FnError, Invalid
 from shared_models.fn import Fn
+
+log = logging.getLogger(__name__)
 
 KEY_TTL = 24 * 3600.0
 """Seconds for which an idempotency key stands for its call."""
@@ -55,7 +58,7 @@ class Admission:
         await self._check(call)
         if call.idempotency_key:
             return await self._take_in_keyed(call)
-        await self._depths.refuse_if_full(call, self._settings)
+        await self._refuse_if_full(call)
         return await self._take_in(call)
 
     async def _take_in_keyed(self, call: Call) -> str:
@@ -64,18 +67,39 @@ class Admission:
             call_id, known = await self._keys.claim(fn_id, key, call.id, KEY_TTL)
             if known:
                 return call_id
-            await self._depths.refuse_if_full(call, self._settings)
+            # Whoever claimed it first may have died before its call was accepted: this one completes it.
+            first = msgspec.structs.replace(call, id=call_id)
+            await self._refuse_if_full(first)
             try:
-                # Whoever claimed it first may have died before its call was accepted: this one completes it.
-                await self._take_in(msgspec.structs.replace(call, id=call_id))
+                await self._take_in(first)
             except errors.CallNeverAccepted:
                 if call_id == call.id:
                     raise
                 await self._keys.release(fn_id, key, call_id)
                 continue
-            await self._keys.accept(fn_id, key, call_id)
+            try:
+                await self._keys.accept(fn_id, key, call_id)
+            except FnError as exc:
+                # It is accepted all the same, and whoever repeats it finds its record.
+                log.warning("call %s is queued, its key is not marked: %s", call_id, exc.explained)
             return call_id
         raise errors.StoreUnavailable("Many send this Fn-Idempotency-Key at once, try again")
+
+    async def _refuse_if_full(self, call: Call) -> None:
+        """Not when it is queued already: the answer to an earlier request may have been lost."""
+        try:
+            await self._depths.refuse_if_full(call, self._settings)
+        except errors.QueueFull:
+            try:
+                await self._logstore.call(call.id, app_id=call.app_id)
+            except errors.CallNotFound:
+                known = False
+            except errors.CallsNotKept:
+                known = call.id in await self._queue.holds([call.id])
+            else:
+                known = True
+            if not known:
+                raise
 
     async def _take_in(self, call: Call) -> str:
         created_at = times.to_text(self._clock()) if call.created_at == times.NEVER else call.created_at

@@ -10,6 +10,7 @@ import pytest
 
 from services.data_access import DirectDataAccess
 from services.stores import Stores
+from shared_models import errors
 from shared_models.async_policy import AsyncSettings
 from shared_models.call import Reason
 from shared_models.fn import Fn
@@ -132,3 +133,40 @@ async def test_a_node_that_was_too_slow_to_give_a_call_up_leaves_its_message_to_
     assert await data.dequeue(NODE, 1, 0) == []
     assert (await record(stores, call)).reason == Reason.RUNNER_LOST
     assert await stores.queue.holds([call.id]) == set()
+
+
+# -- what is accepted --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+async def test_a_call_that_filled_the_queue_may_be_sent_again(
+    data: DataAccess, node: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The answer to the first request was lost, with a key before it could be marked as accepted."""
+
+    async def down(*_given: object) -> None:
+        raise errors.StoreUnavailable
+
+    call = a_call(fn, annotations=annotated(max_queued="1"), idempotency_key=key)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stores.idempotency_keys), "accept", down)
+        assert await data.enqueue(call) == call.id
+    assert await node.enqueue(call) == call.id
+    with pytest.raises(errors.QueueFull):
+        await node.enqueue(a_call(fn, annotations=annotated(max_queued="1")))
+    assert [one.call.id for one in await data.dequeue(NODE, 5, 0)] == [call.id]
+
+
+async def test_a_queued_call_whose_key_could_not_be_marked_is_accepted(
+    data: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(*_given: object) -> None:
+        raise errors.StoreUnavailable
+
+    call = a_call(fn, idempotency_key="k")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stores.idempotency_keys), "accept", down)
+        assert await data.enqueue(call) == call.id
+    await data.finish([ended(await taken(data))])
+    assert await data.enqueue(a_call(fn, idempotency_key="k")) == call.id
+    assert await data.dequeue(NODE, 1, 0) == []
