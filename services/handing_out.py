@@ -97,8 +97,10 @@ class HandingOut:
         else:
             return None
         log.warning("call %s of function %s: %s", call.id, call.fn_id, error)
+        # Giving up may itself have been tried before, by nodes that died over it.
+        had = min(lease.attempt - 1, most)
         ended = msgspec.structs.replace(
-            call, status=Status.ERROR, error=error, reason=reason, attempt=lease.attempt - 1,
+            call, status=Status.ERROR, error=error, reason=reason, attempt=had,
             completed_at=times.to_text(self._clock()),
         )  # fmt: skip
         return Finished(call=ended, token=leased.key.token)
