@@ -181,7 +181,8 @@ class Clients:
         body: dict[str, object] = {"type": "detached", "do": "work", "seconds": 0}
         try:
             async with asyncio.timeout(RECOVERY):
-                while not (call_id := await self.send("work", body, {}, runner)):
+                # Before what has piled up: that is not what is measured.
+                while not (call_id := await self.send("work", body, {"Fn-Priority": "2"}, runner)):
                     await asyncio.sleep(0.1)
                 accepted = time.monotonic() - began
                 while call_id not in self.book.finals:

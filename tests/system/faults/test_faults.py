@@ -27,3 +27,4 @@ async def test_every_rule_of_the_guarantee_holds_whatever_breaks(
     report = result.markdown()
     print(report)
     assert not result.broken, report
+    assert all(verdict.cases for verdict in result.verdicts), report
