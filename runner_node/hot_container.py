@@ -4,30 +4,29 @@
                 idle -> freezing -> frozen -> unfreezing -> busy
     any of them -> gone              exited, retired, ejected, idle for too long
 
-``TRANSITIONS`` is the whole truth about who may follow whom; everything that changes ``state`` goes
-through ``_to``.
+Which state may follow which is in ``container_states``; all that changes ``state`` goes through ``_to``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 from collections.abc import Callable
 
-from runner_node import function_socket
+from runner_node import exits, function_socket
 from runner_node.calls import Target
+from runner_node.container_states import TRANSITIONS, State
 from runner_node.drivers.contract import SOCKET, Container, ContainerDriver, ContainerSpec, Exit
 from runner_node.func_logs import CallLog
 from runner_node.function_socket import Body, FunctionSocket, SocketNotReady
+from runner_node.notes import Notes
 from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
-from runner_node.reasons import ContainerKilled, End, NeverReached, end_in_function
+from runner_node.reasons import End, NeverReached, end_in_function
 from runner_node.settings import AgentSettings
-from runner_node.stats import decimated
 from runner_node.stdio_line import StdioLine
 from shared_models import errors, times
-from shared_models.call import Reason, Stat, Status
+from shared_models.call import Stat
 from shared_models.ids import new_id
 
 log = logging.getLogger(__name__)
@@ -39,31 +38,6 @@ LAST_WORDS = 0.5
 """Seconds that a container gets to end after it has cut its answer short."""
 EXPLAINS = 1.0
 """Seconds that a container gets to end after its connection broke; then something else broke it."""
-KILLED = 137
-"""Exit code of a killed process, which Fn takes for out of memory."""
-CHATTY = 16
-"""Calls for which a container that is new, or wrote something, is expected to write more."""
-
-
-class State(enum.Enum):
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    FREEZING = "freezing"
-    FROZEN = "frozen"
-    UNFREEZING = "unfreezing"
-    GONE = "gone"
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.IDLE, State.GONE}),
-    State.IDLE: frozenset({State.BUSY, State.FREEZING, State.GONE}),
-    State.BUSY: frozenset({State.IDLE, State.GONE}),
-    State.FREEZING: frozenset({State.FROZEN, State.GONE}),
-    State.FROZEN: frozenset({State.UNFREEZING, State.GONE}),
-    State.UNFREEZING: frozenset({State.BUSY, State.GONE}),
-    State.GONE: frozenset(),
-}
 
 
 class StartFailed(Exception):
@@ -89,11 +63,7 @@ class HotContainer:
         self._loop = asyncio.get_running_loop()
         self._container: Container | None = None
         self._socket: FunctionSocket | None = None
-        self._log = CallLog(settings.max_log_size)
-        self._new = True
-        self._served = False
-        self._chatty = CHATTY
-        self._samples: list[Stat] = []
+        self._notes = Notes(settings.max_log_size)
         self._line = StdioLine(self._noise)
         self._timer: asyncio.TimerHandle | None = None
         self._freezer: asyncio.Task[None] | None = None
@@ -128,7 +98,7 @@ class HotContainer:
             if self._container:
                 await self._container.drain_output()
             await self._dispose()
-            raise StartFailed(exc, self._log.close()) from exc
+            raise StartFailed(exc, self._notes.close()) from exc
         except BaseException:
             await self._dispose()
             raise
@@ -145,7 +115,7 @@ class HotContainer:
             except SocketNotReady:
                 pass
             if self._exit is not None:
-                raise errors.ContainerInitFailed(detail=_how(self._exit))
+                raise errors.ContainerInitFailed(detail=exits.how(self._exit))
             if self._loop.time() >= deadline:
                 raise errors.ContainerInitTimedOut(
                     detail=f"no socket within {self._settings.start_timeout:g} s"
@@ -158,7 +128,7 @@ class HotContainer:
         if self.state in (State.STARTING, State.GONE):
             return
         expected = logging.DEBUG if self.target.cold else logging.INFO
-        log.log(expected, "container of %s ended by itself: %s", self._name(), _how(self._exit))
+        log.log(expected, "container of %s ended by itself: %s", self._name(), exits.how(self._exit))
         if self.state is not State.BUSY:
             self.retire()
 
@@ -166,13 +136,13 @@ class HotContainer:
 
     def begin(self, call_log: CallLog) -> None:
         """What the function writes from now on belongs to *call_log*."""
-        early = self._log
-        self._log = call_log
-        self._samples = []
-        if self._new:
-            # What the function said while it started is most useful with its first call.
-            call_log.write(early.close())
-            self._new = False
+        self._notes.begin(call_log)
+
+    def disown(self) -> None:
+        """What the function writes from now on belongs to no call: it did not get the one that began."""
+        nobody = CallLog(1)
+        nobody.close()
+        self._notes.begin(nobody)
 
     async def call(self, head: bytes, body: Body, parser: ResponseParser, timeout: float) -> None:
         """Returns when *parser* is done.
@@ -202,16 +172,14 @@ class HotContainer:
         if self._watcher and isinstance(error, errors.FunctionResponseError):
             # The connection breaks a moment before the engine knows that the container has ended.
             await asyncio.wait({self._watcher}, timeout=EXPLAINS)
-            if self._exit is not None and self._exit.oom:
-                return End(Status.ERROR, errors.ContainerOutOfMemory.text, Reason.OOM)
             if self._exit is not None:
-                return End(Status.ERROR, f"{error.message}: {_how(self._exit)}", Reason.EXIT)
+                return exits.end_of(error, self._exit)
         return end_in_function(error)
 
     @property
     def chatty(self) -> bool:
         """Whether the container wrote something lately, so that more may be on its way."""
-        return self._chatty > 0
+        return self._notes.chatty
 
     async def drain_output(self) -> None:
         """Returns when what was written before now is in the log of the call."""
@@ -224,10 +192,7 @@ class HotContainer:
             self.retire()
 
     def _output(self, data: bytes) -> None:
-        self._chatty = CHATTY
-        if not self._log.closed:
-            self._log.write(data)
-        elif log.isEnabledFor(logging.DEBUG):
+        if not self._notes.write(data) and log.isEnabledFor(logging.DEBUG):
             log.debug("container of %s wrote between calls: %r", self._name(), data[:200])
 
     async def converse(self, data: bytes, parser: AnswerParser, timeout: float, *, last: bool) -> None:
@@ -237,13 +202,13 @@ class HotContainer:
         another BadFunction.
         """
         assert self._container is not None
-        if self._line.ended and self._served:
+        if self._line.ended and self._notes.served:
             raise NeverReached(detail="the function has closed its stdout")
         try:
             async with asyncio.timeout(timeout):
                 await self._line.call(self._container, data, parser, last=last)
                 if last:
-                    _must_be_zero(await self._container.wait())
+                    exits.must_be_zero(await self._container.wait())
         except TimeoutError:
             raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
         except errors.BadFunction:
@@ -251,19 +216,19 @@ class HotContainer:
             if self._watcher:
                 await asyncio.wait({self._watcher}, timeout=LAST_WORDS)
             if self._exit is not None:
-                _must_be_zero(self._exit)
+                exits.must_be_zero(self._exit)
             raise
 
     def stats(self) -> list[Stat]:
         """What was sampled of the container since ``begin``, thinned out; for the record of the call."""
-        return decimated(self._samples) if self._samples else []
+        return self._notes.stats()
 
     async def sample(self) -> None:
         """Takes one sample for the call that runs."""
-        samples = self._samples
+        samples = self._notes.samples
         if self._container and self.state is State.BUSY:
             metrics = await self._container.sample()
-            if metrics and samples is self._samples:
+            if metrics and samples is self._notes.samples:
                 samples.append(Stat(timestamp=times.now(), metrics=metrics))
 
     # -- idle, frozen, gone ----------------------------------------------------------------
@@ -280,8 +245,7 @@ class HotContainer:
     def rest(self) -> None:
         """A busy container becomes idle; it is frozen, and later removed, unless a call takes it."""
         self._to(State.IDLE)
-        self._served = not self._new
-        self._chatty = max(self._chatty - 1, 0)
+        self._notes.rest()
         self.idle_since = self._loop.time()
         if self._timer is None:
             self._arm(min(self._settings.freeze_idle, self.target.idle_timeout))
@@ -372,18 +336,3 @@ class HotContainer:
 
     def _name(self) -> str:
         return self.target.fn_id or f"{self.target.app_id}{self.target.path}"
-
-
-def _must_be_zero(end: Exit) -> None:
-    if end.oom:
-        raise errors.ContainerOutOfMemory
-    if end.code == KILLED:
-        raise ContainerKilled
-    if end.code:
-        raise errors.ContainerExited(end.code)
-
-
-def _how(end: Exit) -> str:
-    if end.oom:
-        return "container out of memory (oom)"
-    return f"container exit code {end.code}"

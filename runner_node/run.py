@@ -140,6 +140,7 @@ class Run:
             response = await conversation.hold(container)
         except errors.FnError as exc:
             if isinstance(exc, NeverReached) and not last:
+                container.disown()
                 self._release(container, keep=False)
                 raise
             job.recorded = True
