@@ -75,9 +75,11 @@ async def runner(settings: RunnerNode) -> AsyncIterator[int]:
         routes = [*invoke_routes(agent), *runner_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
-        yield await enter(
+        port = await enter(
             serving(routes, settings.http, node_type="runner", ready=agent.ready, middlewares=around)
         )
+        stack.callback(agent.stopping)  # before the server waits for its clients
+        yield port
 
 
 @asynccontextmanager
@@ -116,9 +118,11 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         routes = [*api_routes(stores, data, control, settings.api), *invoke_routes(agent)]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
-        yield await enter(
+        port = await enter(
             serving(routes, settings.http, node_type="full", ready=agent.ready, middlewares=around)
         )
+        stack.callback(agent.stopping)  # before the server waits for its clients
+        yield port
 
 
 class _Described(TypedDict):
