@@ -127,15 +127,12 @@ class Admission:
     async def _withdraw(self, call: Call) -> None:
         """Forgets a record whose push failed, unless another request has queued the call meanwhile.
 
-        That one records it again after its push, and this one after its look: the later sees the other.
+        That one records it again after its push, and this one after its look: the later sees the other. While
+        the queue is away, all that is refused must not look like calls that were lost.
         """
         with contextlib.suppress(FnError):
             await self._logstore.remove_call(call.id)
-            try:
-                queued = bool(await self._queue.holds([call.id]))
-            except FnError:
-                queued = True  # nobody knows; the janitor ends a record that has no message
-            if queued:
+            if await self._queue.holds([call.id]):
                 await self._logstore.insert_call(call)
 
     async def _check(self, call: Call) -> None:

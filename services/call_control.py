@@ -55,10 +55,11 @@ class StoresCallControl(CallControl):
         for _ in range(_TRIES):
             try:
                 record = await self._logstore.call(call_id, fn_id=fn_id)
-            except errors.CallsNotKept:
+            except (errors.CallsNotKept, errors.CallNotFound):
+                # None are kept, or it was withdrawn by a node that took its push for a failure.
                 if queued is None or queued.fn_id != fn_id:
                     raise errors.CallNotFound from None
-                break
+                record = queued
             if record.status == Status.CANCELLED:
                 break
             if record.final:

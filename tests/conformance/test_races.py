@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from services.call_control import StoresCallControl
 from services.data_access import DirectDataAccess
+from services.janitor import clean
+from services.logstore.none import NoLogStore
 from services.stores import Stores
 from shared_models import errors
 from shared_models.async_policy import AsyncSettings
 from shared_models.call import Reason
+from shared_models.call_interfaces import CallControl
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 from tests.conformance.test_data_access import NODE, a_call, accepted, annotated, ended, fn, taken
-from tests.conformance.test_delivery import failed, letters, record
+from tests.conformance.test_delivery import control, failed, letters, record
 
-__all__ = ["fn"]
+__all__ = ["control", "fn"]
 
 LATER = 31.0
 """Seconds after which a lease has run out."""
@@ -126,10 +131,11 @@ async def test_a_node_that_was_too_slow_to_give_a_call_up_leaves_its_message_to_
     async def next_node_dies_with_its_claim() -> None:
         clock.move(LATER)
         [leased] = await stores.queue.reserve(1, 0, 30)
-        assert await stores.logstore.claim([leased], NODE) == []
+        held = msgspec.structs.replace(leased, lease=msgspec.structs.replace(leased.lease, attempt=1))
+        assert await stores.logstore.claim([held], NODE) == []
         clock.move(LATER)
 
-    before(stores.logstore, "claim", next_node_dies_with_its_claim)
+    before(stores.logstore, "finish_calls", next_node_dies_with_its_claim)
     assert await data.dequeue(NODE, 1, 0) == []
     assert (await record(stores, call)).reason == Reason.RUNNER_LOST
     assert await stores.queue.holds([call.id]) == set()
@@ -170,3 +176,51 @@ async def test_a_queued_call_whose_key_could_not_be_marked_is_accepted(
     await data.finish([ended(await taken(data))])
     assert await data.enqueue(a_call(fn, idempotency_key="k")) == call.id
     assert await data.dequeue(NODE, 1, 0) == []
+
+
+async def test_what_is_refused_while_the_queue_is_away_leaves_nothing_that_looks_lost(
+    data: DataAccess, stores: Stores, fn: Fn, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_given: object) -> None:
+        raise errors.QueueUnavailable
+
+    call = a_call(fn)
+    with monkeypatch.context() as patch:
+        for verb in ("push", "holds"):
+            patch.setattr(type(stores.queue), verb, away)
+        with pytest.raises(errors.QueueUnavailable):
+            await data.enqueue(call)
+    clock.move(120)
+    assert await clean(stores, clock) == []
+    with pytest.raises(errors.CallNotFound):
+        await record(stores, call)
+
+
+# -- cancelling --------------------------------------------------------------------------------
+
+
+async def test_a_call_whose_record_was_lost_can_be_cancelled(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl
+) -> None:
+    """A node that believed its push to have failed has withdrawn the record of a call that is queued."""
+    call = await accepted(data, fn, delay=3600, callback_url="https://example.org/")
+    await stores.logstore.remove_call(call.id)
+    with pytest.raises(errors.CallNotFound):
+        await control.cancel("01KQ0000000000000000000000", call.id)
+    await control.cancel(fn.id, call.id)
+    found = await record(stores, call)
+    assert (found.status, found.reason) == ("cancelled", Reason.CANCELLED)
+    assert await stores.queue.holds([call.id]) == set()
+    assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
+
+
+async def test_without_records_who_cancels_a_call_is_called_back(
+    data: DataAccess, stores: Stores, fn: Fn, clock: Any
+) -> None:
+    bare = dataclasses.replace(stores, logstore=NoLogStore())
+    node = DirectDataAccess(bare, clock=clock)
+    call = a_call(fn, callback_url="https://example.org/")
+    await node.enqueue(call)
+    await StoresCallControl(bare, node, AsyncSettings(), clock).cancel(fn.id, call.id)
+    assert await stores.queue.holds([call.id]) == set()
+    assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
