@@ -12,9 +12,9 @@ import msgspec
 
 from services.settling import Settling
 from services.stores import Stores
-from shared_models import async_policy, times
+from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import Finished, Lease, LeasedCall, Reason, Status
+from shared_models.call import Call, Finished, Lease, LeasedCall, Reason, Status
 from shared_models.errors import FnError
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class HandingOut:
     async def _hand_out(self, leased: Sequence[LeasedCall], node: str) -> list[LeasedCall]:
         if not leased:
             return []
-        over = {one.call.id: end for one in leased if (end := self._end_of(one))}
+        over = {one.call.id: end for one in leased if (end := await self._end_of(one))}
         # Those that are over were not tried once more.
         claims = [_as_ended(one, over[one.call.id]) if one.call.id in over else one for one in leased]
         refused, others = set(await self._logstore.claim(claims, node)), set[str]()
@@ -80,7 +80,7 @@ class HandingOut:
             if one.call.id not in refused and one.call.id not in over
         ]
 
-    def _end_of(self, leased: LeasedCall) -> Finished | None:
+    async def _end_of(self, leased: LeasedCall) -> Finished | None:
         """The end of a call that is not to be run any more; None when it is."""
         call, lease = leased.call, leased.lease
         if lease is None:
@@ -97,13 +97,22 @@ class HandingOut:
         else:
             return None
         log.warning("call %s of function %s: %s", call.id, call.fn_id, error)
-        # Giving up may itself have been tried before, by nodes that died over it.
-        had = min(lease.attempt - 1, most)
+        had = lease.attempt - 1
+        if had > most:
+            # Giving up was tried before, by nodes that died over it; or the call was allowed more by then.
+            had = max(most, await self._attempts_of(call))
         ended = msgspec.structs.replace(
             call, status=Status.ERROR, error=error, reason=reason, attempt=had,
             completed_at=times.to_text(self._clock()),
         )  # fmt: skip
         return Finished(call=ended, token=leased.key.token)
+
+    async def _attempts_of(self, call: Call) -> int:
+        """Those in its record: who names fewer does not get it."""
+        try:
+            return (await self._logstore.call(call.id, app_id=call.app_id)).attempt
+        except (errors.CallNotFound, errors.CallsNotKept):
+            return 0
 
 
 def _as_ended(leased: LeasedCall, end: Finished) -> LeasedCall:

@@ -141,6 +141,24 @@ async def test_a_node_that_was_too_slow_to_give_a_call_up_leaves_its_message_to_
     assert await stores.queue.holds([call.id]) == set()
 
 
+async def test_a_call_that_was_allowed_more_attempts_when_it_began_is_given_up_all_the_same(
+    stores: Stores, fn: Fn, clock: Any
+) -> None:
+    """The nodes were started anew with a smaller FN_ASYNC_MAX_ATTEMPTS."""
+    before, after = (
+        DirectDataAccess(stores, AsyncSettings(max_attempts=most), clock=clock) for most in (5, 2)
+    )
+    call = await accepted(before, fn)
+    for _ in range(4):
+        await before.start(await taken(before))
+        clock.move(LATER)
+    assert await after.dequeue(NODE, 1, 0) == []
+    found = await record(stores, call)
+    assert (found.status, found.reason, found.attempt) == ("error", Reason.RUNNER_LOST, 4)
+    assert await letters(stores, fn) == [call.id]
+    assert await stores.queue.holds([call.id]) == set()
+
+
 # -- what is accepted --------------------------------------------------------------------------
 
 
