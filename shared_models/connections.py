@@ -1,0 +1,277 @@
+"""The connections of a server: how many, how slow, and how they end.
+
+aiohttp knows what a request is; what it leaves open is closed here. A head must be complete in time and
+within a size, a client must go on taking its answer, there are no more connections than allowed, and a server
+that stops knows what is still in flight. Only clients that have not taken everything are looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.web_request import BaseRequest
+
+from shared_models import wire
+
+log = logging.getLogger(__name__)
+
+LINGER = 1.0
+"""Seconds that a client which is turned away gets to read why."""
+TURNED_AWAY = 1000
+"""Clients that are told so at the same time; beyond that they are just cut off."""
+SPARE_FILES = 512
+"""Files that a node needs beside its connections: stores, containers, logs."""
+_Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Connections:
+    """All connections of one server; makes their protocols. Times in seconds, sizes in bytes."""
+
+    def __init__(
+        self, server: web.Server, *, most: int, head_timeout: float, max_head: int, write_timeout: float,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        self.head_timeout = head_timeout
+        self.max_head = max_head
+        self.open: set[Connection] = set()
+        self.requests: set[asyncio.Task[Any]] = set()
+        """Requests in flight, those of clients that have gone away among them."""
+        self.changed = asyncio.Event()
+        """Set when a connection is closed, or a request has been answered."""
+        self._server = server
+        self._options = options
+        self._most = _possible(most)
+        self._write_timeout = write_timeout
+        self._turned_away: set[_TurnedAway] = set()
+        self._slow: dict[Connection, tuple[int, float]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """What serves one more connection."""
+        if len(self.open) < self._most:
+            return Connection(self, self._server, loop=self._loop, **self._options)
+        return _TurnedAway(self._turned_away)
+
+    def watch(self, connection: Connection) -> None:
+        """Its client has not taken all that it was sent: the connection is cut unless that goes on."""
+        self._slow.setdefault(connection, (connection.taken, self._loop.time()))
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(self._write_timeout / 4, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper, now = None, self._loop.time()
+        for connection, (before, since) in list(self._slow.items()):
+            taken = connection.taken
+            if connection.has_taken_all:
+                del self._slow[connection]
+            elif taken != before:
+                self._slow[connection] = taken, now
+            elif now - since >= self._write_timeout:
+                log.info("a client took nothing of its answer for %g s and is cut off", self._write_timeout)
+                del self._slow[connection]
+                connection.abort()
+        if self._slow:
+            self._sweeper = self._loop.call_later(self._write_timeout / 4, self._sweep)
+
+    def close(self) -> None:
+        """Cuts off whoever is still there."""
+        if self._sweeper:
+            self._sweeper.cancel()
+        for one in list(self.open):
+            one.abort()
+        for other in list(self._turned_away):
+            other.abort()
+
+
+class Connection(web.RequestHandler):
+    """One of them, as aiohttp serves it, and what is needed beyond that."""
+
+    __slots__ = ("_all", "_head_size", "_head_timer", "_link", "_writer", "idle_since")
+
+    def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._all = connections
+        self._head_size = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._link: asyncio.Transport | None = None
+        self._writer: Any = None
+        self.idle_since = self._loop.time()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request of which nothing has arrived."""
+        return self._waits and self._head_timer is None
+
+    @property
+    def _waits(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def taken(self) -> int:
+        """A number that changes when the client takes something of the answer that it is sent."""
+        unsent = self._link.get_write_buffer_size() if self._link else 0
+        return (self._writer.output_size if self._writer else 0) - unsent
+
+    @property
+    def has_taken_all(self) -> bool:
+        """Whether nothing is left to send, or nobody is left to send it to."""
+        return self._link is None or not self._link.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Ends it at once, whatever is on its way."""
+        if self._link:
+            self._link.abort()
+
+    def cancel(self) -> None:
+        """Ends it at once, and what serves it."""
+        if self._task_handler:
+            self._task_handler.cancel()
+        self.abort()
+
+    # -- what asyncio and aiohttp call ---------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._link = cast("asyncio.Transport", transport)
+        self._all.open.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._head_done()
+        self._link = None
+        self._all.open.discard(self)
+        self._all.changed.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._close or self._force_close:
+            return
+        super().data_received(data)
+        if not data:
+            return
+        if not self._waits:
+            # All of a head has arrived, or what arrives is a body.
+            if self._head_timer is not None:
+                self._head_done()
+            return
+        self._head_size += len(data)
+        if self._head_size > self._all.max_head:
+            self._turn_away(431, "Request Header Fields Too Large", "Request header too large")
+        elif self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._all.head_timeout, self._head_too_slow)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._all.watch(self)
+
+    async def _handle_request(
+        self, request: BaseRequest, start_time: float | None, request_handler: _Handler
+    ) -> tuple[web.StreamResponse, bool]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._writer = request.writer
+        self._all.requests.add(task)
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        finally:
+            self._all.requests.discard(task)
+            self._all.changed.set()
+            self.idle_since = self._loop.time()
+            if not self.has_taken_all:
+                self._all.watch(self)
+
+    def _process_keepalive(self) -> None:
+        if self._head_timer is None:
+            super()._process_keepalive()
+        else:
+            # A request is just arriving, within limits of its own.
+            self._keepalive_handle = None
+
+    # -- heads ---------------------------------------------------------------------------------
+
+    def _head_done(self) -> None:
+        self._head_size = 0
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_too_slow(self) -> None:
+        self._turn_away(408, "Request Timeout", "Timed out while the request head was read")
+
+    def _turn_away(self, status: int, reason: str, message: str) -> None:
+        self._head_done()
+        assert self._link is not None
+        _say(self._link, status, reason, message)
+        self.close()
+        self._loop.call_later(LINGER, self._link.abort)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many: told so once it asks for something, and closed."""
+
+    def __init__(self, others: set[_TurnedAway]) -> None:
+        self._others = others
+        self._told = False
+        self._link: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._link = cast("asyncio.Transport", transport)
+        if len(self._others) >= TURNED_AWAY:
+            self._link.abort()
+            return
+        self._others.add(self)
+        asyncio.get_running_loop().call_later(LINGER, self._link.abort)
+
+    def data_received(self, data: bytes) -> None:
+        # The rest of what was asked is read as well: unread, it would cut the answer off.
+        if self._link and not self._told:
+            self._told = True
+            _say(
+                self._link,
+                503,
+                "Service Unavailable",
+                "Too many connections, try again",
+                "Retry-After: 1\r\n",
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._others.discard(self)
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        if self._link:
+            self._link.abort()
+
+
+def _say(transport: asyncio.Transport, status: int, reason: str, message: str, more: str = "") -> None:
+    """Answers without having seen a request, and that this is all."""
+    body = wire.encode({"message": message})
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
+    )
+    transport.write(head.encode() + body)
+    if transport.can_write_eof():
+        transport.write_eof()
+
+
+def _possible(most: int) -> int:
+    """*most* connections, or fewer when the system does not let a process have as many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    wanted = most + SPARE_FILES
+    if soft != infinite and soft < wanted:
+        soft = wanted if hard == infinite else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.info(
+                "%d files may be open: %d connections at most, not FN_HTTP_MAX_CONNECTIONS=%d",
+                soft, max(soft - SPARE_FILES, soft // 2), most,
+            )  # fmt: skip
+            return max(soft - SPARE_FILES, soft // 2)
+    return most

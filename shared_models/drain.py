@@ -1,0 +1,79 @@
+"""How a server stops: not ready, no longer listening, nothing left in flight, closed.
+
+First it goes on as before, but ``/readyz`` says 503 and every answer closes its connection, so that load
+balancers and clients move away by themselves. Then it stops listening; whoever has connected until then is
+served. Connections on which nothing happens are closed, others when their request is answered, and after the
+drain time, which is counted once, all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from shared_models.connections import Connections
+
+log = logging.getLogger(__name__)
+
+IDLE = 0.25
+"""Seconds without a request after which a connection is closed: less, and one may just be on its way."""
+ROUNDS = 5
+"""Rounds of the event loop after which what it has accepted by itself has become a connection."""
+CUT = 0.5
+"""Seconds that requests which are cut off get to clean up."""
+
+
+async def stop_listening(server: asyncio.Server, connections: Connections) -> None:
+    """Closes the listening sockets, and takes on everybody whom the system has connected by then."""
+    loop = asyncio.get_running_loop()
+    kept = [one.dup() for one in server.sockets]
+    # asyncio drops those whom it has accepted a moment before its server is closed.
+    for one in server.sockets:
+        loop.remove_reader(one.fileno())
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
+    server.close()
+    waiting: list[socket.socket] = []
+    for listener in kept:
+        with listener:
+            listener.setblocking(False)
+            while True:
+                try:
+                    waiting.append(listener.accept()[0])
+                except OSError:  # nobody is left, or no more files may be open
+                    break
+    for client in waiting:
+        try:
+            client.setblocking(False)
+            await loop.connect_accepted_socket(connections, client)
+        except OSError:
+            client.close()  # it has hung up
+
+
+async def finish(connections: Connections, limit: float) -> None:
+    """Returns when all requests are answered and all connections closed, or *limit* seconds are over."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit
+    while connections.open or connections.requests:
+        now = loop.time()
+        for one in list(connections.open):
+            if one.idle and now - one.idle_since >= IDLE:
+                one.force_close()
+        if now >= deadline:
+            break
+        connections.changed.clear()
+        try:
+            async with asyncio.timeout(min(deadline - now, IDLE / 2)):
+                await connections.changed.wait()
+        except TimeoutError:
+            pass
+    if connections.requests:
+        log.warning("%d requests are cut off after %g s", len(connections.requests), limit)
+    for one in list(connections.open):
+        one.cancel()
+    for request in connections.requests:
+        request.cancel()
+    if connections.requests:
+        await asyncio.wait(set(connections.requests), timeout=CUT)
+    connections.close()
