@@ -39,6 +39,8 @@ from shared_models.route import Route
 
 log = logging.getLogger(__name__)
 
+CLOSES = 20.0
+"""Seconds that a node which stops waits for its containers to be gone."""
 SETTLES = 60.0
 """Seconds that a node which stops waits for what follows the last answers: all of it has limits, too."""
 
@@ -182,12 +184,21 @@ async def running_agent(
         )
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)
-        stack.push_async_callback(scheduler.close)
+        stack.push_async_callback(_closed, scheduler)
         await stack.enter_async_context(looping(health.run, "health"))
         await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
         await stack.enter_async_context(agent.dequeuer.running())
         health.agent_running = lambda: agent.running
         yield agent
+
+
+async def _closed(scheduler: Scheduler) -> None:
+    """A container that is on its way, for the length of a pull perhaps, must not keep results waiting."""
+    closing = asyncio.create_task(scheduler.close(), name="close the scheduler")
+    _, late = await asyncio.wait({closing}, timeout=CLOSES)
+    if late:
+        log.warning("containers are still coming or going after %g s, they are left to the driver", CLOSES)
+        closing.cancel()
 
 
 async def _joined(task: asyncio.Task[None], recorder: Recorder) -> None:

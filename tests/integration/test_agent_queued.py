@@ -8,17 +8,20 @@ import json
 import msgspec
 import pytest
 
-from runner_node import dequeuer, leases
+from runner_node import agent, dequeuer, leases
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour
+from runner_node.drivers.fake import Answer, Behaviour, open_fake
 from runner_node.reasons import RunnerStopped
+from runner_node.settings import AgentSettings
 from shared_models import async_policy, errors, times
+from shared_models.app import App
 from shared_models.call import Call, CallType, Lease, LeasedCall, Reason, Status
 from shared_models.fn import Fn
 from shared_models.ids import new_id
 from shared_models.runner import RunnerState
-from tests.integration.test_agent import MIB, rig, settled, until
+from tests.integration.test_agent import MIB, Rig, rig, settled, until
 from tests.integration.test_agent_formats import json_function
+from tests.unit.runner_node.scripted_data import ScriptedData
 
 
 async def test_a_queued_call_is_started_run_and_finished_with_its_lease():
@@ -397,3 +400,16 @@ async def test_a_sync_call_that_the_stop_cuts_off_is_recorded_as_such():
         calling.cancel()
         done = await r.record()
     assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.RUNNER_STOPPED)
+
+
+async def test_a_container_that_is_long_in_coming_does_not_keep_a_node_from_stopping(monkeypatch, caplog):
+    monkeypatch.setattr(agent, "CLOSES", 0.05)
+    data = ScriptedData()
+    data.apps["app"] = App(id="app", name="app")
+    settings = AgentSettings(spool_path="", max_memory=1024 * MIB, start_timeout=3600.0, drain=0.05)
+    async with open_fake({"f": Behaviour(start_delay=3600)}) as driver, asyncio.timeout(5):
+        async with agent.running_agent(data, driver, settings, "node") as running:
+            call_id = Rig(running, driver, data).enqueue(Rig(running, driver, data).deploy("f"))
+            await until(lambda: driver.started)
+        assert data.released == [call_id]
+        assert "left to the driver" in caplog.text
