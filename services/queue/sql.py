@@ -188,7 +188,11 @@ class SQLQueue(WaitingQueue):
     # -- taking --------------------------------------------------------------------------------
 
     async def _next_free(self) -> float:
-        return min(self._next, self._again) if self._again > self._clock() else self._next
+        now = self._clock()
+        if self._again <= now:
+            return self._next
+        # What is due, and was being taken by others a moment ago, is not looked at all the time.
+        return min(self._next, self._again) if self._next > now else self._again
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         with _unavailable():

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import open_database
+from services.datastore.tables import messages
 from services.queue import notify, open_queue, server_clock
 from services.queue.sql import SQLQueue
 from shared_models.call import Call, LeaseKey
@@ -72,6 +75,23 @@ async def test_calls_that_another_node_is_taking_are_passed_over(nodes) -> None:
     # MariaDB locks one more than it hands out, for a moment: that one is passed over, too.
     rest = await one.reserve(6, 1, TTL) if len(taken[0] + taken[1]) < 6 else []
     assert sorted(ids([*taken[0], *taken[1], *rest])) == sorted(call.id for call in made)
+
+
+async def test_what_others_hold_for_a_while_is_looked_at_now_and_then(url) -> None:
+    async with open_database(url) as database, open_database(url) as other:
+        queue = SQLQueue(database, time.time)
+        await queue.push(call := a_call())
+        assert ids(await queue.reserve(1, 0, 0)) == [call.id]
+
+        async def hold(connection: AsyncConnection) -> None:
+            await connection.execute(select(messages.c.place).with_for_update())
+            with captured(database) as statements:
+                assert await queue.reserve(1, 0.5, TTL) == []
+            # Two looks and an attempt, each twentieth of a second.
+            assert len(statements) < 60
+
+        await other.transact(hold)
+        assert ids(await queue.reserve(1, 5, TTL)) == [call.id]
 
 
 async def test_reserves_that_come_together_share_what_is_there_in_their_order(nodes) -> None:
