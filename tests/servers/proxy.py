@@ -54,34 +54,47 @@ class Proxy:
         """Breaks all connections and returns when nothing is left of them."""
         await self.refuse()
         self.flow()
-        while self._under_way:
+        # A connection taken a moment ago has its task in the next round, one that is aborted is closed in it.
+        for _ in range(3):
+            await asyncio.sleep(0)
             for task in self._under_way:
                 task.cancel()
-            await asyncio.wait(self._under_way)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        ends = [writer]
         self._writers.add(writer)
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()  # as a server that is gone
-            self._writers.discard(writer)
-            return
+            if self._listener:  # else it was taken just before that was closed
+                await self._pass_on(reader, writer, ends)
+        except (OSError, asyncio.CancelledError):
+            pass  # as a server that is gone, or told to close
+        finally:
+            for end in ends:
+                end.transport.abort()
+                self._writers.discard(end)
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: list[asyncio.StreamWriter]
+    ) -> None:
+        """Until one end is gone; *ends* gets the one that this opens."""
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        ends.append(back)
         self._writers.add(back)
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(
-                (
-                    asyncio.create_task(self._pump(reader, back, late=False)),
-                    asyncio.create_task(self._pump(there, writer, late=True)),
-                ),
-            )
-        for end in (writer, back):
-            end.transport.abort()
-            self._writers.discard(end)
+        pumps = (
+            asyncio.create_task(self._pump(reader, back, late=False)),
+            asyncio.create_task(self._pump(there, writer, late=True)),
+        )
+        try:
+            await asyncio.wait(pumps)
+        finally:
+            for pump in pumps:
+                pump.cancel()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, late: bool) -> None:
         with suppress(OSError):
