@@ -18,7 +18,7 @@ from services.logstore.results import OUTCOME, Start, judge, judge_start
 from services.logstore.s3_objects import Objects
 from services.logstore.s3_opening import open_objects
 from services.logstore.s3_pages import Pages
-from services.logstore.s3_records import REMOVED, Live, Records, each
+from services.logstore.s3_records import REMOVED, Live, Records, Unreadable, each
 from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey, Status
@@ -87,13 +87,19 @@ class S3LogStore(LogStore):
         """Whether the call must not run."""
         attempt = one.lease.attempt if one.lease else 1
         given = {"status": Status.QUEUED, "attempt": attempt, "node": node, "started_at": times.NEVER}
+        fresh = msgspec.structs.replace(one.call, payload=b"", error="", reason="", **given)
         while True:
-            live, etag = await self._records.live(one.call.id)
+            new = Live(call=fresh, token=one.key.token, recorded_at=self._now())
+            try:
+                live, etag = await self._records.live(one.call.id)
+            except Unreadable as broken:
+                # It would stand in the way of all calls behind it: made anew, from what the queue has.
+                if await self._records.change(new, broken.etag):
+                    return False
+                continue
             if live is None:
-                if await self._records.ended(one.call.app_id, one.call.id):
+                if await self._records.is_over(one.call):
                     return True
-                call = msgspec.structs.replace(one.call, payload=b"", error="", reason="", **given)
-                new = Live(call=call, token=one.key.token, recorded_at=self._now())
                 if await self._records.create(new):
                     return False
             elif live.call.final:
@@ -163,8 +169,11 @@ class S3LogStore(LogStore):
         """Whether the result is accepted."""
         call = one.call
         while True:
-            live, etag = await self._records.live(call.id)
-            ended = await self._records.ended(call.app_id, call.id) if live is None else None
+            try:
+                live, etag = await self._records.live(call.id)
+                ended = await self._records.ended(call.app_id, call.id) if live is None else None
+            except Unreadable:
+                return False  # nobody can say whose it is, and the results beside it must not wait for that
             row = live.row if live else Live(call=ended).row if ended else None
             verdict = judge([one], {call.id: row} if row else {})
             if verdict.new:

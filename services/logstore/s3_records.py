@@ -32,7 +32,9 @@ Result = TypeVar("Result")
 
 
 class Unreadable(StoreUnavailable):
-    """An object is not what its key says. Listings pass it over."""
+    """An object is not what its key says. Listings pass it over; *etag* names this version of it."""
+
+    etag = ""
 
 
 REMOVED = "removed"
@@ -80,6 +82,13 @@ class Records:
         found = await self._objects.get(key)
         call = _recorded(key, found) if found else None
         return call if call and call.final else None
+
+    async def is_over(self, call: Call) -> bool:
+        """Whether a call that is not in flight has ended, be it with a record that cannot be read."""
+        try:
+            return await self.ended(call.app_id, call.id) is not None
+        except Unreadable:
+            return True
 
     async def find(self, app_id: str, call_id: str) -> Call | None:
         """The record in whichever state; None when there is none."""
@@ -178,7 +187,9 @@ def _read(decode: Callable[[bytes], Result], key: str, found: Object) -> Result:
         return decode(found.body)
     except (msgspec.DecodeError, Invalid) as exc:
         log.error("the log store has an object that is no record of a call: %s: %s", key, exc)
-        raise Unreadable(detail=f"the object {key} is no record of a call") from exc
+        unreadable = Unreadable(detail=f"the object {key} is no record of a call")
+        unreadable.etag = found.etag
+        raise unreadable from exc
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[Result]]) -> list[Result]:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from services.logstore import open_logstore
+from services.logstore import s3_keys as keys
 from shared_models import errors, times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 from shared_models.ids import IdMaker
@@ -182,3 +183,21 @@ async def test_pages_of_calls_in_flight_fetch_each_record_once(plain: Plain) -> 
             page = msgspec.structs.replace(page, before=calls[-1].id)
     assert found == sorted((call.id for call in made), reverse=True)
     assert len(plain.asked) - before == 12 + 4  # records, and a listing for each page
+
+
+async def test_a_record_that_cannot_be_read_stands_in_nobodys_way(plain: Plain) -> None:
+    """An older version, a tool or a disk left something else there."""
+    broken, over, good = a_call(), a_call(), a_call()
+    async with open_logstore(plain.url) as store:
+        for call in (broken, good):
+            await started(store, call)
+        plain.objects[keys.live(broken.id)] = b"{"
+        assert await store.finish_calls([ended(broken), ended(good)]) == [broken.id]
+        await started(store, over)
+        assert await store.finish_calls([ended(over)]) == []
+        plain.objects[keys.record(over.app_id, over.id)] = b"{"
+        leased = [LeasedCall(call=call, lease=Lease(token="u", attempt=2)) for call in (broken, over)]
+        assert await store.claim(leased, "node") == [over.id]
+        await store.start_call(LeaseKey(broken.id, "u"), times.NEVER)
+        assert await store.finish_calls([ended(broken, "u")]) == []
+        assert (await store.call(broken.id, app_id="app")).status == "success"
