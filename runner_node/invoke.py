@@ -122,8 +122,12 @@ async def _sync(
 ) -> web.StreamResponse:
     """Runs the call. A client that hangs up before it has a container is the end of it; a call that the
     function has got goes on to its end, and its record says how it ended."""
+    try:
+        body = await _body(request)
+    except errors.ServerBusy as exc:
+        return error_response(exc, v1=False, headers={CALL_ID: call.id})
     job = Job(
-        call=call, target=target, headers=headers, body=await _body(request), sync=True,
+        call=call, target=target, headers=headers, body=body, sync=True,
         patience=agent.settings.slot_wait, left=lambda: client_gone(request),
     )  # fmt: skip
     try:

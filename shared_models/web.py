@@ -77,14 +77,13 @@ async def serving(
     node_type: str,
     ready: Callable[[], str] = lambda: "",
     middlewares: Sequence[Middleware] = (),
-    on_stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
     *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
     it, the first one outermost: they see every answer, errors included.
 
-    When the block ends, *on_stop* is called and the node is no longer ready; after ``settings.not_ready``
+    When the block ends the node is no longer ready; after ``settings.not_ready``
     seconds, in which it serves on, it takes no new connections, gives requests in flight ``settings.drain``
     seconds, and closes. Raises OSError when the address cannot be bound.
     """
@@ -115,7 +114,6 @@ async def serving(
             log.info("%s node listens on %s:%d", node_type, settings.host, port)
             yield port
             app[_LEAVING].set()
-            on_stop()
             await asyncio.sleep(settings.not_ready)
         finally:
             app[_LEAVING].set()

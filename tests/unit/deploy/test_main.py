@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,25 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
             node.send_signal(signal.SIGTERM)
             node.communicate(timeout=20)
     assert node.returncode == -signal.SIGTERM
+
+
+def test_a_node_that_stops_serves_on_until_it_is_known_and_ends_in_time(tmp_path: Path) -> None:
+    with _node(tmp_path, "api", FN_PORT="0", FN_HTTP_NOT_READY_SECS="2", FN_HTTP_DRAIN="30") as node:
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=20):  # idle, and no reason to wait
+            node.send_signal(signal.SIGTERM)
+            _until(node, "stopping")
+            began = time.monotonic()
+            for path, status in (("readyz", b"503"), ("healthz", b"200"), ("v2/apps", b"200")):
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                    client.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    with client.makefile("rb") as answer:
+                        text = answer.read()  # to its end: the connection is closed
+                assert text.split()[1] == status
+                assert b"Connection: close" in text
+            node.communicate(timeout=20)
+            assert 1.0 < time.monotonic() - began < 15
+    assert node.returncode == 0
 
 
 def test_a_node_on_a_taken_port_ends_with_one_line(tmp_path: Path) -> None:
