@@ -155,6 +155,8 @@ class HTTPDataAccess(DataAccess):
                 lost += answer.decode(on_wire.Lost).lost
             return lost
 
+        if _with_leases(keys):
+            return await in_ours()
         return await self._either(in_ours, _nothing_lost) if keys else []
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
@@ -165,7 +167,9 @@ class HTTPDataAccess(DataAccess):
         async def in_fns_words() -> None:
             """Nothing can be given back: the reservation runs out."""
 
-        if keys:
+        if _with_leases(keys):
+            await in_ours()
+        elif keys:
             await self._either(in_ours, in_fns_words)
 
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
@@ -275,6 +279,11 @@ def _whole(value: T, key: str) -> T:
     if not key:
         raise errors.APINodeUnavailable(detail="unreadable answer: what was looked up has no id")
     return value
+
+
+def _with_leases(keys: Sequence[LeaseKey]) -> bool:
+    """Whether a node of ours has given any of them: an Fn node that turns up among ours cannot renew it."""
+    return any(key.token for key in keys)
 
 
 async def _nothing_lost() -> list[str]:

@@ -137,3 +137,15 @@ async def test_a_start_that_it_does_not_know_of_is_a_lost_lease():
         async with open_data_access(settings) as data:
             with pytest.raises(errors.LeaseLost):
                 await data.start(LeasedCall(call=Call(id=new_id())))
+
+
+async def test_a_lease_of_ours_is_renewed_whoever_answers_in_between():
+    """One address of several is that of an Fn node, which knows no heartbeat and no leases."""
+    async with fn_node("runner-async") as (data, node):
+        assert await data.heartbeat(RunnerReport(id="n1")) == "active"
+        for verb in (data.extend, data.release):
+            with pytest.raises(errors.APINodeUnavailable):
+                await verb([LeaseKey(new_id(), "token")])
+        assert [seen for seen, _ in node.seen] == [
+            f"? POST /v1/runner/{verb}" for verb in ("heartbeat", "extend", "release")
+        ]
