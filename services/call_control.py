@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -112,12 +111,19 @@ class StoresCallControl(CallControl):
         return accepted
 
     async def redrive_all(self, fn_id: str, limit: int) -> int:
-        redriven = 0
+        redriven, refused = 0, None
         for call_id in await self._oldest(fn_id, limit):
-            # Somebody else has just redriven or purged it.
-            with contextlib.suppress(errors.DeadLetterNotFound):
+            try:
                 await self.redrive(call_id)
                 redriven += 1
+            except errors.DeadLetterNotFound:
+                pass  # somebody else has just redriven or purged it
+            except (errors.Invalid, errors.TooLarge) as exc:
+                # Those behind it must not wait for ever.
+                log.warning("dead letter %s is not accepted again: %s", call_id, exc.explained)
+                refused = exc
+        if refused and not redriven:
+            raise refused
         return redriven
 
     async def _oldest(self, fn_id: str, limit: int) -> Sequence[str]:

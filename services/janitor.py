@@ -128,5 +128,6 @@ async def _end(stores: Stores, call_id: str, reason: str, now: float) -> bool:
     )
     if await stores.logstore.finish_calls([Finished(call=call, token=lease.token)]):
         return False
+    metrics.ended.labels(call.status, call.reason).inc()
     log.warning("call %s of function %s %s", call.id, call.fn_id, reason)
     return True

@@ -50,7 +50,7 @@ class Settling:
                     f"status: call {one.call.id} has status {one.call.status!r}, which is not final"
                 )
         results, given_up = [], []
-        for one in batch:
+        for one in await self._with_addresses(batch):
             if not (one.token and async_policy.wants_retry(one.call, self._settings)):
                 results.append(one)
                 continue
@@ -99,6 +99,21 @@ class Settling:
                     letter.call.id, letter.call.fn_id or letter.call.path, letter.call.error[:200],
                 )  # fmt: skip
         return refused
+
+    async def _with_addresses(self, batch: Sequence[Finished]) -> Sequence[Finished]:
+        """*batch* with the ``callback_url`` of calls of an unmodified Fn runner, which knows none."""
+        foreign = {one.call.id for one in batch if not one.token and _was_queued(one)}
+        if not foreign:
+            return batch
+        queued: dict[str, Call] = {}
+        with contextlib.suppress(QueueUnavailable):
+            queued = await self._queue.find(sorted(foreign))
+        return [
+            msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, callback_url=address))
+            if one.call.id in queued and (address := queued[one.call.id].callback_url)
+            else one
+            for one in batch
+        ]
 
     async def _record_of(self, one: Finished) -> Call | None:
         """The record of the attempt that *one* is the end of; None when there is none, or a later one."""

@@ -16,10 +16,11 @@ from services.logstore.none import NoLogStore
 from services.stores import Stores
 from shared_models import errors
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import Reason
-from shared_models.call_interfaces import CallControl
+from shared_models.call import LeasedCall, LeaseKey, Reason
+from shared_models.call_interfaces import CallControl, DeadLetter
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
+from shared_models.telemetry import REGISTRY
 from tests.conformance.test_data_access import NODE, a_call, accepted, annotated, ended, fn, taken
 from tests.conformance.test_delivery import control, failed, letters, record
 
@@ -242,3 +243,50 @@ async def test_without_records_who_cancels_a_call_is_called_back(
     await StoresCallControl(bare, node, AsyncSettings(), clock).cancel(fn.id, call.id)
     assert await stores.queue.holds([call.id]) == set()
     assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
+
+
+# -- dead letters, and runners of others -------------------------------------------------------
+
+
+async def test_a_dead_letter_that_is_not_accepted_again_holds_up_no_other(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl
+) -> None:
+    bad = a_call(fn, callback_url="http://10.0.0.1/")  # it was allowed when the call came
+    good = await accepted(data, fn, annotations=ONCE)
+    await stores.dead_letters.put([DeadLetter(call=bad)])
+    with pytest.raises(errors.Invalid):
+        await control.redrive_all(fn.id, 10)
+    await data.finish([failed(await taken(data))])
+    assert await letters(stores, fn) == [good.id, bad.id]
+    assert await control.redrive_all(fn.id, 10) == 1
+    assert await letters(stores, fn) == [bad.id]
+
+
+async def test_who_called_is_called_back_whichever_runner_ran_the_call(
+    data: DataAccess, stores: Stores, fn: Fn
+) -> None:
+    """An unmodified Fn runner sends a call back without what it does not know."""
+    call = await accepted(data, fn, callback_url="https://example.org/")
+    leased = await taken(data)
+    known = msgspec.structs.replace(leased.call, callback_url="", attempt=0, node="")
+    bare = LeasedCall(call=known)
+    await data.start(bare)
+    assert await data.finish([ended(bare)]) == []
+    assert (await record(stores, call)).status == "success"
+    [callback] = await stores.outbox.due(9, 60)
+    assert (callback.call_id, callback.url) == (call.id, "https://example.org/")
+
+
+async def test_a_call_that_the_queue_lost_is_counted_as_ended(
+    data: DataAccess, stores: Stores, fn: Fn, clock: Any
+) -> None:
+    def lost() -> float:
+        named = {"status": "error", "reason": "lost"}
+        return REGISTRY.get_sample_value("fn_async_ended_total", named) or 0.0
+
+    call = await accepted(data, fn)
+    await stores.queue.delete([LeaseKey(call.id)])
+    clock.move(120)
+    before = lost()
+    assert await clean(stores, clock) == [call.id]
+    assert lost() == before + 1
