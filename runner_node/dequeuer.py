@@ -109,7 +109,7 @@ class Dequeuer:
                 await first_of(ready.wait(), changed.wait(), timeout=LOOK)
                 continue
             alone = self._loop.time() < self._alone_until
-            wanted = ask(room, leases.by_function(), alone=alone, most=AT_ONCE)
+            wanted = ask(room, leases.by_function, alone=alone, most=AT_ONCE)
             try:
                 leased = await self._poll(wanted)
             except errors.Unavailable as exc:
@@ -238,11 +238,10 @@ class Dequeuer:
             self.leases.forget(held)
 
     def _ended(self, held: Held, task: asyncio.Task[None]) -> None:
-        """What is left of it is a result, or nothing: somebody else may have its place."""
+        """Somebody else may have its place."""
         if task.cancelled() and not held.recorded:
             self.leases.forget(held)
-        self._gone(held.leased.call.fn_id)
-        self.leases.changes.tell()
+        self.leases.ended(held)
 
     async def _submit(self, held: Held, before: Before) -> None:
         leased, call, agent = held.leased, held.leased.call, self._agent

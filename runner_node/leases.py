@@ -23,6 +23,7 @@ LONGEST_RENEWAL = 5.0
 """Seconds between two renewals at most: that is how soon a runner hears that a call was cancelled."""
 RELEASE = 10.0
 """Seconds that giving back may take; then the leases run out by themselves."""
+_NOTHING = Holding()
 
 
 class Held:
@@ -53,7 +54,7 @@ class Held:
 
 
 class Leases:
-    """``changes`` tells when one is gone, or its call has started."""
+    """``changes`` tells when one is gone, or its call has started or ended; *on_gone* of which function."""
 
     def __init__(self, data: DataAccess, on_gone: Callable[[str], None]) -> None:
         self._data = data
@@ -61,6 +62,10 @@ class Leases:
         self._held: dict[LeaseKey, Held] = {}
         self._holding = asyncio.Event()
         self._ttl = 30.0
+        self.unstarted = 0
+        """Calls that wait for a container."""
+        self.by_function: dict[str, Holding] = {}
+        """Calls that wait or run."""
         self.changes = Changes()
 
     def __len__(self) -> int:
@@ -69,24 +74,9 @@ class Leases:
     def __contains__(self, key: LeaseKey) -> bool:
         return key in self._held
 
-    @property
-    def unstarted(self) -> int:
-        """Calls that wait for a container."""
-        return sum(held.at_work and not held.started for held in self._held.values())
-
-    def by_function(self) -> dict[str, Holding]:
-        """Calls that wait or run, by function."""
-        found: dict[str, Holding] = {}
-        for held in self._held.values():
-            if held.at_work:
-                holding = found.setdefault(held.leased.call.fn_id, Holding())
-                holding.calls += 1
-                holding.cap = held.cap
-        return found
-
     def holding(self, fn_id: str) -> Holding:
         """Calls of one function that wait or run."""
-        return self.by_function().get(fn_id, Holding())
+        return self.by_function.get(fn_id, _NOTHING)
 
     def add(self, held: Held) -> None:
         """From now on the lease is renewed."""
@@ -98,17 +88,33 @@ class Leases:
             self._ttl = leased.lease.ttl
         self._held[leased.key] = held
         self._holding.set()
+        self.unstarted += 1
+        holding = self.by_function.setdefault(leased.call.fn_id, Holding())
+        holding.calls += 1
+        holding.cap = held.cap
 
     def started(self, held: Held) -> None:
         """The function may have the call from now on."""
         held.started = True
+        self.unstarted -= 1
+        self.changes.tell()
+
+    def ended(self, held: Held) -> None:
+        """It waits or runs no more; what is left of it is a result, or nothing."""
+        if not held.started:
+            self.unstarted -= 1
+        fn_id = held.leased.call.fn_id
+        holding = self.by_function[fn_id]
+        holding.calls -= 1
+        if not holding.calls:
+            del self.by_function[fn_id]
+        self._on_gone(fn_id)
         self.changes.tell()
 
     def forget(self, held: Held) -> None:
         """The lease is no longer ours to renew. Idempotent."""
         if self._held.get(held.leased.key) is held:
             del self._held[held.leased.key]
-        self._on_gone(held.leased.call.fn_id)
         self.changes.tell()
 
     # -- renewal -------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ class Run:
         except asyncio.CancelledError:
             if not job.recorded and (job.cut or (job.sync and self._agent.health.stops)):
                 self._record(end_of(RunnerStopped()))
+            if not job.recorded:
+                self._log.close()  # nobody will
             raise
 
     async def _answer(self, job: Job) -> Response:

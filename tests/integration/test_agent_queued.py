@@ -1,4 +1,4 @@
-"""The agent and queued calls: attempts, what functions see of them, what is handed in; scripted containers."""
+"""The agent and queued calls: attempts, what functions see of them, what is handed in."""
 
 from __future__ import annotations
 

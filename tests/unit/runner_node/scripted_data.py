@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -34,14 +35,16 @@ class ScriptedQueue:
         try:
             async with asyncio.timeout(wait or None):
                 while True:
-                    taken = [one for one in self._waiting if one.call.fn_id not in without][:limit]
+                    wanted = (one for one in self._waiting if one.call.fn_id not in without)
+                    taken = list(itertools.islice(wanted, limit))
                     if taken or not wait:
                         break
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError:
             return []
-        self._waiting = [one for one in self._waiting if one not in taken]
+        gone = {id(one) for one in taken}
+        self._waiting = [one for one in self._waiting if id(one) not in gone]
         return taken
 
 
