@@ -65,24 +65,24 @@ class Run:
             if job.sync:
                 self._record(end_of(exc, Reason.UNUSABLE))
             raise
-        left = CONTAINERS
+        left, deadline = CONTAINERS, self._agent.clock() + job.patience
         while True:
             left -= 1
-            container = await self._acquire()
+            container = await self._acquire(deadline - self._agent.clock())
             try:
                 return await self._serve(conversation, container, last=not left)
             except NeverReached:
                 if not left:
                     raise
 
-    async def _acquire(self) -> HotContainer:
+    async def _acquire(self, patience: float) -> HotContainer:
         job, series = self.job, self.job.target.series
         series.queued += 1
         try:
             return await self._agent.scheduler.acquire(
                 job.target,
                 sync=job.sync,
-                patience=job.patience,
+                patience=patience,
                 size=len(job.body) if isinstance(job.body, bytes) else 0,
                 left=job.left,
             )

@@ -24,19 +24,21 @@ LINGER = 1.0
 """Seconds that a client which is turned away gets to read why."""
 TURNED_AWAY = 1000
 """Clients that are told so at the same time; beyond that they are just cut off."""
+NEVER = 365 * 86400.0
+"""Seconds that stand for no limit."""
 SPARE_FILES = 512
 """Files that a node needs beside its connections: stores, containers, logs."""
 _Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Connections:
-    """All connections of one server; makes their protocols. Times in seconds, sizes in bytes."""
+    """All connections of one server; makes their protocols. Times in seconds, 0: no limit; sizes in bytes."""
 
     def __init__(
         self, server: web.Server, *, most: int, head_timeout: float, max_head: int, write_timeout: float,
         **options: Any,
     ) -> None:  # fmt: skip
-        self.head_timeout = head_timeout
+        self.head_timeout = head_timeout or NEVER
         self.max_head = max_head
         self.open: set[Connection] = set()
         self.requests: set[asyncio.Task[Any]] = set()
@@ -46,7 +48,7 @@ class Connections:
         self._server = server
         self._options = options
         self._most = _possible(most)
-        self._write_timeout = write_timeout
+        self._write_timeout = write_timeout or NEVER
         self._turned_away: set[_TurnedAway] = set()
         self._slow: dict[Connection, tuple[int, float]] = {}
         self._sweeper: asyncio.TimerHandle | None = None

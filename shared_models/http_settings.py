@@ -42,7 +42,7 @@ class HTTPSettings:
     head_timeout: float = env(
         "FN_HTTP_HEAD_TIMEOUT",
         30.0,
-        "How long the head of a request may take, from its first byte to its last",
+        "How long the head of a request may take, from its first byte to its last; 0 for no limit",
         unit="s",
     )
     read_timeout: float = env(
@@ -57,7 +57,7 @@ class HTTPSettings:
     write_timeout: float = env(
         "FN_HTTP_WRITE_TIMEOUT",
         60.0,
-        "How long a client may take nothing of an answer before its connection is cut",
+        "How long a client may take nothing of an answer before its connection is cut; 0 for no limit",
         unit="s",
     )
     max_header_size: int = env(

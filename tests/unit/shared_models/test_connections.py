@@ -97,6 +97,14 @@ async def test_a_head_may_be_late_on_a_connection_that_was_nearly_idle_for_too_l
         assert (await asyncio.wait_for(reader.readline(), LIMIT)).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_a_limit_of_zero_is_none() -> None:
+    async with server(head_timeout=0.0, write_timeout=0.0) as port, client(port) as (reader, writer):
+        for piece in (GET[:9], GET[9:]):
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        assert (await asyncio.wait_for(reader.readline(), LIMIT)).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_idle_connection_is_closed() -> None:
     async with server(keep_alive=0.05) as port, client(port) as (reader, writer):
         writer.write(GET)
