@@ -48,6 +48,19 @@ ALONE = 1.0
 _NOT_OURS = (errors.Unavailable, errors.Unauthorized, errors.RunnerRefused)
 
 
+class _Poll:
+    """A dequeue under way."""
+
+    def __init__(self, task: asyncio.Task[list[LeasedCall]]) -> None:
+        self.task = task
+        self.taken = False
+
+    def take(self) -> list[LeasedCall]:
+        """What it brought; raises what it raised."""
+        self.taken = True
+        return self.task.result()
+
+
 class Dequeuer:
     """``running`` is its lifetime."""
 
@@ -129,40 +142,47 @@ class Dequeuer:
     async def _poll(self, wanted: Ask) -> list[LeasedCall]:
         """What comes, as long as the node may take it; what comes too late goes back."""
         agent = self._agent
-        poll = asyncio.create_task(
-            agent.data.dequeue(agent.node_id, wanted.limit, wanted.wait, wanted.without), name="long poll"
-        )
         self._passed_over = wanted.full
         self._freed.clear()
         try:
-            while not poll.done():
-                change = agent.health.changes.next
-                if agent.ready():
-                    return []
-                await first_of(asyncio.wait({poll}), change.wait(), self._freed.wait())
-                if self._freed.is_set() and not poll.done():
-                    self._freed.clear()
-                    await self._glance()
-            return poll.result()
+            async with self._asking(wanted.limit, wanted.wait, wanted.without) as poll:
+                while not poll.task.done():
+                    change = agent.health.changes.next
+                    if agent.ready():
+                        return []
+                    await first_of(asyncio.wait({poll.task}), change.wait(), self._freed.wait())
+                    if self._freed.is_set() and not poll.task.done():
+                        self._freed.clear()
+                        await self._glance()
+                return poll.take()
         finally:
             self._passed_over = frozenset()
-            if not poll.done():
-                poll.cancel()
-                await self._not_wanted(poll)
 
     async def _glance(self) -> None:
         """A function that is passed over may have one more: the long poll under way would not bring it."""
         full = frozenset(fn for fn in self._passed_over if self.leases.holding(fn).full)
-        try:
-            leased = await self._agent.data.dequeue(self._agent.node_id, 1, 0.0, full)
-        except errors.FnError:
-            return  # the long poll will say so
+        async with self._asking(1, 0.0, full) as glance:
+            await asyncio.wait({glance.task})
+            try:
+                leased = glance.take()
+            except errors.FnError:
+                return  # the long poll will say so
         await self._take(leased)
 
-    async def _not_wanted(self, poll: asyncio.Task[list[LeasedCall]]) -> None:
-        await ended({poll})
-        if poll.done() and not poll.cancelled() and poll.exception() is None:
-            await self.leases.give_back([one.key for one in poll.result()], "they came too late")
+    @asynccontextmanager
+    async def _asking(self, limit: int, wait: float, without: frozenset[str]) -> AsyncIterator[_Poll]:
+        """A dequeue under way; what it brings and nobody takes by the end of the block is given back."""
+        asked = self._agent.data.dequeue(self._agent.node_id, limit, wait, without)
+        poll = _Poll(asyncio.create_task(asked, name="dequeue"))
+        try:
+            yield poll
+        finally:
+            if not poll.taken:
+                poll.task.cancel()
+                await ended({poll.task})
+                if poll.task.done() and not poll.task.cancelled() and not poll.task.exception():
+                    keys = [one.key for one in poll.task.result()]
+                    await self.leases.give_back(keys, "they came too late")
 
     async def _back_off(self, exc: errors.FnError) -> None:
         if self._pause == PAUSE:

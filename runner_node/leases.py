@@ -61,6 +61,7 @@ class Leases:
         self._on_gone = on_gone
         self._held: dict[LeaseKey, Held] = {}
         self._holding = asyncio.Event()
+        self._releases: set[asyncio.Task[None]] = set()
         self._ttl = 30.0
         self.unstarted = 0
         """Calls that wait for a container."""
@@ -164,6 +165,13 @@ class Leases:
         if not keys:
             return
         log.info("%d calls go back to the queue (%s ...): %s", len(keys), keys[0].id, why)
+        # Once begun it is finished, whatever becomes of the one who gives back.
+        release = asyncio.create_task(self._release(keys), name="give back")
+        self._releases.add(release)
+        release.add_done_callback(self._releases.discard)
+        await asyncio.shield(release)
+
+    async def _release(self, keys: Sequence[LeaseKey]) -> None:
         try:
             async with asyncio.timeout(RELEASE):
                 await self._data.release(keys)
@@ -192,4 +200,4 @@ class Leases:
             held.task.cancel()
         if late:
             log.warning("%d queued calls were cut off", len(late))
-        await ended({held.task for held in late})
+        await ended({held.task for held in late} | self._releases)

@@ -153,6 +153,26 @@ async def test_what_a_long_poll_leased_in_the_moment_of_a_drain_is_given_back():
         assert r.data.started == []
 
 
+async def test_what_a_long_poll_leased_in_the_moment_of_the_stop_is_given_back():
+    async with rig({"f": Behaviour()}) as r:
+        late = Call(id=new_id(), app_id="app", fn_id="f", type=CallType.DETACHED, attempt=1)
+        await until(lambda: r.data.asked_for)
+        r.data.late = [LeasedCall(call=late, lease=Lease(token="t", attempt=1, ttl=30))]
+    assert r.data.released == [late.id]
+    assert r.data.started == []
+
+
+async def test_giving_back_is_finished_whatever_the_stop_interrupts():
+    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=2.0) as r:
+        r.data.hold("release")
+        call_id = r.enqueue(r.deploy("f", timeout=300))
+        await until(lambda: r.driver.started == 1)
+        await drained(r, RunnerState.DRAINING)
+        await until(lambda: r.data.asked["release"])
+        asyncio.get_running_loop().call_later(0.05, r.data.let_go, "release")
+    assert r.data.released == [call_id]
+
+
 async def test_a_node_that_is_told_to_stop_gives_unstarted_calls_back_while_it_still_serves():
     async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=2.0) as r:
         call_id = r.enqueue(r.deploy("f", timeout=300))
