@@ -1,9 +1,4 @@
-"""Queued calls: pulled while there is room, run, and handed in however their attempt ends.
-
-What becomes of a call that got no container is for the API node to say: the attempt is handed in with its
-reason. Only when the runner itself is at fault (no room, engine away, stopping) the call is given back, its
-attempt uncounted.
-"""
+"""Queued calls: pulled while there is room, and given back when the node is to have none."""
 
 from __future__ import annotations
 
@@ -11,23 +6,17 @@ import asyncio
 import functools
 import logging
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from runner_node import wishes
-from runner_node.calls import MIB, header_list
-from runner_node.hot_container import StartFailed
-from runner_node.job import Before, Job, route_job
+from runner_node.calls import MIB
 from runner_node.leases import Held, Leases
 from runner_node.loops import ended, first_of, looping
-from runner_node.reasons import End, end_of, end_of_start
+from runner_node.queued import QueuedCalls
 from runner_node.shares import Ask, ask
-from shared_models import errors, times
-from shared_models.call import LeasedCall, Reason
+from shared_models import errors
+from shared_models.call import LeasedCall
 
 if TYPE_CHECKING:
     from runner_node.agent import Agent
@@ -45,7 +34,6 @@ LOOK = 0.5
 """Seconds between two looks whether there is room."""
 ALONE = 1.0
 """Seconds for which it is remembered that nobody else waited."""
-_NOT_OURS = (errors.Unavailable, errors.Unauthorized, errors.RunnerRefused)
 
 
 class _Poll:
@@ -68,6 +56,7 @@ class Dequeuer:
         self._agent = agent
         self._loop = asyncio.get_running_loop()
         self.leases = Leases(agent.data, self._gone)
+        self._queued = QueuedCalls(agent, self.leases)
         self._alone_until = 0.0
         self._passed_over: frozenset[str] = frozenset()
         self._freed = asyncio.Event()
@@ -213,7 +202,7 @@ class Dequeuer:
                 log.warning("call %s was handed out again while it is here", one.call.id)
                 continue
             held = Held(one)
-            held.task = asyncio.create_task(self._run(held), name=f"call {one.call.id}")
+            held.task = asyncio.create_task(self._queued.run(held), name=f"call {one.call.id}")
             held.task.add_done_callback(functools.partial(self._ended, held))
             self.leases.add(held)
         if back:
@@ -225,76 +214,8 @@ class Dequeuer:
         if fn_id in self._passed_over:
             self._freed.set()
 
-    # -- running -------------------------------------------------------------------------------
-
-    async def _run(self, held: Held) -> None:
-        leased, call, agent = held.leased, held.leased.call, self._agent
-
-        async def before(job: Job) -> None:
-            job.started = time.time()
-            # As Fn's runners do: with the configuration of a cold call, and the time that its end will name.
-            running = msgspec.structs.replace(job.call, started_at=times.to_text(job.started))
-            await agent.data.start(msgspec.structs.replace(leased, call=running))
-            self.leases.started(held)
-
-        try:
-            await self._submit(held, before)
-        except errors.LeaseLost:
-            log.warning("call %s: the lease was lost before the start, dropped", call.id)
-            self.leases.forget(held)
-        except StartFailed as failure:
-            if isinstance(failure.error, errors.EngineUnavailable):
-                await self._give_back(held, failure.error)
-            else:
-                self._hand_in(held, end_of_start(failure.error), failure.output)
-        except _NOT_OURS as exc:
-            if not held.recorded:
-                await self._give_back(held, exc)
-        except errors.FnError as exc:
-            if not held.recorded:
-                self._hand_in(held, _end_unstarted(exc))
-        except Exception:
-            log.exception("call %s failed in the agent", call.id)
-            self.leases.forget(held)
-
     def _ended(self, held: Held, task: asyncio.Task[None]) -> None:
         """Somebody else may have its place."""
         if task.cancelled() and not held.recorded:
             self.leases.forget(held)
         self.leases.ended(held)
-
-    async def _submit(self, held: Held, before: Before) -> None:
-        leased, call, agent = held.leased, held.leased.call, self._agent
-        target = await agent.target_of(call)
-        headers = header_list(call)
-        # An unmodified Fn API node does not say which attempt it is.
-        headers = (
-            wishes.with_attempt(headers, leased.lease.attempt) if leased.lease else wishes.foreign(headers)
-        )
-        if call.path:
-            job = route_job(call, target, headers, call.payload)
-        else:
-            job = Job(
-                call=call, target=target, headers=headers, body=call.payload, sync=False,
-                patience=target.timeout,
-            )  # fmt: skip
-        job.token, job.before = leased.key.token, before
-        job.stored = lambda taken: self.leases.forget(held)
-        held.job = job
-        await agent.run(job)
-
-    def _hand_in(self, held: Held, end: End, output: bytes = b"") -> None:
-        """The attempt ended without a run: the API node says whether there is another."""
-        call = held.leased.call
-        log.warning("call %s: attempt %d: %s", call.id, max(call.attempt, 1), end.error)
-        self._agent.refuse(call, end, held.leased.key.token, output, lambda taken: self.leases.forget(held))
-
-    async def _give_back(self, held: Held, why: errors.FnError) -> None:
-        await self.leases.give_back([held.leased.key], why)
-        self.leases.forget(held)
-        await asyncio.sleep(random.uniform(0, PAUSE))  # not at once into the same wall
-
-
-def _end_unstarted(exc: errors.FnError) -> End:
-    # What is no error of a kind is a mistake of ours, or of the engine's: it may be gone next time.
-    return end_of(exc, Reason.NOT_STARTED if type(exc) is errors.FnError else None)
