@@ -16,7 +16,7 @@ class HTTPSettings:
     host: str = env("FN_HOST", "0.0.0.0", "Address to listen on")
     max_connections: int = env(
         "FN_HTTP_MAX_CONNECTIONS",
-        20_000,
+        16_000,
         "Connections at most, as far as the system's limit of open files allows; more are answered 503",
     )
     max_request_size: int = env(

@@ -1,4 +1,4 @@
-"""A burst of sync calls at one node: everybody is answered, nothing else stalls, nothing is kept."""
+"""Sync calls at one node: in a burst everybody is answered and nothing else stalls; clients that hang up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import resource
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +15,7 @@ from deploy import nodes
 from deploy.settings import FullNode, read_all
 from runner_node.drivers import opener
 from runner_node.drivers.contract import ContainerDriver
-from runner_node.drivers.fake import Behaviour, FakeDriver, open_fake
+from runner_node.drivers.fake import Answer, Behaviour, Request, open_fake
 
 CALLS = 10_000
 CONNECTIONS = 400
@@ -70,12 +70,8 @@ async def test_a_burst_of_ten_thousand_calls_gets_answers_and_stalls_nobody(
     answers: Counter[int] = Counter()
     body = b"x" * 20_000
 
-    @asynccontextmanager
-    async def open_driver(*_: object) -> AsyncIterator[FakeDriver]:
-        yield driver
-
     async with open_fake(behaviours) as driver:
-        monkeypatch.setattr(opener, "open_driver", open_driver)
+        monkeypatch.setattr(opener, "open_driver", lambda *_: nullcontext(driver))
         environ = {"FN_MAX_WAITING_CALLS": str(PLACES), "FN_MAX_TOTAL_MEMORY_BYTES": str(2048 * MIB)}
         async with full_node(tmp_path, driver, **environ) as client:
             slow, other = await deploy(client, "slow"), await deploy(client, "other")
@@ -127,3 +123,38 @@ async def test_a_burst_of_ten_thousand_calls_gets_answers_and_stalls_nobody(
             # Nothing is left of it: the next call is served at once.
             async with client.post(f"/invoke/{slow}", data=b"x") as answer:
                 assert answer.status == 200
+
+
+async def test_a_call_whose_client_hangs_up_is_begun_no_more_but_goes_on_once_begun(
+    tmp_path: Path, monkeypatch
+) -> None:
+    bodies: list[bytes] = []
+
+    def note(request: Request) -> Answer:
+        bodies.append(request.body)
+        return Answer()
+
+    async with open_fake({"f": Behaviour(function=note, call_delay=0.3)}) as driver:
+        monkeypatch.setattr(opener, "open_driver", lambda *_: nullcontext(driver))
+        async with full_node(tmp_path, driver, FN_MAX_TOTAL_MEMORY_BYTES=str(150 * MIB)) as client:
+            fn_id = await deploy(client, "f")
+
+            async def until_counted(line: str) -> None:
+                async with asyncio.timeout(20):
+                    while True:
+                        async with client.get("/metrics") as answer:
+                            if f'{line}{{fn_appname="app-f",fn_path="f"}} 1.0' in await answer.text():
+                                return
+                        await asyncio.sleep(0.01)
+
+            begun = asyncio.create_task(client.post(f"/invoke/{fn_id}", data=b"begun"))
+            await until_counted("fn_running")
+            waits = asyncio.create_task(client.post(f"/invoke/{fn_id}", data=b"waits"))
+            await until_counted("fn_queued")
+            for task in (waits, begun):
+                task.cancel()
+            await asyncio.wait({waits, begun})
+            async with client.post(f"/invoke/{fn_id}", data=b"next") as answer:
+                assert answer.status == 200
+        assert bodies == [b"begun", b"next"]
+        assert driver.started == 1
