@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class History:
     """The ids in force that were answered for (function, idempotency key)."""
     defects: list[BaseException] = field(default_factory=list)
     """Violations in the background, and what no node may raise."""
+    kinds: set[str] = field(default_factory=set)
+    """What the lines of the trace say, without the numbers of nodes."""
     trace: list[str] = field(default_factory=list)
 
     def name(self, call_id: str) -> str:
@@ -100,8 +103,18 @@ class History:
 
     def note(self, at: float, text: str, call_ids: Iterable[str] = ()) -> None:
         """One line of the trace."""
+        self.kinds.add(re.sub(r"\d+", "", text))
         names = " ".join(sorted(self.name(call_id) for call_id in call_ids))
         self.trace.append(f"{at:9.3f} {text} {names}".rstrip())
+
+    def story(self, text: str) -> list[str]:
+        """The lines of the trace about the calls that *text* names, and about troubles of nodes."""
+        names = set(re.findall(r"call\d+\+*", text))
+        return [
+            line
+            for line in self.trace
+            if names.intersection(line.split()) or re.search(r" api\d \w+\.| died| cleans up .", line)
+        ]
 
     def watch(self, task: asyncio.Task[Any]) -> None:
         """Hears of the end of a task that nobody waits for, and whether it is one that a node may have."""

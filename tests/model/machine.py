@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -11,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.model import checks
 from tests.model.api import Trouble
-from tests.model.history import Outcome
+from tests.model.history import Outcome, Violation
 from tests.model.network import Fate
 from tests.model.people import People
+from tests.model.runner import SPOOL
 from tests.model.world import APIS, FUNCTIONS, RUNNERS, Rules, World
 
 _apis = st.integers(0, APIS - 1)
@@ -32,6 +35,8 @@ class CallLife(RuleBasedStateMachine):
     rules_of_nodes: ClassVar[Rules] = Rules()
     traces: ClassVar[list[list[str]] | None] = None
     """Where to put what happened."""
+    kinds: ClassVar[set[str] | None] = None
+    """Where to put what kinds of things happened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,14 +120,14 @@ class CallLife(RuleBasedStateMachine):
 
     @rule(
         number=_runners,
-        what=st.sampled_from(("kill", "stop", "cut", "deaf", "clock")),
+        what=st.sampled_from(("kill", "stop", "cut", "deaf", "clock", "full")),
         shift=st.sampled_from(_SHIFTS),
     )
     def trouble_runner(self, number: int, what: str, shift: float) -> None:
         cut, name = self.world.network.cut, f"runner{number}"
         runner = self.world.runners[number]
         if runner is None:
-            self.world.start_runner(number)
+            self.world.start_runner(number, spool=0 if what == "full" else SPOOL)
         elif what == "clock":
             self.world.runner_clocks[number] = shift
         elif what == "deaf":
@@ -152,17 +157,30 @@ class CallLife(RuleBasedStateMachine):
 
     @invariant()
     def guarantee(self) -> None:
-        self.world.loop.settle()
-        checks.at_each_step(self.world)
+        with self._told():
+            self.world.loop.settle()
+            checks.at_each_step(self.world)
 
     def teardown(self) -> None:
         try:
             if sys.exc_info()[1] is None:
-                self.world.calm()
-                checks.at_each_step(self.world)
-                checks.at_rest(self.world)
+                with self._told():
+                    self.world.calm()
+                    checks.at_each_step(self.world)
+                    checks.at_rest(self.world)
         finally:
             if self.traces is not None:
                 self.traces.append(self.world.history.trace)
+            if self.kinds is not None:
+                self.kinds.update(self.world.history.kinds)
             self.world.end()
             logging.disable(logging.NOTSET)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A violation comes with the story of its call."""
+        try:
+            yield
+        except Violation as exc:
+            exc.add_note("\n".join(self.world.history.story(str(exc))))
+            raise

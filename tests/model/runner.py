@@ -19,12 +19,13 @@ from shared_models.call import Call, LeasedCall, Reason, Status
 from tests.model.history import History, Outcome, Run
 from tests.model.network import Client, Network
 
+Clock = Callable[[], float]
 RENEWALS = 3
 """Per time to live of a lease."""
 DRAIN = 25.0
 """Seconds that running calls have when their runner stops."""
 SPOOL = 1 << 20
-"""Bytes of a spool at most."""
+"""Bytes of a spool, unless its disk is full."""
 
 _ENDS = {
     Outcome.SUCCESS: (Status.SUCCESS, "", ""),
@@ -40,7 +41,13 @@ class RunnerLife:
     """A runner process from its start until it is killed. The spool outlives it."""
 
     def __init__(
-        self, name: str, history: History, network: Network, clock: Callable[[], float], spool: Path
+        self,
+        name: str,
+        history: History,
+        network: Network,
+        clock: Callable[[], float],
+        spool: Path,
+        size: int,
     ) -> None:
         self.name = name
         self.deaf = False
@@ -48,7 +55,7 @@ class RunnerLife:
         self._history = history
         self._clock = clock
         self._client = Client(name, network)
-        self._recorder = Recorder(self._client, Spool(spool, SPOOL))
+        self._recorder = Recorder(self._client, Spool(spool, size))
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: dict[str, LeasedCall] = {}
         self._holding = asyncio.Event()
@@ -59,6 +66,8 @@ class RunnerLife:
         self.ended = False
         """It has drained and is gone."""
         self._stopping = False
+        if any(spool.glob("*.results")):
+            history.note(self._now(), f"{name} finds results in its spool")
         self._recording = self._go(self._recorder.run())
         self._go(self._renew())
 
@@ -194,7 +203,11 @@ class RunnerLife:
             for call_id in lost:
                 task = self._running.get(call_id)
                 if task and not self.deaf and task.cancel():
-                    self._history.note(self._now(), f"{self.name} stops", [call_id])
+                    self._history.note(
+                        self._now(),
+                        f"{self.name} lost the lease, the run is stopped",
+                        [call_id],
+                    )
                     self._forget(self._held[call_id])
 
     def _now(self) -> float:
