@@ -49,11 +49,19 @@ class Settling:
                 raise Invalid(
                     f"status: call {one.call.id} has status {one.call.status!r}, which is not final"
                 )
-        results, given_up = [], []
+        failed: list[Finished] = []
+        results: list[Finished] = []
         for one in await self._with_addresses(batch):
-            if not (one.token and async_policy.wants_retry(one.call, self._settings)):
-                results.append(one)
-                continue
+            wants_retry = one.token and async_policy.wants_retry(one.call, self._settings)
+            (failed if wants_retry else results).append(one)
+        # First what can be stored while the queue is away: it must not wait for the others, and run again.
+        refused = await self._store(results)
+        return refused + await self._repeat(failed)
+
+    async def _repeat(self, failed: Sequence[Finished]) -> list[str]:
+        """Sends calls back whose attempts have *failed*, or gives them up; answers the refused ids."""
+        results, given_up, late = [], [], []
+        for one in failed:
             record, most = await self._record_of(one), async_policy.max_attempts(one.call, self._settings)
             if record is None or not record.attempt:
                 results.append(one)
@@ -63,15 +71,29 @@ class Settling:
             elif record.attempt >= most:
                 given_up.append(_last(one, most))
             elif not await self._send_back(one, record.attempt):
-                results.append(one)
-        refused = await self.end([*results, *given_up], given_up)
-        done = [one for one in (*results, *given_up) if one.call.id not in refused and _was_queued(one)]
+                late.append(one.call.id)
+        if late:
+            _tell_refused(late)
+        return late + await self._store([*results, *given_up], given_up)
+
+    async def _store(self, results: Sequence[Finished], dead: Sequence[Finished] = ()) -> list[str]:
+        """Ends *results*, and their messages; answers the refused ids."""
+        late: list[str] = []
+        if not self._logstore.keeps and (keys := [one.key for one in results if one.token]):
+            late = await self._queue.extend(keys, self._settings.lease)
+            results, dead = ([one for one in some if one.call.id not in late] for some in (results, dead))
+            if late:
+                _tell_refused(late)
+        refused = await self.end(results, dead)
+        done = [one.key for one in results if one.call.id not in refused and _was_queued(one)]
         if done:
             try:
-                await self._queue.delete([LeaseKey(one.call.id, one.token) for one in done])
+                await self._queue.delete(done)
             except QueueUnavailable as exc:
+                if not self._logstore.keeps:
+                    raise  # there is no record that would keep them from running again
                 log.warning("finished calls stay queued until their leases run out: %s", exc)
-        return refused
+        return late + refused
 
     async def end(self, results: Sequence[Finished], dead: Sequence[Finished] = ()) -> list[str]:
         """Stores final *results*, of which *dead* become dead letters; answers the refused ids."""
@@ -88,8 +110,7 @@ class Settling:
             if one.call.id not in refused:
                 _count(one)
         if refused:
-            metrics.fenced.labels("finish").inc(len(refused))
-            log.warning("%d results were refused, others hold those calls: %s", len(refused), refused[:5])
+            _tell_refused(refused)
             await self._unbury([one for one in letters if one.call.id in refused])
         for letter in letters:
             if letter.call.id not in refused:
@@ -197,6 +218,11 @@ def _ended_as(whole: Call, end: Call) -> Call:
         whole, status=end.status, error=end.error, reason=end.reason, attempt=end.attempt, node=end.node,
         created_at=end.created_at, started_at=end.started_at, completed_at=end.completed_at,
     )  # fmt: skip
+
+
+def _tell_refused(call_ids: Sequence[str]) -> None:
+    metrics.fenced.labels("finish").inc(len(call_ids))
+    log.warning("%d results were refused, others hold those calls: %s", len(call_ids), call_ids[:5])
 
 
 def _count(one: Finished) -> None:

@@ -263,6 +263,11 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     truncated: bool = False
 
+    @property
+    def key(self) -> LeaseKey:
+        """The name of its lease (an empty token when there is none)."""
+        return LeaseKey(self.call.id, self.token)
+
 
 def bytes_on_wire(name: str, value: bytes) -> dict[str, str]:
     """``{name: text}``, or ``{name_base64: ...}`` when *value* is not UTF-8 or JSON would swell it."""

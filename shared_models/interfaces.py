@@ -241,11 +241,13 @@ class LogStore(ABC):
     """Records of calls, and their logs. Guards the life of a call: a final state never changes.
 
     A record's *token* is that of the lease that may speak for the call; it never leaves the store.
-    ``whole`` tells that a record is all of the call, as it was handed in, and not only what became of it.
+    ``whole`` tells that a record is all of the call, as it was handed in, and not only what became of it;
+    ``keeps`` that there are records at all: without them leases alone say whose a call is.
     Source: api/models/logs.go and calls.go (Fn 0.3.484), extended by states and fencing.
     """
 
     whole: ClassVar[bool] = False
+    keeps: ClassVar[bool] = True
 
     @abstractmethod
     async def insert_call(self, call: Call) -> bool:

@@ -200,9 +200,6 @@ async def test_a_queued_call_whose_key_could_not_be_marked_is_accepted(
 async def test_what_is_refused_while_the_queue_is_away_leaves_nothing_that_looks_lost(
     data: DataAccess, stores: Stores, fn: Fn, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_given: object) -> None:
-        raise errors.QueueUnavailable
-
     call = a_call(fn)
     with monkeypatch.context() as patch:
         for verb in ("push", "holds"):
@@ -234,15 +231,76 @@ async def test_a_call_whose_record_was_lost_can_be_cancelled(
 
 
 async def test_without_records_who_cancels_a_call_is_called_back(
-    data: DataAccess, stores: Stores, fn: Fn, clock: Any
+    bare: Stores, stores: Stores, fn: Fn, clock: Any
 ) -> None:
-    bare = dataclasses.replace(stores, logstore=NoLogStore())
     node = DirectDataAccess(bare, clock=clock)
     call = a_call(fn, callback_url="https://example.org/")
     await node.enqueue(call)
     await StoresCallControl(bare, node, AsyncSettings(), clock).cancel(fn.id, call.id)
     assert await stores.queue.holds([call.id]) == set()
     assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
+
+
+# -- a queue that is away, and no records ------------------------------------------------------
+
+
+async def away(*_given: object) -> None:
+    raise errors.QueueUnavailable
+
+
+async def test_a_result_beside_one_that_must_wait_for_the_queue_is_stored_at_once(
+    data: DataAccess, stores: Stores, fn: Fn, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its lease runs out while the queue is away, and it runs a second time."""
+    calls = [await accepted(data, fn) for _ in range(2)]
+    bad, good = await data.dequeue(NODE, 2, 0)
+    with monkeypatch.context() as patch:
+        for verb in ("requeue", "delete", "extend"):
+            patch.setattr(type(stores.queue), verb, away)
+        with pytest.raises(errors.Unavailable):
+            await data.finish([failed(bad), ended(good)])
+    clock.move(LATER)
+    again = await data.dequeue(NODE, 5, 0)
+    assert [(one.call.id, one.lease.attempt) for one in again] == [(bad.call.id, 2)]
+    assert await data.finish([failed(bad), ended(good)]) == [bad.call.id]
+    assert (await record(stores, calls[1])).status == "success"
+
+
+@pytest.fixture
+def bare(stores: Stores) -> Stores:
+    """Without a log store."""
+    return dataclasses.replace(stores, logstore=NoLogStore())
+
+
+async def test_without_records_a_finished_call_does_not_run_again_after_the_queue_was_away(
+    bare: Stores, fn: Fn, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = DirectDataAccess(bare, clock=clock)
+    await accepted(node, fn)
+    result = ended(await taken(node))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bare.queue), "delete", away)
+        with pytest.raises(errors.QueueUnavailable):
+            await node.finish([result])
+    assert await node.finish([result]) == []
+    clock.move(LATER)
+    assert await node.dequeue(NODE, 1, 0) == []
+
+
+@pytest.mark.parametrize("end", [ended, failed])
+async def test_without_records_too_a_late_runner_ends_nothing(
+    bare: Stores, fn: Fn, clock: Any, end: Any
+) -> None:
+    node = DirectDataAccess(bare, AsyncSettings(backoff=0.0), clock=clock)
+    call = await accepted(node, fn, callback_url="https://example.org/")
+    late = end(await taken(node))
+    clock.move(LATER)
+    current = await taken(node)
+    assert await node.finish([late]) == [call.id]
+    assert await bare.outbox.due(9, 60) == []
+    await node.start(current)
+    assert await node.finish([ended(current)]) == []
+    assert [one.attempt for one in await bare.outbox.due(9, 60)] == [2]
 
 
 # -- dead letters, and runners of others -------------------------------------------------------
