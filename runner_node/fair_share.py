@@ -27,6 +27,7 @@ class Share:
         "leaving",
         "lines",
         "lost",
+        "made_way",
         "name",
         "queues",
         "size",
@@ -45,6 +46,8 @@ class Share:
         self.leaving = 0
         self.lost = -math.inf
         """When a container of it was retired, or failed to start, for the last time; event loop's seconds."""
+        self.made_way = -math.inf
+        """When others began to make way for it, since it has started a container."""
         self.calls = 0
         self.size = 0
 

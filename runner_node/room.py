@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import math
 
-from runner_node.fair_share import Shares
+from runner_node.fair_share import Share, Shares
 from runner_node.hot_container import HotContainer
 from runner_node.resources import Resources
 from runner_node.slots import SlotQueue
 
 log = logging.getLogger(__name__)
 
+HOLD = 5
+"""Times *eject_idle* for which room that was made for a function is held for it."""
+EVERY = 7
+"""Times that time, after which room is made for it again, when it needed more than could be made."""
 NOW = 0.0
 """What ``take`` answers when it took the room."""
 
@@ -19,9 +23,9 @@ NOW = 0.0
 class Room:
     """Of one scheduler, whose *shares* it sees; *eject_idle* in seconds.
 
-    A function that has had calls and no container for *eject_idle* is owed one: before it no function gets
-    one that has, or had, containers; calls hand their containers over for it; and async calls may use for it
-    what is kept for sync ones.
+    A function that has had calls and no container for *eject_idle* is owed one: calls hand their containers
+    over for it, and async calls may use for it what is kept for sync ones. What is free then is held for it,
+    but not for ever, and not again at once: it may be large, and the calls of others long.
     """
 
     def __init__(self, shares: Shares, resources: Resources, eject_idle: float) -> None:
@@ -43,9 +47,17 @@ class Room:
         found, oldest = None, now - self._eject_idle
         for share in self._shares.waiting():
             since = share.deprived_since()
-            if since is not None and since <= oldest:
+            if since is not None and since <= oldest and not self._in_vain(share, now):
                 found, oldest = share, since
         return next(iter(found.lines), None) if found else None
+
+    def _in_vain(self, share: Share, now: float) -> bool:
+        hold = HOLD * self._eject_idle
+        return hold < now - share.made_way < hold * EVERY
+
+    def held(self, owed: SlotQueue, now: float) -> float:
+        """Seconds for which room that was made is held for *owed*; 0 when others may take it."""
+        return max(owed.share.made_way + HOLD * self._eject_idle - now, 0.0)
 
     def take(self, queue: SlotQueue, now: float) -> float:
         """Takes what one more container of *queue* needs, and answers ``NOW``.
@@ -109,4 +121,8 @@ class Room:
         memory, cpus = self._resources.missing(
             target.memory, target.cpus, sync=owed.sync_calls > 0, first=True, overdue=True
         )
-        return memory > 0 or cpus > 0
+        if memory <= 0 and cpus <= 0:
+            return False
+        if now - owed.share.made_way > HOLD * self._eject_idle:
+            owed.share.made_way = now
+        return True

@@ -163,6 +163,8 @@ class Scheduler:
             if not taken:
                 self._left(queue, waiter)
             queue.leave(waiter)
+            if not taken:
+                self._starts.someone_left()
 
     def _refuse_hopeless(self, queue: SlotQueue) -> None:
         target, has = queue.target, self.resources

@@ -85,13 +85,10 @@ class Starts:
         share = queue.share
         if self._pool.closed or self._starting >= self._most:
             return math.inf
-        # Those who make way for one that is owed a container do not take its room back before it has it.
-        if (
-            owed is not None
-            and owed.share is not share
-            and (not share.empty_handed or share.lost > -math.inf)
-        ):
-            return math.inf
+        # Those who make way for one that is owed a container do not take its room back at once.
+        had = not share.empty_handed or share.lost > -math.inf
+        if owed and owed.share is not share and had and (held := self._pool.room.held(owed, now)):
+            return held
         failing = self.backoff.failing(queue.target.origin)
         if failing and (pause := self.backoff.pause(queue.target.origin, now)):
             return pause
@@ -118,6 +115,11 @@ class Starts:
         if self.short and self._pool.starving():
             self._look_later(self._settings.eject_idle)
 
+    def someone_left(self) -> None:
+        """A call waits no more without having got a container: others may have waited for it."""
+        if self.short:
+            self._look_later(0.0)
+
     def _look_later(self, delay: float) -> None:
         if self._pool.closed or delay == math.inf:
             return
@@ -137,6 +139,7 @@ class Starts:
             queue.target.series.wait.add(self._loop.time() - head.since)
         queue.starting += 1
         queue.share.starting += 1
+        queue.share.made_way = -math.inf
         self._starting += 1
         self._pool.spawn(self._start(queue), "start container")
 

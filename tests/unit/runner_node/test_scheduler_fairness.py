@@ -113,6 +113,43 @@ async def test_a_function_as_large_as_the_node_gets_its_turn() -> None:
 
 
 @simulated
+async def test_a_large_function_that_waits_for_long_calls_does_not_stop_small_ones() -> None:
+    node = Node(4, start_time=START)
+    node.press(node.target("long"), 2, 300.0)
+    await asyncio.sleep(10)
+    node.press(node.target("small"), 5, 0.3)
+    await asyncio.sleep(10)
+    large = node.begin(node.call(node.target("large", memory=512), 0.3, patience=60.0))
+    await asyncio.sleep(3)
+    before = node.served["small"]
+    await asyncio.sleep(50)
+    assert node.served["small"] > before + 50
+    with pytest.raises(errors.ServerBusy):
+        await large
+    before = node.served["small"]
+    await asyncio.sleep(2)
+    assert node.served["small"] > before
+    await node.close()
+
+
+@simulated
+async def test_whoever_waited_for_one_that_gave_up_is_looked_after_at_once() -> None:
+    node = Node(4, start_time=START)
+    node.press(node.target("long"), 2, 300.0)
+    await asyncio.sleep(10)
+    node.press(node.target("small"), 5, 0.3)
+    await asyncio.sleep(10)
+    large = node.begin(node.call(node.target("large", memory=512), 0.3, patience=3.0))
+    with pytest.raises(errors.ServerBusy):
+        await large
+    before = node.served["small"]
+    assert not node.driver.alive["small"]
+    await asyncio.sleep(START + 0.4)
+    assert node.served["small"] > before
+    await node.close()
+
+
+@simulated
 async def test_a_small_function_that_is_new_does_not_wait_for_a_large_one() -> None:
     node = Node(4, start_time=START)
     node.press(node.target("long"), 2, 100.0)
