@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 HOLD = 5
 """Times *eject_idle* for which room that was made for a function is held for it."""
-EVERY = 7
+EVERY = 4
 """Times that time, after which room is made for it again, when it needed more than could be made."""
 NOW = 0.0
 """What ``take`` answers when it took the room."""
