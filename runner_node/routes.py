@@ -13,7 +13,6 @@ from runner_node.hot_container import StartFailed
 from runner_node.job import Job, route_job
 from runner_node.protocols.cloudevent import CloudEventFormat, is_event
 from runner_node.protocols.http_stream import Header, Response
-from runner_node.slots import LATEST
 from runner_node.wishes import NO_WISHES, Wishes, foreign, wishes_of
 from shared_models import errors, times
 from shared_models.app import App
@@ -26,6 +25,8 @@ from shared_models.web import body_limit, client_gone, error_response, json_resp
 CALL_ID = "Fn_call_id"
 WAIT = "Xxx-Fxlb-Wait"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+TOO_LARGE_RETRY = 15.0
+"""Seconds after which to ask again for a route that this runner has no room for: what Fn says."""
 
 
 def route_routes(agent: Agent) -> list[web.RouteDef]:
@@ -90,7 +91,7 @@ class _Invocation:
             raise errors.ServerBusy(
                 detail=f"the route needs {target.memory >> 20} MB and {target.cpus} mCPU, this runner has "
                 f"{resources.memory >> 20} MB and {resources.cpus} mCPU",
-                retry_after=LATEST,
+                retry_after=TOO_LARGE_RETRY,
             )
 
     async def _body(self) -> bytes:
