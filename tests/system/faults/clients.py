@@ -6,8 +6,8 @@ import asyncio
 import random
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
 
 import aiohttp
 
@@ -42,7 +42,8 @@ class Clients:
         self._pause = 1.0 / rate
         self._callback_url = callback_url
         self._watcher = watcher
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._unexpected: list[Exception] = []
 
     async def deploy(self) -> None:
         """The functions, on all of which everybody agrees from here on."""
@@ -67,14 +68,21 @@ class Clients:
                 self._spawn(self.sync())
 
     async def finish(self) -> None:
-        """Returns when every client has its answer."""
+        """Returns when every client has its answer; raises what a client did not expect."""
         while self._under_way:
             await asyncio.wait(self._under_way)
+        if self._unexpected:
+            raise ExceptionGroup("clients broke down", self._unexpected)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[None, None, object]) -> None:
         task = asyncio.create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._unexpected.append(error)
 
     # -- calls ---------------------------------------------------------------------------------
 
