@@ -170,12 +170,12 @@ def test_config_shows_every_variable_with_its_value_in_force() -> None:
 def test_config_hides_secrets_and_passwords() -> None:
     settings, _ = read_all({"FN_RUNNER_TOKEN": "sesame"}, "api")
     assert isinstance(settings, APINode)
-    stores = dataclasses.replace(settings.stores, queue_url="redis://me:open/1@2@here/queue?password=open")
+    stores = dataclasses.replace(settings.stores, queue_url="redis://me:mellon/1@2@here/queue?password=mellon")
     settings = dataclasses.replace(settings, stores=stores)
     text = config.table(settings)
     assert "sesame" not in text
     assert "(hidden)" in text
-    assert "open" not in text
+    assert "mellon" not in text
     assert "redis://me:***@here/queue" in text
 
 
