@@ -59,6 +59,7 @@ class Spool:
         data = _encoder.encode(batch)
         while True:
             try:
+                self._folder.mkdir(parents=True, exist_ok=True)
                 if self._look() + len(data) <= self._max_bytes:
                     self._write(data, _DROPPABLE if droppable else _SUFFIX)
                     return True
@@ -110,14 +111,13 @@ class Spool:
         return False
 
     def _look(self) -> int:
-        """Bytes that are in the folder, which is made."""
-        if self._used < 0:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        """Bytes that are in the folder, if there is one."""
+        if self._used < 0 and self._folder.is_dir():
             for part in self._folder.glob("*.part"):  # of a predecessor that died while it wrote
                 part.unlink(missing_ok=True)
             self._used = 0
             self._uses(sum(file.stat().st_size for file in self._folder.iterdir()))
-        return self._used
+        return max(self._used, 0)
 
     def _uses(self, size: int) -> None:
         self._used += size

@@ -118,6 +118,11 @@ async def test_a_full_disk_is_a_full_spool_and_leaves_nothing_half(small_disk, c
     assert os.strerror(errno.ENOSPC) in caplog.text
 
 
+async def test_a_node_that_never_spooled_leaves_no_folder(tmp_path):
+    assert await Spool(tmp_path / "s", 1 << 20).first() is None
+    assert not (tmp_path / "s").exists()
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert not await Spool(tmp_path / "file" / "s", 1 << 20).put([one()])
