@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from runner_node import health, leases
 from runner_node.drivers.fake import Answer, Behaviour
 from shared_models import errors
 from shared_models.app import App
@@ -15,6 +16,13 @@ from tests.integration.live_api import call_of
 from tests.integration.test_hybrid_tiers import ended, two_tiers
 
 DETACHED = {"Fn-Invoke-Type": "detached"}
+
+
+@pytest.fixture(autouse=True)
+def _quick_nodes(monkeypatch):
+    """Runners that soon hear what people want of them."""
+    monkeypatch.setattr(health, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(leases, "LONGEST_RENEWAL", 0.2)
 
 
 async def send(runner, fn_id, status, body=b"", **headers):
@@ -74,7 +82,7 @@ async def test_a_queue_that_is_down_is_told_at_once(tmp_path, monkeypatch):
         fn = await api.fn()
         with monkeypatch.context() as patch:
             patch.setattr(type(api.stores.queue), "push", down)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 body, headers = await send(runner, fn.id, 503)
         assert "the call was not accepted" in body["message"]
         assert headers["Fn-Call-Id"]

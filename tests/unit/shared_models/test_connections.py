@@ -119,11 +119,10 @@ async def test_a_connection_on_which_nothing_was_ever_sent_is_closed() -> None:
 
 async def test_a_body_that_takes_long_is_no_head() -> None:
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-    async with server(web.post("/echo", echo), head_timeout=0.05) as port, client(port) as (reader, writer):
-        for piece in (head[:9], head[9:], b"a", b"b", b"c"):
+    async with server(web.post("/echo", echo), head_timeout=0.4) as port, client(port) as (reader, writer):
+        for piece, pause in ((head[:9], 0.01), (head[9:], 0.01), (b"abc", 0.6), (b"d", 0.0)):
             writer.write(piece)
-            await asyncio.sleep(0.03)
-        writer.write(b"d")
+            await asyncio.sleep(pause)
         assert (await asyncio.wait_for(reader.readuntil(b"abcd"), LIMIT)).startswith(b"HTTP/1.1 200 ")
 
 
@@ -142,11 +141,11 @@ async def test_a_body_that_trickles_is_timed_out_though_the_client_is_never_sile
 
 async def test_without_a_least_speed_a_body_may_take_as_long_as_it_likes() -> None:
     route = web.post("/echo", echo)
-    async with server(route, read_timeout=0.1, min_rate=0) as port, client(port) as (reader, writer):
+    async with server(route, read_timeout=0.3, min_rate=0) as port, client(port) as (reader, writer):
         writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n")
         for _ in range(20):
             writer.write(b"x")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.03)
         assert b" 200 " in await asyncio.wait_for(reader.readline(), LIMIT)
 
 
@@ -259,7 +258,7 @@ async def test_a_slow_stream_that_goes_on_is_never_cut() -> None:
         return response
 
     async with (
-        server(web.get("/x", events), write_timeout=0.2) as port,
+        server(web.get("/x", events), write_timeout=0.4) as port,
         client(port, receives=4096) as (reader, writer),
     ):
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -138,7 +138,7 @@ async def test_long_polls_go_on_while_the_node_listens_and_end_then() -> None:
             began = asyncio.get_running_loop().time()
         took = asyncio.get_running_loop().time() - began
         assert (await asked).status == 200
-    assert 0.3 <= took < 1.5
+    assert 0.3 <= took < 4, "the drain time is 5 s"
 
 
 async def test_idle_connections_hold_up_no_stop() -> None:
@@ -148,7 +148,7 @@ async def test_idle_connections_hold_up_no_stop() -> None:
         await reader.readuntil(b"}\n")
         silent = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 1.5
+    assert asyncio.get_running_loop().time() - began < 4, "the drain time is 5 s"
     for one, to in ((reader, writer), silent):
         assert await asyncio.wait_for(one.read(), LIMIT) == b""
         await hang_up(to)
@@ -209,7 +209,7 @@ async def test_the_drain_time_is_counted_once(stubborn: bool) -> None:
         took = asyncio.get_running_loop().time() - began
         with pytest.raises(aiohttp.ClientError):
             await asked
-    assert 1.0 <= took < (2.6 if stubborn else 1.5)
+    assert 1.0 <= took < (2.9 if stubborn else 1.9)
 
 
 async def test_what_runs_for_a_client_that_has_gone_is_waited_for() -> None:
