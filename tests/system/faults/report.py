@@ -39,7 +39,7 @@ class Result:
         return (
             "Two API nodes, three runner nodes, Redis and PostgreSQL as processes, proxies between them,\n"
             "and a steady load, while the schedule below is carried out. `make faults MINUTES=30` makes\n"
-            f"this page, `make faults SEED={self.seed}` repeats the schedule.\n\n"
+            f"this page, `make faults MINUTES={self.seconds / 60:g} SEED={self.seed}` repeats its schedule.\n\n"
             f"Seed {self.seed}, {self.seconds / 60:.1f} minutes of faults, {len(self.faults)} faults.\n"
             f"All calls had ended {self.settled:.0f} s after the last fault."
         )
