@@ -63,6 +63,9 @@ class StoresCallControl(CallControl):
                 break
             if record.final:
                 raise errors.CallEnded(record.status)
+            if queued is None:
+                # It was queued since; whom to call back is known there alone.
+                queued = (await self._queue.find([call_id])).get(call_id)
             if await self._end(record, queued):
                 break
         else:

@@ -230,6 +230,16 @@ async def test_a_call_whose_record_was_lost_can_be_cancelled(
     assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
 
 
+async def test_a_call_that_is_cancelled_while_it_is_accepted_is_called_back(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl, before: Any
+) -> None:
+    call = a_call(fn, callback_url="https://example.org/")
+    before(stores.logstore, "call", lambda: data.enqueue(call))
+    await control.cancel(fn.id, call.id)
+    assert (await record(stores, call)).status == "cancelled"
+    assert [one.status for one in await stores.outbox.due(9, 60)] == ["cancelled"]
+
+
 async def test_without_records_who_cancels_a_call_is_called_back(
     bare: Stores, stores: Stores, fn: Fn, clock: Any
 ) -> None:
