@@ -36,10 +36,11 @@ class Result:
         return "\n\n".join(("# Faults: the last long run", *parts))
 
     def _what(self) -> str:
+        again = f"make faults MINUTES={self.seconds / 60:g} SEED={self.seed}"
         return (
             "Two API nodes, three runner nodes, Redis and PostgreSQL as processes, proxies between them,\n"
             "and a steady load, while the schedule below is carried out. `make faults MINUTES=30` makes\n"
-            f"this page, `make faults MINUTES={self.seconds / 60:g} SEED={self.seed}` repeats its schedule.\n\n"
+            f"this page, `{again}` repeats its schedule.\n\n"
             f"Seed {self.seed}, {self.seconds / 60:.1f} minutes of faults, {len(self.faults)} faults.\n"
             f"All calls had ended {self.settled:.0f} s after the last fault."
         )
