@@ -160,8 +160,11 @@ class CallControl(ABC):
 
     @abstractmethod
     async def redrive(self, call_id: str) -> str:
-        """Queues a dead letter again as a new call, whose id it answers; raises DeadLetterNotFound, and what
-        ``DataAccess.enqueue`` raises. Idempotent."""
+        """Queues a dead letter again as a new call, whose id it answers; the letter is gone then.
+
+        One that was left half done goes on with the id that it had. Raises DeadLetterNotFound, and what
+        ``DataAccess.enqueue`` raises.
+        """
 
     @abstractmethod
     async def redrive_all(self, fn_id: str, limit: int) -> int:

@@ -12,12 +12,12 @@ from services.callbacks.body import callback_of
 from services.data_access import DirectDataAccess
 from services.janitor import clean
 from services.stores import Stores
-from shared_models import errors
+from shared_models import errors, times
 from shared_models.async_policy import AsyncSettings
 from shared_models.call import Call, Finished, LeasedCall, Reason
 from shared_models.call_interfaces import CallControl, DeadLetterFilter
 from shared_models.fn import Fn
-from shared_models.ids import new_id
+from shared_models.ids import IdMaker, new_id
 from shared_models.interfaces import DataAccess
 from shared_models.runner import RunnerReport
 from tests.conformance.dying import Died
@@ -476,3 +476,36 @@ async def test_a_push_that_fails_takes_no_record_from_a_repetition_that_was_acce
             await DirectDataAccess(stores).enqueue(call)
     assert (await record(stores, call)).status == "queued"
     assert (await taken(data)).call.id == call.id
+
+
+# -- clocks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minutes", [10, -10])
+async def test_a_runner_whose_clock_is_ten_minutes_off_loses_no_call(
+    data: DataAccess, stores: Stores, fn: Fn, clock, minutes: int
+) -> None:
+    """Its clock is in the id, and in all times that it names; none of them decides anything."""
+    its = clock() + minutes * 60
+    call = msgspec.structs.replace(
+        a_call(fn, annotations=annotated(max_age="300"), created_at=times.to_text(its)),
+        id=IdMaker(clock=lambda: its)(),
+    )
+    await data.enqueue(call)
+    clock.move(61)
+    assert await clean(stores, clock) == []
+    leased = await taken(data)
+    assert leased.lease.age == pytest.approx(61, abs=1)
+    await data.start(
+        msgspec.structs.replace(
+            leased, call=msgspec.structs.replace(leased.call, started_at=times.to_text(its + 61))
+        )
+    )
+    clock.move(20)
+    assert await data.extend([leased.key]) == []
+    clock.move(20)
+    assert await data.dequeue(NODE, 1, 0) == [], "it is still leased"
+    result = ended(leased)
+    late = msgspec.structs.replace(result.call, completed_at=times.to_text(its + 101))
+    assert await data.finish([msgspec.structs.replace(result, call=late)]) == []
+    assert (await record(stores, call)).status == "success"
