@@ -64,10 +64,10 @@ def at_rest(world: World) -> None:
         _check_end(history, plan, row)
         _check_letter(history, plan, row, letters.get(call_id))
         end = (call_id, row["status"], row["attempt"])
-        # Of what never came into the queue nobody knows the address.
-        lost = row["reason"] == Reason.LOST
-        queued_as = history.queued_as.get(call_id, plan.call)
-        if queued_as.callback_url and not lost and end not in callbacks:
+        # Of what was not in the queue when it ended nobody knows the address.
+        unknown = row["reason"] == Reason.LOST or call_id in history.cancelled_early
+        queued_as = history.queued_as.get(call_id)
+        if queued_as and queued_as.callback_url and not unknown and end not in callbacks:
             raise Violation(f"callback: that of {plan.name} is missing")
 
 

@@ -22,6 +22,11 @@ class Violation(AssertionError):
     """A rule of the guarantee is broken."""
 
 
+def without_numbers(text: str) -> str:
+    """A kind of line of the trace."""
+    return re.sub(r"\d+", "", text)
+
+
 class Outcome(enum.Enum):
     """How one attempt at a call ends when nothing else happens to it."""
 
@@ -72,6 +77,8 @@ class History:
     """Leases that left an API node for a runner, or were lost on that way."""
     leases: dict[str, LeasedCall] = field(default_factory=dict)
     """All that the queue ever gave, by token."""
+    released: set[str] = field(default_factory=set)
+    """Tokens of leases that were given back: their runners do not run those calls, and end none."""
     current: dict[str, str] = field(default_factory=dict)
     """The token of the lease that the queue knows."""
     queued_as: dict[str, Call] = field(default_factory=dict)
@@ -81,6 +88,8 @@ class History:
     finals: dict[str, tuple[object, ...]] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     """Those that an API node said it has cancelled."""
+    cancelled_early: set[str] = field(default_factory=set)
+    """Those that somebody tried to cancel before they were accepted."""
     redriven: set[str] = field(default_factory=set)
     """Dead letters that somebody tried to redrive."""
     keys: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -103,7 +112,7 @@ class History:
 
     def note(self, at: float, text: str, call_ids: Iterable[str] = ()) -> None:
         """One line of the trace."""
-        self.kinds.add(re.sub(r"\d+", "", text))
+        self.kinds.add(without_numbers(text))
         names = " ".join(sorted(self.name(call_id) for call_id in call_ids))
         self.trace.append(f"{at:9.3f} {text} {names}".rstrip())
 
@@ -136,7 +145,9 @@ class History:
         return [one for one in self.leases.values() if not self.holds(one.key)]
 
     def superseded(self, leased: LeasedCall) -> bool:
-        """Whether a later lease of the call was handed out to a runner."""
+        """Whether a runner may have it that does not know that another one has the call now."""
+        if leased.key.token in self.released:
+            return False
         order = list(self.leases)
         mine = order.index(leased.key.token)
         return any(order.index(one.key.token) > mine for one in self.handed_out.get(leased.call.id, []))

@@ -132,14 +132,14 @@ class CallLife(RuleBasedStateMachine):
             self.world.runner_clocks[number] = shift
         elif what == "deaf":
             runner.deaf = True
-        elif name in cut:
-            cut.discard(name)
-        elif what == "cut":
-            cut.add(name)
         elif what == "stop":
             self.world.stop_runner(number)
-        else:
+        elif what == "kill":
             self.world.kill_runner(number)
+        elif name in cut:
+            cut.discard(name)
+        else:
+            cut.add(name)
 
     @precondition(lambda self: self.world.history.old_leases())
     @rule(

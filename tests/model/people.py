@@ -77,6 +77,8 @@ class People:
         """Somebody cancels a call at an API node."""
         call = self._history.plans[call_id].call
         self._history.touch([call_id], "cancel")
+        if call_id not in self._history.accepted:
+            self._history.cancelled_early.add(call_id)
 
         async def cancel(control: StoresCallControl) -> None:
             try:

@@ -57,6 +57,7 @@ class SeenQueue:
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         """See MessageQueue."""
+        self._history.released.update(key.token for key in keys)
         await self._queue.release(keys)
         self._free(keys)
 

@@ -37,7 +37,7 @@ _RULES = {
     "a lease that is not renewed": (Rules(runner=broken.RenewsNoLeases), "no fault touched"),
     "a final state that a retry overwrites": (
         Rules(logstore=broken.ForgetsThatCallsHaveEnded),
-        "final state|attempts",
+        "final state|attempts|dead letters",
     ),
     "attempts that are not counted": (Rules(queue=broken.queue(broken.CountsNoAttempts)), "attempts|no end"),
     "last in, first out": (Rules(queue=broken.queue(broken.LastInFirstOut)), "order"),
