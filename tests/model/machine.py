@@ -120,7 +120,7 @@ class CallLife(RuleBasedStateMachine):
 
     @rule(
         number=_runners,
-        what=st.sampled_from(("kill", "stop", "cut", "deaf", "clock", "full")),
+        what=st.sampled_from(("kill", "stop", "cut", "deaf", "clock", "full", "isolate")),
         shift=st.sampled_from(_SHIFTS),
     )
     def trouble_runner(self, number: int, what: str, shift: float) -> None:
@@ -136,6 +136,12 @@ class CallLife(RuleBasedStateMachine):
             self.world.stop_runner(number)
         elif what == "kill":
             self.world.kill_runner(number)
+        elif what == "isolate":
+            # Long enough for what ends meanwhile to be spooled.
+            cut.add(name)
+            self.world.wait(45.0)
+            self.world.kill_runner(number)
+            cut.discard(name)
         elif name in cut:
             cut.discard(name)
         else:

@@ -28,7 +28,7 @@ _RULES = {
     "no guard": (Rules(logstore=broken.TakesResultsOfAnybody), "fencing|attempts|final state"),
     "a release that keeps the token": (
         Rules(queue=broken.queue(broken.KeepsTokensOfReleasedCalls)),
-        "fencing",
+        "fencing|attempts",
     ),
     "a lease that is not renewed, and its result stored anyway": (
         Rules(runner=broken.RenewsNoLeases, logstore=broken.TakesResultsOfAnybody),

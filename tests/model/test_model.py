@@ -31,6 +31,7 @@ MEETS = {
     "accepted",
     "not accepted",
     "the run is stopped",
+    "finds results in its spool",
     "cancelled",
     "redriven",
     "cleans up",
