@@ -27,7 +27,7 @@ async def examine_runner(
             await engine.ping()
         yield Finding(Level.OK, about, f"{driver.driver} answers")
     except FnError as exc:
-        yield Finding(Level.ERROR, about, exc.explained, "start the engine, or set FN_DOCKER_HOST to it")
+        yield Finding(Level.ERROR, about, exc.explained, "start the engine, or set DOCKER_HOST to it")
     except (ValueError, OSError) as exc:
         yield Finding(Level.ERROR, about, str(exc), "correct the settings of the driver")
     memory = agent.max_memory or host.available_memory()

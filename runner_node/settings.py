@@ -15,6 +15,11 @@ def percentage(text: str) -> float:
     return value
 
 
+def folder(text: str) -> str:
+    """A folder; empty for ``none`` (an empty variable counts as not set)."""
+    return "" if text == "none" else text
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """Of the agent and all that it owns. Seconds, bytes and milli-CPUs inside."""
@@ -88,7 +93,9 @@ class AgentSettings:
     spool_path: str = env(
         "FN_SPOOL_PATH",
         "data/spool",
-        "folder for results that no API node has taken yet, one below it per node; empty: memory only",
+        "folder for results that no API node has taken yet, one below it per node; none: memory only",
+        parse=folder,
+        show=lambda value: str(value or "none"),
     )
     max_spool_size: int = env(
         "FN_MAX_SPOOL_SIZE_BYTES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -46,7 +47,7 @@ async def examine_stores(settings: StoreSettings) -> AsyncIterator[Finding]:
     if address.scheme in ("postgres", "mysql"):
         reached = await _database(_QUEUE, "FN_MQ_URL", settings.queue_url)
     else:
-        reached = await _judged(_QUEUE, _opened(open_queue(settings.queue_url)))
+        reached = await _judged(_QUEUE, _embedded_or_redis(settings.queue_url, address))
     yield reached
     if reached.level is not Level.ERROR:
         yield await _durability(settings.queue_url, address)
@@ -58,8 +59,8 @@ async def _database(about: str, variable: str, url: str) -> Finding:
 
 async def _revision(variable: str, url: str) -> Finding | None:
     address = urls.parse(url, variable, dialects.SCHEMES)
-    if address.scheme == "sqlite" and not await asyncio.to_thread(Path(address.path).is_file):
-        return None  # the node makes it
+    if await asyncio.to_thread(_to_be_made, address):
+        return None
     async with open_unmigrated(url, variable) as backend:
         with explained(url, variable, backend.port):
             async with asyncio.timeout(backend.timeout):
@@ -70,6 +71,25 @@ async def _revision(variable: str, url: str) -> Finding | None:
         Level.WARNING, "", f"answers; its schema is {has}, and this version's is {migrate.newest()}",
         "the node brings it up to date when it starts, or fn-node migrate does now",
     )  # fmt: skip
+
+
+async def _embedded_or_redis(url: str, address: urls.Address) -> None:
+    if not await asyncio.to_thread(_to_be_made, address):
+        await _opened(open_queue(url))
+
+
+def _to_be_made(address: urls.Address) -> bool:
+    """Whether the node would make a new SQLite file; raises ValueError when it could not. Blocks."""
+    path = Path(address.path).absolute()
+    if address.scheme != "sqlite" or not address.path or path.exists():
+        return False
+    # The nearest that is there: what is missing below it is made by the node, not by a look.
+    folder = next(parent for parent in path.parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be made: {folder}: {exc.strerror}") from exc
 
 
 async def _opened(store: AbstractAsyncContextManager[object]) -> None:

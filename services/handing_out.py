@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -16,8 +15,6 @@ from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
 from shared_models.call import Call, Finished, Lease, LeasedCall, Reason, Status
 from shared_models.errors import FnError
-
-log = logging.getLogger(__name__)
 
 MAX_WAIT = 30.0
 
@@ -96,7 +93,6 @@ class HandingOut:
             error = f"gave up after {lease.age:.0f} seconds in the queue: no runner was free to run the call"
         else:
             return None
-        log.warning("call %s of function %s: %s", call.id, call.fn_id, error)
         had = lease.attempt - 1
         if had > most:
             # Giving up was tried before, by nodes that died over it; or the call was allowed more by then.

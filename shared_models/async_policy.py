@@ -27,6 +27,8 @@ MAX_AGE = _OURS + "async/max-age"
 MAX_QUEUED = _OURS + "async/max-queued"
 MAX_CONCURRENCY = _OURS + "max-concurrency"
 """Containers of one function on one runner at most."""
+_LONGEST = 366 * 86400
+"""Seconds."""
 _RETRYABLE = (Status.ERROR, Status.TIMEOUT)
 
 
@@ -151,7 +153,7 @@ def _whole(least: int, most: int) -> Callable[[Annotations, str], bool]:
 
 def _seconds(annotations: Annotations, key: str) -> bool:
     value = annotation_maps.number(annotations, key)
-    return value is not None and 0 <= value <= 366 * 86400
+    return value is not None and 0 <= value <= _LONGEST
 
 
 def _ends(annotations: Annotations, key: str) -> bool:
@@ -164,10 +166,10 @@ def _ends(annotations: Annotations, key: str) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
     MAX_ATTEMPTS: (_whole(1, 1000), "must be a whole number from 1 to 1000"),
-    BACKOFF: (_seconds, "must be a number of seconds"),
-    MAX_BACKOFF: (_seconds, "must be a number of seconds"),
+    BACKOFF: (_seconds, f"must be a number of seconds from 0 to {_LONGEST}"),
+    MAX_BACKOFF: (_seconds, f"must be a number of seconds from 0 to {_LONGEST}"),
     RETRY_ON: (_ends, 'must be "error", "timeout", or "error,timeout"'),
-    MAX_AGE: (_seconds, "must be a number of seconds"),
+    MAX_AGE: (_seconds, f"must be a number of seconds from 0 to {_LONGEST}"),
     MAX_QUEUED: (_whole(0, 10**9), "must be a whole number, 0 for no limit"),
     MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
 }

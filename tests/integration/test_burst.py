@@ -31,8 +31,8 @@ async def full_node(
     settings, _ = read_all(
         {
             "FN_PORT": "0", "FN_HOST": "127.0.0.1", "FN_DB_URL": f"sqlite:///{folder}/fn.db",
-            "FN_LOGSTORE_URL": "none", "FN_MQ_URL": "memory://", "FN_SPOOL_PATH": "", "FN_DRAIN_SECS": "5",
-            "FN_HTTP_DRAIN": "5", **environ,
+            "FN_LOGSTORE_URL": "none", "FN_MQ_URL": "memory://", "FN_SPOOL_PATH": "none",
+            "FN_DRAIN_SECS": "5", "FN_HTTP_DRAIN": "5", **environ,
         },
         "full",
     )  # fmt: skip

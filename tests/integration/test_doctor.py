@@ -31,7 +31,7 @@ def test_a_node_with_nothing_but_defaults_is_well(tmp_path: Path) -> None:
     code, said = doctor(tmp_path, "full", FN_DRIVER="process")
     assert code == 0, said
     assert "each call is synced to disk before its 202" in said
-    assert not (tmp_path / "data/fn.db").exists(), "a look makes no database"
+    assert not list(tmp_path.glob("data/*.db")), "a look makes no database"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,25 @@ def test_what_cannot_be_reached_is_an_error_with_a_next_step(tmp_path: Path) -> 
     assert "refuses connections: is it running?" in said
     assert "-> start it, or correct its URL" in said
     assert "hush" not in said
+
+
+@pytest.mark.parametrize("variable", ["FN_DB_URL", "FN_MQ_URL"])
+def test_a_file_that_cannot_be_made_is_an_error(tmp_path: Path, variable: str) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("/proc/none", f"{tmp_path}/file"):
+        code, said = doctor(tmp_path, "api", **{variable: f"sqlite:///{folder}/fn.db"})
+        assert code == 1, said
+        assert f"({variable}): {folder}/fn.db cannot be made: " in said
+
+
+def test_an_engine_that_is_away_is_an_error_with_the_name_of_its_variable(tmp_path: Path) -> None:
+    code, said = doctor(tmp_path, "full", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert (code, "-> start the engine, or set DOCKER_HOST to it" in said) == (1, True), said
+
+
+def test_results_in_memory_alone_are_warned_of(tmp_path: Path) -> None:
+    code, said = doctor(tmp_path, "full", FN_DRIVER="process", FN_SPOOL_PATH="none")
+    assert (code, "spool (FN_SPOOL_PATH): is switched off" in said) == (0, True), said
 
 
 def test_a_queue_in_memory_is_warned_of(tmp_path: Path) -> None:
