@@ -1,4 +1,4 @@
-"""The leases that a runner holds: renewed until the result is handed in or spooled, given back, cut off."""
+"""The leases that a runner holds: renewed until an API node has the result, given back, cut off."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+
+import msgspec
 
 from runner_node import metrics
 from runner_node.job import Job
@@ -41,6 +43,12 @@ class Held:
         self.started = False
         self.lost = False
         self.cap = async_policy.max_concurrency(leased.call.annotations)
+
+    def slim(self) -> None:
+        """What was needed to run it is not needed to renew its lease, which may take long."""
+        bare = msgspec.structs.replace(self.leased.call, payload=b"", headers={}, config={})
+        self.leased = msgspec.structs.replace(self.leased, call=bare)
+        self.job = None
 
     @property
     def recorded(self) -> bool:
@@ -102,6 +110,7 @@ class Leases:
 
     def ended(self, held: Held) -> None:
         """It waits or runs no more; what is left of it is a result, or nothing."""
+        held.slim()
         if not held.started:
             self.unstarted -= 1
         fn_id = held.leased.call.fn_id

@@ -14,9 +14,9 @@ from typing import Any
 
 from runner_node import metrics
 from runner_node.desk import Answer, Desk
-from runner_node.results import Result, Results
+from runner_node.results import Result, Results, Stored
 from runner_node.spool import Spool
-from shared_models.call import Finished
+from shared_models.call import Finished, LeaseKey
 from shared_models.interfaces import DataAccess
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Recorder:
         self._hopeless = False
         self._spooled = True
         self._dropped = 0
+        self._spooled_leases: dict[LeaseKey, Stored] = {}
+        """Who waits for spooled results of queued calls: their leases are renewed until they are taken."""
 
     @property
     def dropped(self) -> int:
@@ -190,10 +192,17 @@ class Recorder:
             if await self._spool.put([result.finished() for result in part], droppable=droppable):
                 self._spooled = True
                 for result in part:
-                    result.settle(taken=True)
+                    self._settle_spooled(result)
             else:
                 left += part
         return left
+
+    def _settle_spooled(self, result: Result) -> None:
+        if result.stored and result.queued and not self._closing:
+            self._spooled_leases[LeaseKey(result.call.id, result.token)] = result.stored
+        else:
+            # The node stops, and renews nothing any more.
+            result.settle(taken=True)
 
     def _drop(self, lost: list[Result]) -> None:
         self._dropped += len(lost)
@@ -234,8 +243,11 @@ class Recorder:
             if answer is Answer.UNREADABLE:
                 log.error("the spooled batch %s is refused, its results go alone", file)
                 for one in finished:
-                    self.add(Result.again(one))
+                    self.add(Result.again(one, self._spooled_leases.pop(one.key, None)))
             await self._spool.remove(file)
+            for one in finished:
+                if stored := self._spooled_leases.pop(one.key, None):
+                    stored(True)
             if self._results or not all_of_it:
                 return
 

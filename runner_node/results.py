@@ -30,9 +30,9 @@ class Result(msgspec.Struct):
     size: int = 0
 
     @classmethod
-    def again(cls, one: Finished) -> Result:
+    def again(cls, one: Finished, stored: Stored | None) -> Result:
         """A result out of the spool."""
-        result = cls(one.call, CallLog(0), one.token, None, Said(one.body, one.content_type, one.truncated))
+        result = cls(one.call, CallLog(0), one.token, stored, Said(one.body, one.content_type, one.truncated))
         result.log.write(one.log)
         return result
 

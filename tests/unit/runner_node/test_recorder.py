@@ -304,13 +304,13 @@ async def test_a_full_spool_keeps_queued_calls_results_and_loses_those_of_sync_c
         for _ in range(3):
             recorder.add(queued_result(b"x" * 6000, stored=lost.append))
             await until(lambda: not recorder.waiting)
-        await until(lambda: len(lost) == 3 and recorder.dropped == 4)
-        assert lost == [True, True, True]
+        await until(lambda: recorder.dropped == 4)
+        assert lost == [], "their leases are still renewed"
         recorder.add(queued_result(b"x" * 6000, stored=lost.append))
-        await until(lambda: len(lost) == 4)
-        assert lost[-1] is False
+        await until(lambda: lost == [False])
         data.away = False
         await until(lambda: len(data.finished) == 3)
+        await until(lambda: lost == [False, True, True, True])
     assert {one.token for one in data.finished} == {"token"}
 
 
@@ -390,3 +390,28 @@ async def test_a_node_that_stops_with_much_to_hand_in_asks_a_silent_api_node_onc
     assert data.asked["finish"] == asked
     assert recorder.dropped == 0
     assert len(files(spool, "*.results")) == 10
+
+
+async def test_the_lease_of_a_spooled_result_is_kept_until_an_api_node_has_it(data, spool):
+    """Else the call would run again though nothing died: only results are not taken."""
+    settled: list[bool] = []
+    data.away = True
+    async with running(data, spool) as recorder:
+        recorder.add(queued_result(stored=settled.append))
+        await until(lambda: files(spool, "*.results"))
+        await until(lambda: data.asked["finish"] >= 3)
+        assert settled == []
+        data.away = False
+        await until(lambda: settled)
+    assert settled == [True]
+
+
+async def test_a_node_that_stops_keeps_no_lease_for_what_it_spooled(data, spool):
+    settled: list[bool] = []
+    data.away = True
+    async with running(data, spool) as recorder:
+        recorder.drain()
+        recorder.add(queued_result(stored=settled.append))
+        await until(lambda: settled)
+    assert settled == [True]
+    assert len(files(spool, "*.results")) == 1
