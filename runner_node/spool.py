@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 _SUFFIX = ".results"
 _DROPPABLE = ".sync" + _SUFFIX
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+TELL = 60.0
+"""Seconds between two lines of the log that say the same of a spool."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Finished])
 
@@ -37,6 +41,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()
         self._used = -1
+        self._told = {"full": -math.inf, "broken": -math.inf}
         self.dropped = 0
         """Results that had to make room."""
 
@@ -63,15 +68,21 @@ class Spool:
                 if self._look() + len(data) <= self._max_bytes:
                     self._write(data, _DROPPABLE if droppable else _SUFFIX)
                     return True
-                full = f"{self._used} bytes"
+                full = f"it has {self._used} of {self._max_bytes} bytes, {len(data)} more do not fit"
             except OSError as exc:
                 if exc.errno not in _FULL:
-                    log.error("the spool %s cannot be written: %s", self._folder, exc)
+                    self._tell("broken", f"cannot be written: {exc}")
                     return False
                 full = exc.strerror or "no space left"
-            if droppable or not self._make_room():
-                log.error("the spool %s is full (%s)", self._folder, full)
+            # What is larger than the whole spool is no reason to drop anything.
+            if droppable or len(data) > self._max_bytes or not self._make_room():
+                self._tell("full", f"is full: {full}")
                 return False
+
+    def _tell(self, kind: str, what: str) -> None:
+        if time.monotonic() - self._told[kind] >= TELL:
+            self._told[kind] = time.monotonic()
+            log.error("the spool %s %s", self._folder, what)
 
     def _write(self, data: bytes, suffix: str) -> None:
         name = new_id()

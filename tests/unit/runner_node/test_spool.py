@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,26 @@ async def test_results_of_sync_calls_make_room_for_those_of_queued_calls(tmp_pat
     assert metrics.results_dropped._value.get() == before + 3
     assert not await spool.put([one(4000)])
     assert await all_of(spool) == queued
+
+
+async def test_nothing_makes_room_for_what_is_larger_than_the_spool(tmp_path):
+    spool = Spool(tmp_path / "s", 5000)
+    kept = one(1000)
+    assert await spool.put([kept], droppable=True)
+    assert not await spool.put([one(6000)])
+    assert (spool.dropped, await all_of(spool)) == (0, [kept])
+
+
+async def test_a_spool_that_stays_full_says_so_once_a_minute_with_its_sizes(tmp_path, caplog, monkeypatch):
+    spool, now = Spool(tmp_path / "s", 2000), 100.0
+    monkeypatch.setattr("runner_node.spool.time.monotonic", lambda: now)
+    for _ in range(5):
+        assert not await spool.put([one(4000)])
+    [line] = caplog.messages
+    assert re.search(r"is full: it has 0 of 2000 bytes, 4\d\d\d more do not fit", line)
+    now += 60
+    assert not await spool.put([one(4000)])
+    assert len(caplog.messages) == 2
 
 
 async def test_its_size_is_told_and_is_right_after_a_restart(tmp_path):
