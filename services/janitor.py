@@ -70,6 +70,9 @@ async def _clean_forever(stores: Stores, settings: RetentionSettings, holder: st
                 metrics.drift.set(len(await clean(stores)))
                 await count(stores)
                 await tidy(stores, settings)
+            else:
+                # Another node counts now: the numbers of two must not add up.
+                metrics.forget_counts()
         except FnError as exc:
             log.warning("cleaning up is put off: %s", exc)
         except Exception:

@@ -32,3 +32,10 @@ drift = Gauge(
     "Accepted calls that are neither queued, leased, done nor dead, as last counted",
     registry=REGISTRY,
 )
+
+
+def forget_counts() -> None:
+    """This node does not count what is where any more."""
+    calls.clear()
+    oldest.set(0)
+    drift.set(0)

@@ -6,6 +6,7 @@ key that is none of them, is refused where it is set. Those of an app hold for a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MAX_CONCURRENCY = _OURS + "max-concurrency"
 """Containers of one function on one runner at most."""
 _LONGEST = 366 * 86400
 """Seconds."""
+_FOR_GOOD = frozenset({Reason.CANCELLED, Reason.EXPIRED, Reason.GONE, Reason.LOST, Reason.UNUSABLE})
+"""Ends that another attempt would not change."""
 _RETRYABLE = (Status.ERROR, Status.TIMEOUT)
 
 
@@ -80,7 +83,10 @@ class AsyncSettings:
         parse=statuses,
     )
     max_age: float = env(
-        "FN_ASYNC_MAX_AGE_SECS", 6 * 3600.0, "how long a call may be queued before it is given up", unit="s"
+        "FN_ASYNC_MAX_AGE_SECS",
+        6 * 3600.0,
+        "how long a call may be queued before it is given up; 0: no limit",
+        unit="s",
     )
     max_queued: int = env(
         "FN_ASYNC_MAX_QUEUED",
@@ -105,8 +111,8 @@ def max_attempts(call: Call, settings: AsyncSettings) -> int:
 
 
 def max_age(call: Call, settings: AsyncSettings) -> float:
-    """Seconds that *call* may be queued, beyond its own delay."""
-    return max(0.0, _number(call, MAX_AGE, settings.max_age))
+    """Seconds that *call* may be queued, beyond its own delay; infinite where 0 is set."""
+    return max(0.0, _number(call, MAX_AGE, settings.max_age)) or math.inf
 
 
 def max_queued(call: Call, settings: AsyncSettings) -> int:
@@ -116,7 +122,7 @@ def max_queued(call: Call, settings: AsyncSettings) -> int:
 
 def wants_retry(call: Call, settings: AsyncSettings) -> bool:
     """Whether a call that ended as *call* did is to be run again, attempts permitting."""
-    if call.status == Status.SUCCESS or call.reason == Reason.CANCELLED:
+    if call.status == Status.SUCCESS or call.reason in _FOR_GOOD:
         return False
     if call.reason in WITHOUT_RESULT:
         return True

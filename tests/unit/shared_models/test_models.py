@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from pathlib import Path
@@ -185,6 +186,14 @@ def test_a_call_may_wait_for_six_hours_unless_its_function_says_otherwise() -> N
     assert async_policy.max_age(Call(), DEFAULTS) == 6 * 3600
     call = Call(annotations={"fn.hybrid/async/max-age": msgspec.Raw(b"90")})
     assert async_policy.max_age(call, DEFAULTS) == 90
+    call = Call(annotations={"fn.hybrid/async/max-age": msgspec.Raw(b"0")})
+    assert async_policy.max_age(call, DEFAULTS) == math.inf
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "expired", "gone", "lost", "unusable"])
+def test_an_end_that_another_attempt_would_not_change_is_not_repeated(reason: str) -> None:
+    asks = {"fn.hybrid/async/retry-on": msgspec.Raw(b'"error"')}
+    assert not async_policy.wants_retry(Call(status="error", reason=reason, annotations=asks), DEFAULTS)
 
 
 def test_a_function_says_on_which_ends_it_is_run_again() -> None:
