@@ -156,7 +156,9 @@ class HTTPDataAccess(DataAccess):
             return lost
 
         if _with_leases(keys):
-            return await in_ours()
+            lost = await in_ours()
+            self._spoke_ours = True
+            return lost
         return await self._either(in_ours, _nothing_lost) if keys else []
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _LARGE = 512 * 1024
 _PATIENCE = 1.5
 """Timeouts until no further attempt is made: one that hung is followed by one more, at the next address."""
-_TOKEN_LOG_EVERY = 30.0
+_TELL_EVERY = 30.0
 
 
 class Transport:
@@ -35,7 +35,7 @@ class Transport:
         self._session = session
         self._settings = settings
         self._current = 0
-        self._complained = -_TOKEN_LOG_EVERY
+        self._complained = self._moved = -_TELL_EVERY
         self._jitter = tenacity.wait_random_exponential(
             multiplier=settings.first_pause, max=settings.max_pause
         )
@@ -76,7 +76,7 @@ class Transport:
     async def _once(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, wait: float
     ) -> Answer:
-        address = self._settings.api_urls[self._current % len(self._settings.api_urls)]
+        address = self._settings.api_urls[self._current]
         # A large body as a stream: aiohttp would write it in one go and says so in a warning.
         data = io.BytesIO(body) if body is not None and len(body) > _LARGE else body
         sent = {**telemetry.trace_headers(), **(headers or {})}
@@ -118,14 +118,28 @@ class Transport:
         retry_after: float = 0.0,
         cause: BaseException | None = None,
     ) -> NoReturn:
-        self._current = (self._current + 1) % len(self._settings.api_urls)
         log.debug("the API node at %s did not serve a request: %s", _shown(address), reason)
+        self._move_on(address, reason)
         known = error or errors.APINodeUnavailable(detail=f"{_shown(address)}: {reason}")
         raise _Failed(known, sent=sent, retry_after=retry_after) from cause
 
+    def _move_on(self, address: str, reason: str) -> None:
+        """The next address is first now, unless another request has found the same before."""
+        urls = self._settings.api_urls
+        if len(urls) < 2 or urls[self._current] != address:
+            return
+        self._current = (self._current + 1) % len(urls)
+        now = time.monotonic()
+        if now - self._moved >= _TELL_EVERY:  # two that are away would be told of for ever
+            self._moved = now
+            log.warning(
+                "the API node at %s serves no requests, the one at %s is asked first from now on: %s",
+                _shown(address), _shown(urls[self._current]), reason,
+            )  # fmt: skip
+
     def _complain(self, address: str, answer: Answer) -> NoReturn:
         now = time.monotonic()
-        if now - self._complained >= _TOKEN_LOG_EVERY:
+        if now - self._complained >= _TELL_EVERY:
             self._complained = now
             log.error(
                 "the API node at %s refuses this runner: FN_RUNNER_TOKEN %s (it says: %s)",

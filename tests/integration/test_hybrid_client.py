@@ -142,6 +142,18 @@ async def test_the_next_address_is_tried_first(closed_port):
         assert len(script.requests) == 3
 
 
+async def test_many_that_find_a_node_away_at_once_all_go_to_the_next_one(closed_port, caplog):
+    async with scripted((200, APP)) as (script, url):
+        two = settings(f"http://127.0.0.1:{closed_port}", url, max_attempts=2)
+        async with open_data_access(two) as data:
+            await asyncio.gather(*[data.app_id("a") for _ in range(10)])
+            await data.app_id("a")
+        assert len(script.requests) == 11
+    said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) == 1
+    assert f"127.0.0.1:{closed_port} serves no requests" in said[0]
+
+
 async def test_a_node_that_is_not_there_is_named_as_such(closed_port):
     async with open_data_access(settings(f"http://127.0.0.1:{closed_port}")) as data:
         with pytest.raises(errors.APINodeUnavailable) as caught:
