@@ -223,7 +223,9 @@ async def over_http(stores: Stores, clock: Clock) -> AsyncIterator[DataAccess]:
     routes = api_routes(stores, below, control, APISettings(runner_tokens=("secret",)))
     async with (
         serving(routes, HTTPSettings(port=0, host="127.0.0.1", drain=1.0), node_type="api") as port,
-        open_data_access(ClientSettings(api_urls=(f"http://127.0.0.1:{port}",), token="secret")) as client,
+        open_data_access(
+            ClientSettings(api_urls=(f"http://127.0.0.1:{port}",), token="secret", max_pause=0.05)
+        ) as client,
     ):
         yield client
 

@@ -296,7 +296,12 @@ async def test_one_key_is_one_call_for_a_day(data: DataAccess, stores: Stores, f
     assert await data.enqueue(a_call(fn, idempotency_key="other")) not in ids
     await data.finish([ended(await taken(data))])
     assert await data.dequeue(NODE, 5, 0) == []
-    clock.move(2 * 3600)
+    # What is known of the key lasts as long, even where the call's record does not.
+    clock.move(1800)
+    assert await stores.logstore.expire_calls(times.to_text(clock() + 1), 10) == 2
+    assert await data.enqueue(a_call(fn, idempotency_key="k𠀋")) in ids
+    assert await data.dequeue(NODE, 5, 0) == []
+    clock.move(1801)
     assert await data.enqueue(a_call(fn, idempotency_key="k𠀋")) not in ids
 
 
@@ -342,6 +347,9 @@ async def test_a_call_that_is_larger_than_any_runner_is_refused(
         await data.heartbeat(RunnerReport(id=node, capacity_memory=memory * MB, capacity_cpus=2000))
     with pytest.raises(errors.Invalid, match="needs 4096 MB, the largest runner has 2048 MB"):
         await accepted(data, large)
+    with pytest.raises(errors.Invalid, match="and 2001 mCPU, the largest runner has 2048 MB and 2000 mCPU"):
+        await accepted(data, fn, cpus="2001m")
+    await accepted(data, fn, cpus="2000m")
     await accepted(data, fn)
 
 

@@ -103,7 +103,7 @@ async def test_a_call_walks_from_enqueue_to_finish(tmp_path):
         call = call_of(fn, payload=b"\xff\x00")
         for _ in range(2):
             sent = await api.json("POST", "/v1/runner/enqueue", json=on_wire(call.wire()))
-            assert sent == {"msg": "enqueued call"}
+            assert sent == {"msg": "enqueued call", "call_id": call.id}
         (given,) = (await api.json("GET", "/v1/runner/dequeue?max=10&wait=5&node=n1"))["calls"]
         lease = given["lease"]
         assert (given["payload_base64"], lease["attempt"], given["node"]) == ("/wA=", 1, "n1")
@@ -223,7 +223,7 @@ class Polled:
     def __getattr__(self, verb):
         return getattr(self._inner, verb)
 
-    async def dequeue(self, node, limit, wait):
+    async def dequeue(self, node, limit, wait, without=()):
         self.polled.set()
         try:
             await asyncio.Event().wait()
@@ -231,7 +231,7 @@ class Polled:
             self.cancelled.set()
             if not self._late:
                 raise
-        return await self._inner.dequeue(node, limit, 0)
+        return await self._inner.dequeue(node, limit, 0, without)
 
     async def release(self, keys):
         await self._inner.release(keys)
@@ -240,7 +240,7 @@ class Polled:
 
 async def poll_and_hang_up(api, polled):
     poll = asyncio.create_task(api.client.get("/v1/runner/dequeue?wait=30"))
-    await polled.polled.wait()
+    await asyncio.wait_for(polled.polled.wait(), 5)
     poll.cancel()
     await asyncio.wait_for(polled.cancelled.wait(), 5)
 
