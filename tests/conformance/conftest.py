@@ -194,7 +194,8 @@ def server_stores(server: str) -> Opener:
 
     @asynccontextmanager
     async def opened(here: Here) -> AsyncIterator[Stores]:
-        async with emptied(here.url(server)) as database, server_queue(server)(here) as queue:
+        url = here.url(server)
+        async with emptied(url) as database, open_queue(url, clock=here.clock) as queue:
             yield Stores.on(database, SQLLogStore(database, here.clock), queue, here.clock)
 
     return opened
