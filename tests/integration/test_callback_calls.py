@@ -104,7 +104,7 @@ async def test_a_call_that_is_cancelled_or_too_old_has_a_callback_too(tmp_path: 
     async with receiving() as receiver, live_api(tmp_path, callbacks=settings) as api:
         fn = await api.fn()
         cancelled = call_of(fn, callback_url=receiver.url())
-        old = call_of(fn, callback_url=receiver.url(), annotations={MAX_AGE: msgspec.Raw(b"0")})
+        old = call_of(fn, callback_url=receiver.url(), annotations={MAX_AGE: msgspec.Raw(b"1e-9")})
         await api.data.enqueue(cancelled)
         await api.control.cancel(fn.id, cancelled.id)
         await api.data.enqueue(old)
