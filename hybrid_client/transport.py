@@ -95,7 +95,7 @@ class Transport:
                 answer = Answer(response.status, await response.read(), response.headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             never_sent = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            self._fail(address, f"{type(exc).__name__}: {exc}", sent=not never_sent, cause=exc)
+            self._fail(address, f"{type(exc).__name__}: {exc}".rstrip(": "), sent=not never_sent, cause=exc)
         if answer.status >= 500:
             said = answer.error()
             self._fail(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import socket
 from contextlib import asynccontextmanager
 
@@ -159,6 +160,13 @@ async def test_a_node_that_is_not_there_is_named_as_such(closed_port):
         with pytest.raises(errors.APINodeUnavailable) as caught:
             await data.app_id("a")
         assert str(closed_port) in caught.value.detail
+
+
+async def test_a_node_that_says_nothing_is_named_with_what_happened():
+    async with client_of(SILENT, timeout=0.05, max_attempts=1) as (data, _):
+        with pytest.raises(errors.APINodeUnavailable) as caught:
+            await data.app_id("a")
+        assert re.search(r"127\.0\.0\.1:\d+: TimeoutError$", caught.value.detail)
 
 
 async def test_a_redirect_or_a_page_is_not_taken_for_an_answer():
