@@ -7,12 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration.live_api import live_api
-from tests.servers.server import free_port
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgres import Postgres
+from tests.servers.redis import Redis
+from tests.servers.server import Server, free_port
 
 
 def doctor(folder: Path, kind: str, **environ: str) -> tuple[int, str]:
@@ -49,6 +53,15 @@ def test_the_durability_of_a_queue_server_is_read_and_told(
     assert re.search(r"-> set (appendonly|appendfsync|synchronous_commit|fsync|innodb_flush\w+) to", said)
     assert code == 0
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("kind", [Redis, Postgres, MariaDB])
+def test_a_queue_server_that_syncs_each_write_is_well(
+    own_server: Callable[..., Server], tmp_path: Path, kind: type[Server]
+) -> None:
+    code, said = doctor(tmp_path, "api", FN_MQ_URL=own_server(kind, True).url)
+    assert re.search(r"^ok +durability of the queue", said, re.MULTILINE), said
+    assert code == 0
 
 
 def test_what_cannot_be_reached_is_an_error_with_a_next_step(tmp_path: Path) -> None:
