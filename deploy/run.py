@@ -210,7 +210,7 @@ async def _introduce(api: str, runner: str) -> None:
     await _until_ready("api", api)
     await _until_ready("runner", runner)
     hello = await asyncio.to_thread(deploy_hello, api)
-    _say("calling hello for the first time: its own virtual environment is made, this may take a while")
+    _say("calling hello; its very first call makes its virtual environment, which may take a while")
     try:
         answer = await asyncio.to_thread(invoke, runner, hello)
     except Unreachable as exc:
