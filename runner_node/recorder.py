@@ -227,6 +227,7 @@ class Recorder:
             found = await self._spool.first()
             if found is None:
                 self._spooled = False
+                self._let_go_of_what_is_gone()
                 return
             file, finished = found
             answer = await self._offer_unless_closing(finished)
@@ -250,6 +251,12 @@ class Recorder:
                     stored(True)
             if self._results or not all_of_it:
                 return
+
+    def _let_go_of_what_is_gone(self) -> None:
+        """Leases of results whose file could not be read any more: those calls run again."""
+        gone, self._spooled_leases = self._spooled_leases, {}
+        for stored in gone.values():
+            stored(False)
 
     async def _offer_unless_closing(self, finished: list[Finished]) -> Answer:
         """What the API node answers; it is away when the node must go before it has answered."""

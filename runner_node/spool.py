@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from runner_node import metrics
+from shared_models.annotations import texts
 from shared_models.call import Finished
 from shared_models.ids import new_id
 
@@ -24,8 +25,19 @@ _DROPPABLE = ".sync" + _SUFFIX
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 TELL = 60.0
 """Seconds between two lines of the log that say the same of a spool."""
+
+
+class _Kept(msgspec.Struct):
+    """A result without its *annotations*, which are JSON text: that is none of MessagePack's values."""
+
+    finished: Finished
+    annotations: dict[str, bytes] = {}
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Finished])
+_decoder = msgspec.msgpack.Decoder(list[_Kept])
+_older = msgspec.msgpack.Decoder(list[Finished])
+"""Of versions that knew no annotations of results."""
 
 
 class Spool:
@@ -61,7 +73,7 @@ class Spool:
             await asyncio.to_thread(self._unlink, file)
 
     def _put(self, batch: list[Finished], droppable: bool) -> bool:
-        data = _encoder.encode(batch)
+        data = _packed(batch)
         while True:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +123,7 @@ class Spool:
         """Whether there was a batch that may be dropped."""
         for file in sorted(self._folder.glob(f"*{_DROPPABLE}")):
             try:
-                lost = len(_decoder.decode(file.read_bytes()))
+                lost = len(_unpacked(file.read_bytes()))
             except (OSError, msgspec.MsgspecError):
                 lost = 1
             log.error("%d spooled results of sync calls are dropped for those of queued calls", lost)
@@ -149,9 +161,34 @@ class Spool:
             return None
         for file in files:
             try:
-                return file, _decoder.decode(file.read_bytes())
+                return file, _unpacked(file.read_bytes())
             except (OSError, msgspec.MsgspecError) as exc:
                 log.error("the spooled batch %s cannot be read and is set aside: %s", file, exc)
                 with suppress(OSError):
                     file.rename(file.with_suffix(".broken"))
         return None
+
+
+def _packed(batch: list[Finished]) -> bytes:
+    kept = []
+    for one in batch:
+        bare = msgspec.structs.replace(one, call=msgspec.structs.replace(one.call, annotations={}))
+        kept.append(_Kept(bare, texts(one.call.annotations)))
+    return _encoder.encode(kept)
+
+
+def _unpacked(data: bytes) -> list[Finished]:
+    """Raises MsgspecError for what is no batch."""
+    try:
+        kept = _decoder.decode(data)
+    except msgspec.ValidationError:
+        return _older.decode(data)
+    return [_whole(one) for one in kept]
+
+
+def _whole(kept: _Kept) -> Finished:
+    if not kept.annotations:
+        return kept.finished
+    annotations = {name: msgspec.Raw(text) for name, text in kept.annotations.items()}
+    call = msgspec.structs.replace(kept.finished.call, annotations=annotations)
+    return msgspec.structs.replace(kept.finished, call=call)

@@ -415,3 +415,15 @@ async def test_a_node_that_stops_keeps_no_lease_for_what_it_spooled(data, spool)
         await until(lambda: settled)
     assert settled == [True]
     assert len(files(spool, "*.results")) == 1
+
+
+async def test_a_spooled_result_that_cannot_be_read_any_more_lets_its_lease_go(data, spool, caplog):
+    settled: list[bool] = []
+    data.away = True
+    async with running(data, spool) as recorder:
+        recorder.add(queued_result(stored=settled.append))
+        await until(lambda: files(spool, "*.results"))
+        files(spool, "*.results")[0].write_bytes(b"\x00 no batch")
+        await until(lambda: settled)
+    assert settled == [False]
+    assert "cannot be read and is set aside" in caplog.text

@@ -14,6 +14,7 @@ import pytest
 
 from runner_node import metrics
 from runner_node.spool import Spool
+from shared_models.annotations import texts
 from shared_models.call import Call, Finished, Reason, Status
 from shared_models.ids import new_id
 from tests.engine.packages import missing
@@ -57,6 +58,14 @@ async def test_all_of_a_result_is_kept(tmp_path):
     )  # fmt: skip
     await Spool(tmp_path / "s", 1 << 20).put([result])
     assert await all_of(Spool(tmp_path / "s", 1 << 20)) == [result]
+
+
+async def test_the_annotations_of_a_queued_calls_result_are_kept(tmp_path):
+    """They are JSON text inside of a call, and say whether it is to be run again."""
+    asks = {"fn.hybrid/async/retry-on": msgspec.Raw(b'"error"'), "a/b": msgspec.Raw(b'{"n":[1.50]}')}
+    await Spool(tmp_path / "s", 1 << 20).put([Finished(call=Call(id=new_id(), annotations=asks), token="t")])
+    [kept] = await all_of(Spool(tmp_path / "s", 1 << 20))
+    assert texts(kept.call.annotations) == texts(asks)
 
 
 async def test_results_of_the_version_before_are_read(tmp_path):
