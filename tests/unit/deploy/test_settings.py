@@ -170,7 +170,9 @@ def test_config_shows_every_variable_with_its_value_in_force() -> None:
 def test_config_hides_secrets_and_passwords() -> None:
     settings, _ = read_all({"FN_RUNNER_TOKEN": "sesame"}, "api")
     assert isinstance(settings, APINode)
-    stores = dataclasses.replace(settings.stores, queue_url="redis://me:mellon/1@2@here/queue?password=mellon")
+    stores = dataclasses.replace(
+        settings.stores, queue_url="redis://me:mellon/1@2@here/queue?password=mellon"
+    )
     settings = dataclasses.replace(settings, stores=stores)
     text = config.table(settings)
     assert "sesame" not in text
