@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 
 from shared_models.config import milli_cpus
 from shared_models.errors import DoesNotFit
@@ -26,7 +26,7 @@ class Capacity:
 
         Where no runner was ever seen there is nothing to judge by.
         """
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now >= self._until:
             reports = [runner.report for runner in await self._datastore.runners()]
             self._largest = [(one.capacity_memory, one.capacity_cpus) for one in reports]

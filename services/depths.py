@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from dataclasses import dataclass
 
 from shared_models import async_policy
@@ -43,7 +43,7 @@ class Depths:
         limit = async_policy.max_queued(call, settings)
         if not limit:
             return
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         known = self._known.get(call.fn_id)
         if known is None or now - known.at >= FRESH:
             depth = await self._queue.depth(call.fn_id)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import select
 
-from services import capacity, depths, janitor
+from services import janitor
 from services.data_access import DirectDataAccess
 from services.datastore.tables import callbacks, calls, dead_letters, idempotency_keys
 from services.logstore.sql import SQLLogStore
@@ -68,9 +67,6 @@ class World:
         self.loop = VirtualLoop()
         self._stack = ExitStack()
         self.patch = self._stack.enter_context(pytest.MonkeyPatch.context())
-        for module in (capacity, depths):
-            # These measure short times by the machine's clock.
-            self.patch.setattr(module, "time", SimpleNamespace(monotonic=self.loop.time))
         self.history = History()
         self.rules = rules
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="model-")))
