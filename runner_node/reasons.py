@@ -19,12 +19,6 @@ class NeverReached(errors.FunctionResponseError):
     """The container was gone before anything of the call was sent to it: another one can take the call."""
 
 
-class RunnerStopped(errors.Unavailable):
-    """A run that was cut off because the runner stops."""
-
-    text = "The runner stopped before the function had answered"
-
-
 class End(msgspec.Struct, frozen=True):
     """The *status* of a call that ended, *error* for people and *reason* for machines."""
 
@@ -47,7 +41,7 @@ _REASONS: tuple[tuple[type[errors.FnError], Reason], ...] = (
     (errors.ContainerInitTimedOut, Reason.NOT_STARTED),
     (errors.EngineUnavailable, Reason.NOT_STARTED),
     (errors.DoesNotFit, Reason.NO_ROOM),
-    (RunnerStopped, Reason.RUNNER_STOPPED),
+    (errors.RunnerStopped, Reason.RUNNER_STOPPED),
     (errors.Unavailable, Reason.NO_ROOM),
     (errors.ClientGone, Reason.CANCELLED),
     (errors.NotFound, Reason.GONE),

@@ -16,7 +16,6 @@ from runner_node.reasons import (
     SUCCESS,
     End,
     NeverReached,
-    RunnerStopped,
     end_in_function,
     end_of,
     end_of_start,
@@ -52,7 +51,7 @@ class Run:
             return await self._answer(job)
         except asyncio.CancelledError:
             if not job.recorded and (job.cut or (job.sync and self._agent.health.stops)):
-                self._record(end_of(RunnerStopped()))
+                self._record(end_of(errors.RunnerStopped()))
             if not job.recorded:
                 self._log.close()  # nobody will
             raise

@@ -119,3 +119,9 @@ class ClientGone(FnError):
 
 class EngineUnavailable(Unavailable):
     text = "The container engine does not answer; the node keeps trying to reach it"
+
+
+class RunnerStopped(Unavailable):
+    """A run that was cut off because the runner stops."""
+
+    text = "The runner stopped before the function had answered"

@@ -8,9 +8,8 @@ import msgspec
 
 from runner_node import agent, leases
 from runner_node.drivers.fake import Behaviour, open_fake
-from runner_node.reasons import RunnerStopped
 from runner_node.settings import AgentSettings
-from shared_models import async_policy, times
+from shared_models import async_policy, errors, times
 from shared_models.app import App
 from shared_models.call import Call, CallType, Lease, LeasedCall, Reason, Status
 from shared_models.fn import Fn
@@ -190,7 +189,7 @@ async def test_a_run_that_is_cut_off_by_the_stop_is_handed_in_with_its_log():
     [done] = r.data.finished
     assert (done.call.id, done.token) == (call_id, f"token of {call_id}")
     assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.RUNNER_STOPPED)
-    assert done.call.error == RunnerStopped.text
+    assert done.call.error == errors.RunnerStopped.text
     assert done.call.started_at != times.NEVER
     assert done.log == b"so far\n"
 

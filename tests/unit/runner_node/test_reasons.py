@@ -28,7 +28,7 @@ TABLE = [
     (errors.EngineUnavailable(), Reason.NOT_STARTED),
     (errors.DoesNotFit(), Reason.NO_ROOM),
     (errors.ServerBusy(), Reason.NO_ROOM),
-    (reasons.RunnerStopped(), Reason.RUNNER_STOPPED),
+    (errors.RunnerStopped(), Reason.RUNNER_STOPPED),
     (errors.FnNotFound(), Reason.GONE),
     (errors.AppNotFound(), Reason.GONE),
     (errors.ClientGone(), Reason.CANCELLED),
