@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from services.settling import Settling
+from services.settling import Settling, taken_over
 from services.stores import Stores
 from shared_models import errors, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Reason, Status
+from shared_models.call import Call, Finished, LeaseKey, Reason, Status
 from shared_models.call_interfaces import CallControl, DeadLetterFilter
 from shared_models.ids import new_id
 from shared_models.interfaces import DataAccess
@@ -75,8 +74,8 @@ class StoresCallControl(CallControl):
         await self._queue.delete([LeaseKey(call_id, "")])
 
     async def _end(self, record: Call, queued: Call | None) -> bool:
-        lease = Lease(token=secrets.token_urlsafe(16), attempt=record.attempt)
-        if await self._logstore.claim([LeasedCall(call=record, lease=lease)], record.node):
+        token = await taken_over(self._logstore, record)
+        if not token:
             return False
         ended = msgspec.structs.replace(
             record,
@@ -86,7 +85,7 @@ class StoresCallControl(CallControl):
             completed_at=times.to_text(self._clock()),
             callback_url=queued.callback_url if queued else "",
         )
-        return not await self._settling.end([Finished(call=ended, token=lease.token)])
+        return not await self._settling.end([Finished(call=ended, token=token)])
 
     # -- dead letters --------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ import msgspec
 
 from services import metrics
 from services.retention import RetentionSettings, tidy
+from services.settling import taken_over
 from services.stores import Stores
 from shared_models import times
-from shared_models.call import Finished, Lease, LeasedCall, Reason, Status
+from shared_models.call import Finished, Reason, Status
 from shared_models.errors import CallNotFound, FnError
 from shared_models.interfaces import CallFilter
 
@@ -117,19 +118,18 @@ async def _end_those_in_no_queue(stores: Stores, ids: list[str], reason: str, no
 
 
 async def _end(stores: Stores, call_id: str, reason: str, now: float) -> bool:
-    """Takes the record over, as a runner would, and ends it. A message that comes late is then refused."""
+    """Takes the record over and ends it. A message that comes late is then refused."""
     try:
         record = await stores.logstore.call(call_id)
     except CallNotFound:
         return False
-    lease = Lease(token=secrets.token_urlsafe(16), attempt=record.attempt)
-    leased = LeasedCall(call=record, lease=lease)
-    if await stores.logstore.claim([leased], record.node):
+    token = await taken_over(stores.logstore, record)
+    if not token:
         return False
     call = msgspec.structs.replace(
         record, status=Status.ERROR, error=reason, reason=Reason.LOST, completed_at=times.to_text(now)
     )
-    if await stores.logstore.finish_calls([Finished(call=call, token=lease.token)]):
+    if await stores.logstore.finish_calls([Finished(call=call, token=token)]):
         return False
     metrics.ended.labels(call.status, call.reason).inc()
     log.warning("call %s of function %s %s", call.id, call.fn_id, reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,9 +19,21 @@ from services.callbacks.body import callback_of
 from services.stores import Stores
 from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
-from shared_models.call import FINAL, WITHOUT_RESULT, Call, CallType, Finished, LeaseKey, Reason, Status
+from shared_models.call import (
+    FINAL,
+    WITHOUT_RESULT,
+    Call,
+    CallType,
+    Finished,
+    Lease,
+    LeasedCall,
+    LeaseKey,
+    Reason,
+    Status,
+)
 from shared_models.call_interfaces import DeadLetter
 from shared_models.errors import FnError, Invalid, QueueUnavailable
+from shared_models.interfaces import LogStore
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +208,16 @@ class Settling:
         ended = msgspec.structs.replace(letter.call, status=record.status, reason=record.reason)
         given_up = record.reason == Reason.EXPIRED or async_policy.wants_retry(ended, self._settings)
         return record.final and given_up
+
+
+async def taken_over(logstore: LogStore, record: Call) -> str:
+    """The token that alone may end the call of *record* from now on; "" when the call has ended.
+
+    It is taken as the next lease would take it, so that no runner can end the call any more.
+    """
+    lease = Lease(token=secrets.token_urlsafe(16), attempt=record.attempt)
+    refused = await logstore.claim([LeasedCall(call=record, lease=lease)], record.node)
+    return "" if refused else lease.token
 
 
 @contextlib.contextmanager

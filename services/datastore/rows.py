@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Table, insert, select, text
@@ -22,7 +22,7 @@ _AROUND = 4096
 """More bytes than a statement has besides its long values."""
 
 
-def portions(values: Collection[T]) -> Iterator[list[T]]:
+def portions(values: Iterable[T]) -> Iterator[list[T]]:
     """*values*, as many at a time as one statement names."""
     every = list(values)
     for start in range(0, len(every), AT_ONCE):
@@ -46,18 +46,30 @@ async def insert_new(connection: AsyncConnection, table: Table, rows: Sequence[R
         await connection.execute(insert(table), [fresh[key] for key in sorted(fresh)])
 
 
+async def largest_statement(database: Database) -> float:
+    """Bytes of a statement that the server takes: a MySQL server hangs up on a larger one. Else infinite."""
+    if database.backend.scheme != "mysql":
+        return math.inf
+    query = text("SELECT @@max_allowed_packet")
+    return float(await database.read(lambda connection: connection.scalar(query)) or 0)
+
+
+def written(*values: bytes) -> int:
+    """Bytes of a statement that stores *values*, at most, on a server that is sent them as escaped text."""
+    return sum(len(value) + sum(map(value.count, _ESCAPED)) for value in values) + _AROUND
+
+
 class Packets:
-    """What the database takes in one statement: a MySQL server hangs up on a larger one."""
+    """What the database takes in one statement."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._most = 0.0 if database.backend.scheme == "mysql" else math.inf
+        self._most = 0.0
 
     async def fitting(self, rows: Sequence[Row]) -> list[Row]:
         """Those of *rows* that can be stored."""
         if not self._most:
-            query = text("SELECT @@max_allowed_packet")
-            self._most = float(await self._database.read(lambda connection: connection.scalar(query)) or 0)
+            self._most = await largest_statement(self._database)
         return [row for row in rows if self._most == math.inf or _written(row) <= self._most]
 
     @staticmethod
@@ -70,7 +82,5 @@ class Packets:
 
 
 def _written(row: Row) -> int:
-    """Bytes of a statement that stores *row*, at most, on a server that is sent values as escaped text."""
     values = [value.encode(errors="replace") if isinstance(value, str) else value for value in row.values()]
-    long = [value for value in values if isinstance(value, bytes)]
-    return sum(len(value) + sum(map(value.count, _ESCAPED)) for value in long) + _AROUND
+    return written(*[value for value in values if isinstance(value, bytes)])

@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.datastore.rows import portions
 from services.datastore.tables import calls
 from services.logstore.results import OUTCOME, REASON
 from shared_models.call import Call, Finished
 
 PIECE = 2**16
 """Bytes of a log in one row, so that reading one streams."""
-IN_ONE_QUERY = 500
-"""Values that one statement names: all databases take that many parameters."""
 _INSIDE = ("token", "recorded_at", "path_hash")
 RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
 """The columns that are a call's."""
@@ -51,9 +50,7 @@ def pieces_of(one: Finished) -> Iterable[dict[str, Any]]:
 
 def in_portions(values: Iterable[str]) -> Iterable[list[str]]:
     """The *values* without repetitions, sorted, as many at a time as one statement may name."""
-    ordered = sorted(set(values))
-    for start in range(0, len(ordered), IN_ONE_QUERY):
-        yield ordered[start : start + IN_ONE_QUERY]
+    return portions(sorted(set(values)))
 
 
 async def known_ids(connection: AsyncConnection, ids: Iterable[str]) -> set[str]:

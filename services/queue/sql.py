@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.batches import Batches
 from services.datastore.database import Database, open_database
+from services.datastore.rows import AT_ONCE, largest_statement, written
 from services.queue import sql_looks, sql_messages
 from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
@@ -68,10 +69,8 @@ async def open_queue_on(
             with _unavailable():
                 ask = partial(_ask_number, database, backend.time)
                 clock = await stack.enter_async_context(running_clock(ask))
-        most = math.inf
-        if backend.scheme == "mysql":
-            with _unavailable():
-                most = await _ask_number(database, "SELECT @@max_allowed_packet")
+        with _unavailable():
+            most = await largest_statement(database)
         queue = SQLQueue(database, clock, most)
         stack.push_async_callback(queue.settle)
         if backend.connect:
@@ -124,7 +123,7 @@ class SQLQueue(WaitingQueue):
             body = msgspec.json.encode(msgspec.structs.replace(call, payload=b""))
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
-        if self._most < math.inf and sql_messages.written(body, call.payload) > self._most:
+        if self._most < math.inf and written(body, call.payload) > self._most:
             raise TooLarge(detail="a call is larger than the database takes (max_allowed_packet)")
         row = sql_messages.row_of(call, body.decode(), self._clock())
         with _unavailable():
@@ -230,7 +229,7 @@ class SQLQueue(WaitingQueue):
         async def work(connection: AsyncConnection) -> dict[frozenset[str], list[LeasedCall]]:
             await sql_messages.promote(connection, now)
             return {
-                without: await sql_messages.lease(connection, some[: sql_messages.AT_ONCE], now, without)
+                without: await sql_messages.lease(connection, some[:AT_ONCE], now, without)
                 for without, some in ttls.items()
             }
 

@@ -10,9 +10,10 @@ import msgspec
 from sqlalchemy import ColumnElement, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.datastore.rows import portions
 from services.datastore.tables import messages
 from services.queue import sizes, sql_passing
-from services.queue.sql_messages import AT_ONCE, call_of
+from services.queue.sql_messages import call_of
 from shared_models import times
 from shared_models.call import Call
 from shared_models.interfaces import QueueDepth
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 async def held(connection: AsyncConnection, ids: Sequence[str]) -> set[str]:
     """Those of the ids that are there."""
     found: set[str] = set()
-    for start in range(0, len(ids), AT_ONCE):
-        query = select(messages.c.id).where(messages.c.id.in_(ids[start : start + AT_ONCE]))
+    for some in portions(ids):
+        query = select(messages.c.id).where(messages.c.id.in_(some))
         found.update(await connection.scalars(query))
     return found
 
@@ -44,10 +45,9 @@ async def look(connection: AsyncConnection, without: Collection[str]) -> tuple[b
 async def find(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Call]:
     """Those of the calls that are there, whole; one that cannot be read is told and left out."""
     found: dict[str, Call] = {}
-    names = list(dict.fromkeys(ids))
-    for start in range(0, len(names), AT_ONCE):
+    for names in portions(dict.fromkeys(ids)):
         query = select(messages.c.id, func.length(messages.c.payload))
-        query = query.where(messages.c.id.in_(names[start : start + AT_ONCE]))
+        query = query.where(messages.c.id.in_(names))
         for some in sizes.portions([(name, size) for name, size in await connection.execute(query)]):
             whole = select(messages.c.id, messages.c.attempt, messages.c.call, messages.c.payload)
             for name, attempt, body, payload in await connection.execute(

@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import case, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.datastore.rows import AT_ONCE, portions
 from services.datastore.tables import messages
 from services.queue import sql_passing
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
-"""Rows that one statement names or changes."""
 _ASIDE = 3600.0
-_ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 _OF_OTHERS = 32
 """Places that other nodes may be taking, beyond which a reserve that passes over functions does not look."""
-_AROUND = 4096
-"""More bytes than a statement has besides its values."""
 _decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
-
-
-def written(*values: bytes) -> int:
-    """Bytes of a statement that stores *values*, at most, on a server that is sent them as escaped text."""
-    return sum(len(value) + sum(map(value.count, _ESCAPED)) for value in values) + _AROUND
-
-
-def portions(places: Iterable[int]) -> Iterator[list[int]]:
-    """*places*, as many at a time as one statement names."""
-    every = list(places)
-    for start in range(0, len(every), AT_ONCE):
-        yield every[start : start + AT_ONCE]
 
 
 def holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
@@ -80,10 +64,9 @@ async def add(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> li
 async def locked(connection: AsyncConnection, keys: Sequence[LeaseKey]) -> dict[str, dict[str, Any]]:
     """Place, token and time of the messages that *keys* name, locked until the end of the transaction."""
     found: dict[str, dict[str, Any]] = {}
-    ids = sorted({key.id for key in keys})
-    for start in range(0, len(ids), AT_ONCE):
+    for ids in portions(sorted({key.id for key in keys})):
         query = select(_place, messages.c.id, messages.c.token, messages.c.free_at)
-        query = query.where(messages.c.id.in_(ids[start : start + AT_ONCE])).order_by(messages.c.id)
+        query = query.where(messages.c.id.in_(ids)).order_by(messages.c.id)
         for row in (await connection.execute(query.with_for_update())).mappings():
             found[row["id"]] = dict(row)
     return found
