@@ -98,8 +98,13 @@ class Server(ABC):
             self._process = None
 
     def pause(self) -> None:
-        """Holds it still: connections stay, answers do not come."""
+        """Holds it still, and returns when it is: connections stay, answers do not come."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _PATIENCE
+        # A thread on another core goes on, and may answer, until the signal has reached it.
+        while not all(_still(process) for process in self._processes()):
+            assert time.monotonic() < deadline, f"{self.command()[0]} does not stand still"
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Lets it go on."""
@@ -142,6 +147,18 @@ class Server(ABC):
         for process in found:
             found += below.get(process, [])
         return found
+
+
+def _still(process: int) -> bool:
+    """Whether none of its threads runs."""
+    for stat in Path(f"/proc/{process}/task").glob("*/stat"):
+        try:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue  # it has ended
+        if state not in "TtZX":
+            return False
+    return True
 
 
 @contextmanager
