@@ -11,6 +11,7 @@ from runner_node.job import Job
 from runner_node.protocols.contract import Format, StdioCall
 from runner_node.protocols.http_stream import Response, ResponseParser, encode_head
 from runner_node.settings import AgentSettings
+from runner_node.sinks import Kept
 from shared_models import errors, times
 
 CONTENT_TYPE = "content-type"
@@ -51,13 +52,22 @@ class _OverSocket(Conversation):
         timeout = self._job.target.timeout
         deadline = times.deadline_text(time.time() + timeout)
         head, gunzip = encode_head(self._job.headers, self._job.call.id, deadline)
+        settings, sink = self._settings, self._job.sink
+        if not self._job.sync:
+            # What a callback may have, and one more byte that tells whether there is more.
+            sink = Kept(settings.callback_max_body + 1 if self._job.call.callback_url else 0)
         parser = self._parser = ResponseParser(
-            max_head=self._settings.max_header_size, max_body=self._settings.max_response_size, gunzip=gunzip
-        )
-        await container.call(head, self._job.body, parser, timeout)
+            max_head=settings.max_header_size, max_body=settings.max_response_size, gunzip=gunzip,
+            pass_on_above=settings.stream_above if sink else None,
+        )  # fmt: skip
+        await container.call(head, self._job.body, parser, timeout, sink)
+        if parser.passed_on:
+            return parser.head(sink.body if isinstance(sink, Kept) else b"")
         return parser.response()
 
     def trusts(self, exc: errors.FnError | None) -> bool:
+        if exc is not None and self._parser is not None and self._parser.passed_on:
+            return False
         if exc is None or isinstance(exc, errors.FunctionFailed | errors.FunctionResponseTooLarge):
             return True
         return isinstance(exc, errors.CallTimedOut) and self._parser is not None and self._parser.done

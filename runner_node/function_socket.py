@@ -10,9 +10,15 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from runner_node.protocols.http_stream import LAST_CHUNK, ResponseParser, encode_chunk
+from runner_node.sinks import Sink
 from shared_models import errors
 
 Body = bytes | AsyncIterator[bytes]
+
+HASTE = 0.02
+"""Seconds after the head of an answer before what there is of its body is passed on."""
+HELD = 64 << 10
+"""Bytes of an answer that is passed on above which the function must wait."""
 
 
 class SocketNotReady(Exception):
@@ -63,6 +69,10 @@ class FunctionSocket(asyncio.Protocol):
         self._answered: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._poll = select.poll()
+        self._loop = asyncio.get_running_loop()
+        self._hurry: asyncio.TimerHandle | None = None
+        self._held_back = False
+        self._trouble: BaseException | None = None
         self.open = False
 
     def usable(self) -> bool:
@@ -72,27 +82,39 @@ class FunctionSocket(asyncio.Protocol):
         """
         return self.open and not self._poll.poll(0)
 
-    async def call(self, head: bytes, body: Body, parser: ResponseParser) -> None:
+    async def call(self, head: bytes, body: Body, parser: ResponseParser, sink: Sink | None = None) -> None:
         """Returns when *parser* is done. Raises what the parser or *body* raises.
 
-        Afterwards the connection is open only if it may carry another call.
+        What *parser* ``passes_on`` has gone to *sink* by then. Afterwards the connection is open only if it
+        may carry another call.
         """
         transport = self._transport
         assert transport is not None
-        loop = asyncio.get_running_loop()
-        self._parser, self._answered = parser, loop.create_future()
+        self._parser, self._answered, self._trouble = parser, self._loop.create_future(), None
+        sending: asyncio.Task[None] | None = None
         sent = False
         try:
             if isinstance(body, bytes):
                 self._send(transport, head, body)
+                sent = True
             else:
-                await self._stream(transport, head, body)
-            sent = True
+                sending = self._loop.create_task(self._stream(transport, head, body))
+                sending.add_done_callback(self._sent)
             await self._answered
+            if not parser.done:
+                assert sink is not None
+                await self._pass_on(parser, sink)
         finally:
             self._parser = self._answered = None
+            if self._hurry:
+                self._hurry.cancel()
+                self._hurry = None
+            if sending:
+                sent = await _ended(sending)
             if not (sent and parser.done and parser.reusable):
                 self.close()
+            elif self._held_back:
+                self._go_on()
 
     def _send(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
         if body:
@@ -107,9 +129,43 @@ class FunctionSocket(asyncio.Protocol):
                 transport.writelines((encode_chunk(piece), piece, b"\r\n"))
             if self._writable:
                 await self._writable
-            if self._answered is None or self._answered.done():
-                return  # it answered, or left, without waiting for the rest
         transport.write(LAST_CHUNK)
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        if not sending.cancelled() and (trouble := sending.exception()):
+            self._answer(trouble)
+
+    async def _pass_on(self, parser: ResponseParser, sink: Sink) -> None:
+        """To *sink* as it comes; what comes meanwhile is held, and the function too when that is much."""
+        begun = False
+        while True:
+            for piece in parser.pieces():
+                if begun:
+                    await sink.write(piece)
+                else:
+                    begun = True
+                    await sink.begin(parser.head(piece), parser.length)
+            if parser.done and not parser.held:
+                parser.end_of_pieces()
+            if not begun and (parser.typed or parser.done):
+                # Else the first bytes tell the content type.
+                begun = True
+                await sink.begin(parser.head(b""), parser.length)
+            if parser.held:
+                continue
+            if parser.done:
+                return
+            if self._trouble:
+                raise self._trouble
+            if self._held_back:
+                self._go_on()
+            self._answered = self._loop.create_future()
+            await self._answered
+
+    def _go_on(self) -> None:
+        self._held_back = False
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Idempotent."""
@@ -136,6 +192,24 @@ class FunctionSocket(asyncio.Protocol):
         else:
             if parser.done:
                 self._answer(None)
+            elif parser.incomplete:
+                self._more(parser)
+
+    def _more(self, parser: ResponseParser) -> None:
+        """There is more to come of an answer that may be passed on."""
+        if not parser.passes_on:
+            if self._hurry is None:
+                self._hurry = self._loop.call_later(HASTE, self._hurries, parser)
+            return
+        self._answer(None)
+        if parser.held > HELD and not self._held_back and self._transport:
+            self._held_back = True
+            self._transport.pause_reading()
+
+    def _hurries(self, parser: ResponseParser) -> None:
+        if parser is self._parser and not parser.done:
+            parser.hurry()
+            self._answer(None)
 
     def eof_received(self) -> bool:
         return False
@@ -154,7 +228,7 @@ class FunctionSocket(asyncio.Protocol):
             self._answer(None)
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         self._resume()
@@ -164,9 +238,18 @@ class FunctionSocket(asyncio.Protocol):
             self._writable.set_result(None)
         self._writable = None
 
-    def _answer(self, trouble: errors.BadFunction | None) -> None:
-        if self._answered and not self._answered.done():
-            if trouble:
-                self._answered.set_exception(trouble)
-            else:
-                self._answered.set_result(None)
+    def _answer(self, trouble: BaseException | None) -> None:
+        """Wakes the call: its answer is complete, there is more of it, or *trouble*."""
+        if not self._answered or self._answered.done():
+            self._trouble = self._trouble or trouble
+        elif trouble:
+            self._answered.set_exception(trouble)
+        else:
+            self._answered.set_result(None)
+
+
+async def _ended(sending: asyncio.Task[None]) -> bool:
+    """Ends *sending* now: a function may answer, or leave, before it has all. Whether it was sent all."""
+    sending.cancel()
+    await asyncio.wait({sending})
+    return not sending.cancelled() and sending.exception() is None

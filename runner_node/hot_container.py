@@ -24,6 +24,7 @@ from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
 from runner_node.reasons import End, NeverReached, end_in_function
 from runner_node.settings import AgentSettings
+from runner_node.sinks import Sink
 from runner_node.stdio_line import StdioLine
 from shared_models import errors, times
 from shared_models.call import Stat
@@ -144,8 +145,10 @@ class HotContainer:
         nobody.close()
         self._notes.begin(nobody)
 
-    async def call(self, head: bytes, body: Body, parser: ResponseParser, timeout: float) -> None:
-        """Returns when *parser* is done.
+    async def call(
+        self, head: bytes, body: Body, parser: ResponseParser, timeout: float, sink: Sink | None = None
+    ) -> None:
+        """Returns when *parser* is done, and *sink* has what it ``passes_on``.
 
         Raises CallTimedOut after *timeout* seconds, NeverReached when nothing was sent, or a BadFunction.
         """
@@ -154,7 +157,7 @@ class HotContainer:
                 if self._socket is None or not self._socket.usable():
                     await self._connect_again()
                 assert self._socket is not None
-                await self._socket.call(head, body, parser)
+                await self._socket.call(head, body, parser, sink)
         except TimeoutError:
             raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
 

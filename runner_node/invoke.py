@@ -11,18 +11,19 @@ from multidict import CIMultiDict
 from runner_node import content_type
 from runner_node.agent import Agent
 from runner_node.calls import Target
-from runner_node.function_socket import Body
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job
 from runner_node.protocols.http_stream import Header, Response, header_text, passes
+from runner_node.request_body import sync_body
 from runner_node.routes import route_routes
+from runner_node.to_client import ToClient
 from runner_node.wishes import foreign, wishes_of
 from shared_models import errors, times
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.ids import new_id
 from shared_models.trigger import HTTP
-from shared_models.web import body_pieces, client_gone, error_response, json_response, read_body
+from shared_models.web import client_gone, error_response, json_response, read_body
 
 Shape = Callable[[Response], tuple[int, list[Header]]]
 """How a function's answer becomes a client's: status, and the headers that are let through."""
@@ -64,13 +65,6 @@ def _call(target: Target, *, trigger_id: str = "", type_: str = CallType.SYNC) -
         id=new_id(), app_id=target.app_id, fn_id=target.fn_id, trigger_id=trigger_id, type=type_,
         created_at=times.now(), attempt=1,
     )  # fmt: skip
-
-
-async def _body(request: web.Request) -> Body:
-    """All of an announced body, so that a slow client does not hold a container; else pieces as they come."""
-    if request.can_read_body and request.content_length is None:
-        return body_pieces(request)
-    return await read_body(request)
 
 
 def _plain(response: Response) -> tuple[int, list[Header]]:
@@ -123,28 +117,34 @@ async def _sync(
     """Runs the call. A client that hangs up before it has a container is the end of it; a call that the
     function has got goes on to its end, and its record says how it ended."""
     try:
-        body = await _body(request)
+        body = await sync_body(request, agent.settings.stream_above)
     except errors.ServerBusy as exc:
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
+    sink = ToClient(request, lambda response: _head(call.id, shape(response), response.body))
     job = Job(
         call=call, target=target, headers=headers, body=body, sync=True,
-        patience=agent.settings.slot_wait, left=lambda: client_gone(request),
+        patience=agent.settings.slot_wait, left=lambda: client_gone(request), sink=sink,
     )  # fmt: skip
     try:
         response = await agent.run(job)
     except StartFailed as failure:
         return error_response(failure.error, v1=False, headers={CALL_ID: call.id})
     except errors.FnError as exc:
+        if sink.answer is not None:
+            raise  # the answer has begun, the server cuts it
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
-    status, passed = shape(response)
-    return _answer(call.id, status, passed, response.body)
+    if sink.answer is not None:
+        return sink.answer
+    status, out = _head(call.id, shape(response), response.body)
+    return web.Response(status=status, headers=out, body=response.body)
 
 
-def _answer(call_id: str, status: int, headers: list[Header], body: bytes) -> web.Response:
+def _head(call_id: str, shaped: tuple[int, list[Header]], body: bytes) -> tuple[int, CIMultiDict[str]]:
+    status, headers = shaped
     out: CIMultiDict[str] = CIMultiDict([(CALL_ID, call_id), *headers])
     if body and "Content-Type" not in out:
         out["Content-Type"] = content_type.detect(body)
-    return web.Response(status=status, headers=out, body=body)
+    return status, out
 
 
 def _as_text(value: str) -> str:

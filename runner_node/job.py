@@ -12,6 +12,7 @@ from runner_node.function_socket import Body
 from runner_node.protocols.contract import StdioCall
 from runner_node.protocols.http_stream import Header
 from runner_node.results import Stored
+from runner_node.sinks import Sink
 from runner_node.slots import Left
 from shared_models import times
 from shared_models.call import Call, CallType
@@ -27,6 +28,7 @@ class Job(msgspec.Struct, kw_only=True):
     by *before*, when that has told somebody a time. *begun*: nothing need happen before the function gets it.
     *recorded*: its end is on its way into a record. *cut*: when it is cancelled, the runner's stop is why.
     *left* says whether nobody would read the answer any more; once it does, the call is not begun.
+    *sink* gets an answer that is large, or comes slowly, piece by piece; what is returned then has no body.
     """
 
     call: Call
@@ -43,12 +45,16 @@ class Job(msgspec.Struct, kw_only=True):
     recorded: bool = False
     cut: bool = False
     left: Left | None = None
+    sink: Sink | None = None
 
 
-def route_job(call: Call, target: Target, headers: list[Header], body: bytes) -> Job:
-    """A job that runs a route's call; a cold one gets a container, and an environment, of its own."""
+def route_job(call: Call, target: Target, headers: list[Header], body: Body) -> Job:
+    """A job that runs a route's call; a cold one gets a container, and an environment, of its own.
+
+    Only http-stream takes a *body* in pieces.
+    """
     sync = call.type == CallType.SYNC
-    if target.cold:
+    if target.cold and isinstance(body, bytes):
         said = StdioCall(
             id=call.id, deadline=times.to_text(time.time() + target.timeout), method=call.method,
             url=call.url, headers=headers, content_type="", body=body,

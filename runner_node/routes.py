@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
@@ -9,10 +11,13 @@ from multidict import CIMultiDict
 from runner_node import calls, content_type
 from runner_node.agent import Agent
 from runner_node.durations import go_duration
+from runner_node.function_socket import Body
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job, route_job
 from runner_node.protocols.cloudevent import CloudEventFormat, is_event
 from runner_node.protocols.http_stream import Header, Response
+from runner_node.request_body import sync_body
+from runner_node.to_client import ToClient
 from runner_node.wishes import NO_WISHES, Wishes, foreign, wishes_of
 from shared_models import errors, times
 from shared_models.app import App
@@ -27,6 +32,14 @@ WAIT = "Xxx-Fxlb-Wait"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 TOO_LARGE_RETRY = 15.0
 """Seconds after which to ask again for a route that this runner has no room for: what Fn says."""
+
+
+async def _in_routes_words(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for piece in body:
+            yield piece
+    except errors.TooLarge:
+        raise errors.RequestTooLarge from None
 
 
 def route_routes(agent: Agent) -> list[web.RouteDef]:
@@ -56,6 +69,7 @@ class _Invocation:
         ]
         self._target = agent.route_target(route, app, self._format())
         self._is_async = route.type == CallType.ASYNC
+        self._begun = False
         kept: Headers = {}
         for name, value in self._headers:
             kept.setdefault(name, []).append(value)
@@ -80,8 +94,12 @@ class _Invocation:
             self._must_fit()
             wishes = wishes_of(self._request.headers) if self._is_async else NO_WISHES
             body = await self._body()
-            return await (self._queued(body, wishes) if self._is_async else self._run(body))
+            if isinstance(body, bytes) and self._is_async:
+                return await self._queued(body, wishes)
+            return await self._run(body)
         except errors.FnError as exc:
+            if self._begun:
+                raise  # the server cuts the answer
             return self._refusal(exc)
 
     def _must_fit(self) -> None:
@@ -94,14 +112,17 @@ class _Invocation:
                 retry_after=TOO_LARGE_RETRY,
             )
 
-    async def _body(self) -> bytes:
+    async def _body(self) -> Body:
         limit, announced = body_limit(self._request), self._request.content_length
         if limit and announced is not None and announced > limit:
             raise errors.RequestTooLarge
         try:
-            return await read_body(self._request)
+            if self._is_async or self._target.format is not None:
+                return await read_body(self._request)
+            body = await sync_body(self._request, self._agent.settings.stream_above)
         except errors.TooLarge:
             raise (errors.InvalidPayload if self._is_async else errors.RequestTooLarge) from None
+        return body if isinstance(body, bytes) else _in_routes_words(body)
 
     async def _queued(self, body: bytes, wishes: Wishes) -> web.StreamResponse:
         call = wishes.of(msgspec.structs.replace(self._call, payload=body))
@@ -112,8 +133,9 @@ class _Invocation:
         self._add_own_headers(answer.headers, content_type_too=False)
         return answer
 
-    async def _run(self, body: bytes) -> web.StreamResponse:
+    async def _run(self, body: Body) -> web.StreamResponse:
         job = route_job(self._call, self._target, self._headers, body)
+        sink = job.sink = ToClient(self._request, lambda response: self._head(response, job))
         job.patience = self._agent.settings.slot_wait
         job.left = lambda: client_gone(self._request)
         try:
@@ -121,10 +143,16 @@ class _Invocation:
         except StartFailed as failure:
             return self._refusal(failure.error)
         except errors.FnError as exc:
+            if sink.answer is not None:
+                self._begun = True
+                raise
             return self._refusal(exc, job)
-        return self._success(response, job)
+        if sink.answer is not None:
+            return sink.answer
+        status, headers = self._head(response, job)
+        return web.Response(status=status, headers=headers, body=response.body)
 
-    def _success(self, response: Response, job: Job) -> web.StreamResponse:
+    def _head(self, response: Response, job: Job) -> tuple[int, CIMultiDict[str]]:
         headers: CIMultiDict[str] = CIMultiDict()
         self._add_own_headers(headers, content_type_too=True)
         self._add_wait(headers, job)
@@ -138,7 +166,7 @@ class _Invocation:
             headers["Content-Type"] = (
                 "application/json; charset=utf-8" if brace else content_type.detect(response.body)
             )
-        return web.Response(status=response.status, headers=headers, body=response.body)
+        return response.status, headers
 
     def _refusal(self, exc: errors.FnError, job: Job | None = None) -> web.StreamResponse:
         answer = error_response(exc, v1=True)

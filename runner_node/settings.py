@@ -68,6 +68,13 @@ class AgentSettings:
     max_response_size: int = env(
         "FN_MAX_RESPONSE_SIZE", 32 << 20, "largest body that a function may answer; 0: no limit", unit="bytes"
     )
+    stream_above: int = env(
+        "FN_STREAM_ABOVE_BYTES",
+        1 << 20,
+        "bodies larger than this are passed on as they come, both ways, and not held in memory; a smaller "
+        "request is read before it gets a container",
+        unit="bytes",
+    )
     max_header_size: int = env(
         "FN_MAX_HDR_RESPONSE_SIZE",
         64 << 10,

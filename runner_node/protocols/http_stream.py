@@ -7,11 +7,11 @@ see it from Fn (api/agent/hybrid contract of 0.3.753, recorded in tests/wire). W
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 
 import httptools
 
+from runner_node.protocols.gunzip import Gunzip
 from shared_models import errors
 from shared_models.config import canonical_header
 
@@ -99,14 +99,20 @@ class ResponseParser:
 
     ``feed`` raises a BadFunction for what is not HTTP or too large. When ``done``, ``response()`` gives
     the answer; ``reusable`` tells whether the connection may carry another call.
+
+    With *pass_on_above* (bytes) a 200 need not be collected: once ``passes_on``, what has come is taken out
+    with ``pieces`` as it comes. That is so when it is larger, is of events, or when ``hurry`` was called.
     """
 
     __slots__ = (
-        "_body", "_gunzip", "_head_size", "_headers", "_max_body", "_max_head", "_parser", "_size",
-        "_status", "_trouble", "done", "reusable", "started",
+        "_above", "_body", "_gunzip", "_head_size", "_headers", "_inflater", "_looked", "_max_body",
+        "_max_head", "_parser", "_size", "_status", "_trouble", "done", "held", "incomplete", "length",
+        "passed_on", "passes_on", "reusable", "started", "typed",
     )  # fmt: skip
 
-    def __init__(self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False) -> None:
+    def __init__(
+        self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False, pass_on_above: int | None = None
+    ) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
         self._body: list[bytes] = []
@@ -117,7 +123,21 @@ class ResponseParser:
         self._gunzip = gunzip
         self._status = 0
         self._trouble: errors.BadFunction | None = None
+        self._above = pass_on_above
+        self._inflater: Gunzip | None = None
+        self._looked = False
         self.started = False
+        self.incomplete = False
+        """The head has come, the body has not; it may be passed on."""
+        self.passes_on = False
+        self.passed_on = False
+        """The head was given away: there is no way back."""
+        self.held = 0
+        """Bytes that ``pieces`` has not given, once ``passes_on``."""
+        self.length: int | None = None
+        """What is passed on will be so many bytes, if that is known."""
+        self.typed = False
+        """What is passed on has a content type."""
         self.done = False
         self.reusable = False
 
@@ -139,6 +159,53 @@ class ResponseParser:
             raise self._trouble or errors.FunctionResponseError(detail=f"not HTTP: {exc}") from None
         if self._trouble:
             raise self._trouble
+        if not self.done and self._head_size < 0:
+            self._look()
+
+    def _look(self) -> None:
+        """The head has come, and not all of the body."""
+        if not self._looked:
+            self._looked = True
+            named = {name.lower(): value for name, value in self._headers}
+            size = named.get("content-length", "")
+            self.length = int(size) if size.isascii() and size.isdigit() else None
+            if self._max_body and (self.length or 0) > self._max_body:
+                raise errors.FunctionResponseTooLarge
+            if self._above is None or self._status != 200:
+                return
+            self.incomplete = True
+            if self._is_gzip(named.get("content-encoding", "")):
+                self._inflater, self.length = Gunzip(self._max_body), None
+            kind = named.get("content-type", "")
+            self.typed = bool(kind)
+            if kind.lower().startswith("text/event-stream") or (self.length or 0) > self._above:
+                self.hurry()
+        if self.incomplete and not self.passes_on and self._size > (self._above or 0):
+            self.hurry()
+
+    def hurry(self) -> None:
+        """What has come is to be passed on now, and the rest as it comes."""
+        self.passes_on = True
+        self.held = self._size
+
+    def head(self, body: bytes) -> Response:
+        """The head of what is passed on, *body* being the first piece of it."""
+        self.passed_on = True
+        return Response(self._status, self._passed_headers(inflated=self._inflater is not None), body)
+
+    def pieces(self) -> Iterable[bytes]:
+        """What has come since the last time, none of it empty; raises as ``feed`` does."""
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self.held = 0
+        if self._inflater:
+            return self._inflater.pieces(body)
+        return (body,) if body else ()
+
+    def end_of_pieces(self) -> None:
+        """All pieces were taken; raises FunctionResponseError when there should be more."""
+        if self._inflater:
+            self._inflater.end()
 
     def end_of_stream(self) -> None:
         """The connection is closed; raises FunctionResponseError when the answer is not whole."""
@@ -159,28 +226,22 @@ class ResponseParser:
         if status != 200:
             raise errors.FunctionInvalidResponse(detail=f"the function's FDK answered with status {status}")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        headers = [(k, v) for k, v in self._headers if k.lower() not in _FRAMING and passes(k, v)]
-        if self._gunzip and any(k.lower() == "content-encoding" and v.lower() == "gzip" for k, v in headers):
-            body = self._inflate(body)
-            headers = [(k, v) for k, v in headers if k.lower() != "content-encoding"]
+        headers = self._passed_headers(inflated=False)
+        if self._gunzip and any(self._is_gzip(v) for k, v in headers if k.lower() == "content-encoding"):
+            inflater = Gunzip(self._max_body)
+            body = b"".join(inflater.pieces(body))
+            inflater.end()
+            headers = self._passed_headers(inflated=True)
         return Response(status, headers, body)
 
-    def _inflate(self, body: bytes) -> bytes:
-        """Of all members that *body* has; nothing at all is nothing, as an answer to HEAD may be."""
-        plain, left = [], self._max_body + 1 if self._max_body else 0
-        while body:
-            inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            try:
-                plain.append(inflater.decompress(body, left))
-            except zlib.error as exc:
-                raise errors.FunctionResponseError(detail=f"not gzip: {exc}") from None
-            left -= len(plain[-1])
-            if self._max_body and left <= 0:
-                raise errors.FunctionResponseTooLarge
-            if not inflater.eof:
-                raise errors.FunctionResponseError(detail="not gzip: it ends too early")
-            body = inflater.unused_data
-        return plain[0] if len(plain) == 1 else b"".join(plain)
+    def _is_gzip(self, encoding: str) -> bool:
+        return self._gunzip and encoding.lower() == "gzip"
+
+    def _passed_headers(self, *, inflated: bool) -> list[Header]:
+        headers = [(k, v) for k, v in self._headers if k.lower() not in _FRAMING and passes(k, v)]
+        if inflated:
+            headers = [(k, v) for k, v in headers if k.lower() != "content-encoding"]
+        return headers
 
     def _headers_done(self) -> bool:
         return self._head_size < 0
@@ -224,6 +285,8 @@ class ResponseParser:
             self._body.clear()
             return
         self._body.append(data)
+        if self.passes_on:
+            self.held += len(data)
 
     def on_message_complete(self) -> None:
         if self.done:
