@@ -176,6 +176,7 @@ class ResponseParser:
             self.incomplete = True
             if self._is_gzip(named.get("content-encoding", "")):
                 self._inflater, self.length = Gunzip(self._max_body), None
+                self.hurry()  # nobody knows how large it will be
             kind = named.get("content-type", "")
             self.typed = bool(kind)
             if kind.lower().startswith("text/event-stream") or (self.length or 0) > self._above:
