@@ -138,6 +138,7 @@ def api_routes(
         get("/v1/runner/dequeue", guard(runner.dequeue)),
         web.post("/v1/runner/extend", guard(runner.extend)),
         web.post("/v1/runner/release", guard(runner.release)),
+        get("/v1/runner/wanted", guard(runner.wanted)),
         web.post("/v1/runner/heartbeat", guard(runner.heartbeat)),
     ]
 

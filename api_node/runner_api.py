@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 from aiohttp import web
 
-from shared_models import errors, wire
+from shared_models import errors, times, wire
 from shared_models.call import (
     FINAL,
     CallOnWire,
@@ -162,6 +162,14 @@ class RunnerAPI:
         if refused:
             answer["refused"] = refused
         return json_response(answer)
+
+    async def wanted(self, request: web.Request) -> web.StreamResponse:
+        since = request.query.get("since", "")
+        try:
+            since = since and times.normalise(since)
+        except ValueError as exc:
+            raise errors.Invalid(f"since: {exc}") from None
+        return tagged_response(request, await self._data.wanted(since))
 
     async def heartbeat(self, request: web.Request) -> web.StreamResponse:
         report = wire.decode(await read_body(request), RunnerReport)

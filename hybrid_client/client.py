@@ -27,6 +27,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.wanted import Wanted
 
 __all__ = ["ClientSettings", "HTTPDataAccess", "open_data_access"]
 
@@ -204,6 +205,18 @@ class HTTPDataAccess(DataAccess):
             return RunnerState.ACTIVE
 
         return await self._either(in_ours, in_fns_words)
+
+    # -- what is to be ready -------------------------------------------------------------------
+
+    async def wanted(self, since: str) -> Wanted | None:
+        if time.monotonic() < self._compat_until:
+            return None
+        path = f"/v1/runner/wanted?{urlencode({'since': since})}"
+        try:
+            return await self._look_up(path, Wanted, errors.NotFound, ours=True)
+        except _UnknownThere:
+            # Not ``_either``: an older node of ours knows leases all the same.
+            return None
 
     # -- how -----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,12 @@ class CachedDataAccess(DataAccess):
             raise failure
         return entry.value  # type: ignore[no-any-return]
 
+    def outdated(self, *key: str) -> None:
+        """The look-up *key* (``"fn"``, id) is known to have changed: the next one asks."""
+        entry = self._entries.get(key)
+        if entry and not entry.error:
+            entry.seen = min(entry.seen, self._loop.time() - FRESH)
+
     def _refresh(self, key: Key, entry: _Entry, ask: Callable[[], Awaitable[T]]) -> asyncio.Task[None]:
         if entry.refresh is None:
             entry.refresh = asyncio.create_task(self._ask(key, entry, ask), name=f"look up {key[0]}")
@@ -151,6 +158,9 @@ class CachedDataAccess(DataAccess):
 
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         return await self._inner.finish(batch)
+
+    async def wanted(self, since: str) -> Wanted | None:
+        return await self._inner.wanted(since)
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         return await self._inner.heartbeat(report)

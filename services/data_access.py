@@ -18,6 +18,7 @@ from services.callbacks.settings import CallbackSettings
 from services.handing_out import HandingOut
 from services.settling import Settling
 from services.stores import Stores
+from services.wanting import Wanting
 from shared_models import times
 from shared_models.app import App
 from shared_models.async_policy import AsyncSettings
@@ -28,6 +29,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.wanted import Wanted
 
 _GRACE = 60.0
 """Seconds beyond a call's timeout that an unmodified Fn runner, which renews nothing, may take."""
@@ -54,6 +56,7 @@ class DirectDataAccess(DataAccess):
         self._admission = Admission(stores, settings, callbacks, clock)
         self._settling = Settling(stores, settings, clock)
         self._handing_out = HandingOut(stores, self._settling, settings, clock)
+        self._wanting = Wanting(stores.datastore, clock)
 
     # -- look-ups ------------------------------------------------------------------------------
 
@@ -113,6 +116,9 @@ class DirectDataAccess(DataAccess):
 
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         return await self._settling.finish(batch)
+
+    async def wanted(self, since: str) -> Wanted:
+        return await self._wanting.wanted(since)
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         return await self._datastore.put_runner(report)

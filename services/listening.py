@@ -13,6 +13,7 @@ from shared_models.listeners import Listeners
 from shared_models.route import Route
 from shared_models.runner import Runner, RunnerReport, RunnerState
 from shared_models.trigger import Trigger
+from shared_models.wanted import Change, WarmTarget
 
 
 def listening(stores: Stores, listeners: Listeners) -> Stores:
@@ -157,6 +158,14 @@ class ListeningDatastore(Datastore):
         await listeners.before_delete(route)
         await self._inner.remove_route(app_id, path)
         await listeners.after_delete(route)
+
+    # -- what runners are to have ready ----------------------------------------------------------
+
+    async def changes(self, since: str, limit: int) -> list[Change]:
+        return await self._inner.changes(since, limit)
+
+    async def warm(self, limit: int) -> list[WarmTarget]:
+        return await self._inner.warm(limit)
 
     # -- runners -------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ MAX_AGE = _OURS + "async/max-age"
 MAX_QUEUED = _OURS + "async/max-queued"
 MAX_CONCURRENCY = _OURS + "max-concurrency"
 """Containers of one function on one runner at most."""
+WARM_MIN = _OURS + "warm/min"
+"""Containers of one function that each runner keeps ready."""
+MOST_WARM = 1000
 _LONGEST = 366 * 86400
 """Seconds."""
 _FOR_GOOD = frozenset({Reason.CANCELLED, Reason.EXPIRED, Reason.GONE, Reason.LOST, Reason.UNUSABLE})
@@ -144,6 +147,12 @@ def max_concurrency(annotations: Mapping[str, msgspec.Raw]) -> int:
     return 0 if given is None else max(1, int(given))
 
 
+def warm_min(annotations: Mapping[str, msgspec.Raw]) -> int | None:
+    """Containers of a function that each runner keeps ready; None where nothing is said of it."""
+    given = annotation_maps.number(annotations, WARM_MIN)
+    return None if given is None else min(max(0, int(given)), MOST_WARM)
+
+
 def _number(call: Call, key: str, default: float) -> float:
     given = annotation_maps.number(call.annotations, key)
     return default if given is None else given
@@ -178,6 +187,7 @@ _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
     MAX_AGE: (_seconds, f"must be a number of seconds from 0 to {_LONGEST}"),
     MAX_QUEUED: (_whole(0, 10**9), "must be a whole number, 0 for no limit"),
     MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
+    WARM_MIN: (_whole(0, MOST_WARM), f"must be a whole number from 0 to {MOST_WARM}"),
 }
 
 

@@ -20,6 +20,7 @@ from shared_models.fn import Fn
 from shared_models.route import Route
 from shared_models.runner import Runner, RunnerReport, RunnerState
 from shared_models.trigger import Trigger, TriggerTarget
+from shared_models.wanted import Change, Wanted, WarmTarget
 
 
 class AppFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +201,17 @@ class Datastore(ABC):
     @abstractmethod
     async def remove_route(self, app_id: str, path: str) -> None:
         """Raises RouteNotFound. The calls of the route stay readable."""
+
+    @abstractmethod
+    async def changes(self, since: str, limit: int) -> list[Change]:
+        """Functions and routes that were made or changed at *since* or later, at most *limit*, in order."""
+
+    @abstractmethod
+    async def warm(self, limit: int) -> list[WarmTarget]:
+        """Functions and routes that want warm containers, at most *limit* of each, in a fixed order.
+
+        By their own annotation or, where they have none, by their app's.
+        """
 
     @abstractmethod
     async def put_runner(self, report: RunnerReport) -> RunnerState:
@@ -480,6 +492,13 @@ class DataAccess(ABC):
 
         A queued call that ended without a result (``WITHOUT_RESULT``), or in a way that its function wants
         repeated, goes back to the queue while it has attempts left, and is a dead letter after the last.
+        """
+
+    @abstractmethod
+    async def wanted(self, since: str) -> Wanted | None:
+        """What runners are to have ready; *since* is the cursor of the last answer, "" for one that begins.
+
+        None where the API node is too old to say so.
         """
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, Table, select
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
 from services.datastore.tables import apps
-from shared_models import errors, times
+from shared_models import errors, times, wanted
 from shared_models.app import App
 from shared_models.errors import FnError
 from shared_models.fn import Fn
@@ -40,12 +40,22 @@ class Part:
         rows = await self._database.read(
             lambda connection: connection.execute(query(connection.dialect.name))
         )
-        return [type_(**row) for row in rows.mappings()]
+        return [resource_of(row, type_) for row in rows.mappings()]
 
 
 def row_of(value: Resource | Purge) -> dict[str, Any]:
     """The row that is stored of *value*."""
-    return {name: getattr(value, name) for name in value.__struct_fields__}
+    row = {name: getattr(value, name) for name in value.__struct_fields__}
+    if isinstance(value, App | Fn | Route):
+        row["warm"] = wanted.said(value.annotations)
+    return row
+
+
+def resource_of(row: Mapping[Any, Any], type_: type[Resource]) -> Resource:
+    """The resource whose whole row is *row*."""
+    fields = dict(row)
+    fields.pop("warm", None)
+    return type_(**fields)
 
 
 async def find_one(
@@ -55,7 +65,7 @@ async def find_one(
     row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise missing
-    return type_(**row)
+    return resource_of(row, type_)
 
 
 async def held_app(connection: AsyncConnection, app_id: str) -> App:

@@ -11,6 +11,7 @@ from services.datastore.parts import find_one, held_app, refuse_if, row_of
 from services.datastore.routes import Routes
 from services.datastore.seeking import long_is, seek
 from services.datastore.tables import apps, fns, purges, routes, triggers
+from services.datastore.warm import Warm
 from shared_models import errors
 from shared_models.app import App
 from shared_models.fn import Fn
@@ -19,7 +20,7 @@ from shared_models.interfaces import AppFilter, Datastore, FnFilter, Purge, Trig
 from shared_models.trigger import Trigger
 
 
-class SQLDatastore(Routes, Nodes, Datastore):
+class SQLDatastore(Routes, Warm, Nodes, Datastore):
     """Checks and writes share one transaction; what races past a check breaks a constraint.
 
     Then ``Database.transact`` runs the transaction again, and the check names the winner.

@@ -78,6 +78,11 @@ def _number(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False)
 
 
+def _warm() -> Column[Any]:
+    """Whether it wants warm containers (``wanted.said``): of the annotations, what is looked for."""
+    return Column("warm", ordered(1), nullable=False, server_default="")
+
+
 def _maps() -> list[Column[Any]]:
     return [
         Column("config", JSONText(Config), nullable=False),
@@ -98,6 +103,8 @@ apps = Table(
     Column("syslog_url", long_text()),
     Column("shape", ordered(32), nullable=False),
     *_times(),
+    _warm(),
+    Index("ix_apps_warm_id", "warm", "id"),
 )
 
 fns = Table(
@@ -113,7 +120,10 @@ fns = Table(
     *_maps(),
     Column("shape", ordered(32), nullable=False),
     *_times(),
+    _warm(),
     UniqueConstraint("app_id", "name"),
+    Index("ix_fns_warm_app_id_id", "warm", "app_id", "id"),
+    Index("ix_fns_updated_at", "updated_at"),
 )
 
 triggers = Table(
@@ -148,6 +158,9 @@ routes = Table(
     _number("tmpfs_size"),
     *_maps(),
     *_times(),
+    _warm(),
+    Index("ix_routes_warm_app_id", "warm", "app_id"),
+    Index("ix_routes_updated_at", "updated_at"),
 )
 
 runners = Table(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -16,10 +17,13 @@ from deploy.__main__ import main
 from services.datastore import migrate, tables
 from services.datastore.database import Database, open_database, open_unmigrated
 from services.datastore.dead_letters import SQLDeadLetters
+from services.datastore.sql import SQLDatastore
 from services.logstore.sql import SQLLogStore
+from shared_models.app import App
 from shared_models.call import Call, Finished
 from shared_models.call_interfaces import DeadLetter
 from shared_models.errors import StoreUnavailable
+from shared_models.fn import Fn
 
 # PostgreSQL has long keys in its own way: see migration 0002.
 LONG_KEYS = {
@@ -159,6 +163,37 @@ async def test_the_third_schema_is_reached_from_wherever_the_way_to_it_broke(mar
         assert await looked_at(mariadb.url, differences) == []
 
 
+async def test_the_fourth_schema_is_reached_from_wherever_the_way_to_it_broke(mariadb: Any) -> None:
+    for statement in ("DROP INDEX ix_routes_updated_at ON routes", "ALTER TABLE apps DROP COLUMN warm"):
+        await moved(mariadb.url, migrate.newest())
+        async with open_unmigrated(mariadb.url, "FN_DB_URL") as backend, backend.engine.begin() as connection:
+            await connection.execute(text("DROP INDEX ix_apps_warm_id ON apps"))
+            await connection.execute(text(statement))
+            await connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+        assert await moved(mariadb.url, "0004") == ("0003", "0004")
+        assert await moved(mariadb.url, migrate.newest()) in (("0004", "0004"), ("0004", migrate.newest()))
+        assert await looked_at(mariadb.url, differences) == []
+
+
+async def test_what_the_third_schema_has_is_kept_and_wants_nothing_warm(url: str) -> None:
+    await moved(url, migrate.newest())
+    async with open_database(url) as database:
+        app = await SQLDatastore(database).insert_app(App(name="app"))
+        keep = {"fn.hybrid/warm/min": msgspec.Raw(b"1")}
+        fn = await SQLDatastore(database).insert_fn(Fn(name="fn", app_id=app.id, image="i", annotations=keep))
+        assert len(await SQLDatastore(database).warm(10)) == 1
+    assert await moved(url, "0003") == (migrate.newest(), "0003")
+    await moved(url, migrate.newest())
+    async with open_database(url) as database:
+        store = SQLDatastore(database)
+        assert (await store.fn(fn.id)).image == "i"
+        assert await store.warm(10) == []
+        changed = await store.update_fn(fn.id, Fn(image="j"))
+        assert [target.fn_id for target in await store.warm(10)] == [changed.id], (
+            "told again when it is stored"
+        )
+
+
 async def test_a_migration_that_broke_half_way_can_be_run_again(mariadb: Any) -> None:
     """MariaDB commits each change of a table: a node that dies leaves some of them."""
     await moved(mariadb.url, migrate.newest())
@@ -192,16 +227,16 @@ def node(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 async def test_the_command_migrates_and_says_from_where_to_where(node: Any) -> None:
     code, said = await node("--check")
     assert code == 1
-    assert "base, to be migrated to 0003" in said
+    assert "base, to be migrated to 0004" in said
     code, said = await node()
     assert code == 0
-    assert "base -> 0003" in said
+    assert "base -> 0004" in said
     code, said = await node()
     assert code == 0
     assert "nothing to do" in said
     code, said = await node("--check")
     assert code == 0
-    assert "0003, current" in said
+    assert "0004, current" in said
 
 
 async def test_the_command_shows_the_statements_and_runs_none(node: Any) -> None:
@@ -225,13 +260,13 @@ async def test_the_command_drops_data_only_when_told_twice(node: Any) -> None:
     assert "--yes" in said
     code, said = await node("--to", "0001", "--yes")
     assert code == 0
-    assert "0003 -> 0001" in said
+    assert "0004 -> 0001" in said
 
 
 async def test_an_unknown_revision_is_a_bad_command_line(node: Any) -> None:
     code, said = await node("--to", "7")
     assert code == 2
-    assert "base, 0001, 0002, 0003" in said
+    assert "base, 0001, 0002, 0003, 0004" in said
 
 
 async def _say(database: Database, statement: str) -> None:

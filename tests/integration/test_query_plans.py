@@ -95,6 +95,14 @@ def rows_of(made: list[Any], **more: Any) -> list[dict[str, Any]]:
     return [{**{name: getattr(one, name) for name in one.__struct_fields__}, **more} for one in made]
 
 
+def changed_later(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """*rows* that were changed one after the other, some of which want warm containers."""
+    return [
+        {**row, "updated_at": at(number), "warm": "1" if number % 400 == 200 else ""}
+        for number, row in enumerate(rows)
+    ]
+
+
 async def fill(url: str) -> None:
     """Thousands of everything in otherwise empty tables."""
     now = times.now()
@@ -113,10 +121,10 @@ async def fill(url: str) -> None:
     async def work(connection: AsyncConnection) -> None:
         for table in reversed(metadata.sorted_tables):
             await connection.execute(delete(table))
-        await insert_rows(connection, apps, rows_of(made_apps))
-        await insert_rows(connection, fns, rows_of(made_fns))
+        await insert_rows(connection, apps, changed_later(rows_of(made_apps)))
+        await insert_rows(connection, fns, changed_later(rows_of(made_fns)))
         await insert_rows(connection, triggers, rows_of(made_triggers))
-        await insert_rows(connection, routes, rows_of(made_routes))
+        await insert_rows(connection, routes, changed_later(rows_of(made_routes)))
         await insert_rows(connection, calls, [row_of(call, "", call.created_at) for call in made_calls])
         await insert_rows(
             connection, logs, [{"call_id": call.id, "piece": 0, "body": b"x"} for call in made_calls]
@@ -253,6 +261,25 @@ async def test_what_is_invoked_is_found_by_an_index(database: Database) -> None:
     seeks = {"app_id", "type", "source"}
     trigger = await objections(database, lambda: store.trigger_by_source("app00000", "http", "/100"), seeks)
     assert trigger == []
+
+
+@pytest.mark.parametrize("number", [10, RESOURCES - 10])
+async def test_what_has_changed_lately_is_a_range_of_an_index(database: Database, number: int) -> None:
+    store = SQLDatastore(database)
+    assert len(await store.changes(at(number), 100)) in (20, 100)
+    assert await objections(database, lambda: store.changes(at(number), 100), {"updated_at"}) == []
+
+
+async def test_what_is_to_be_kept_warm_is_found_by_indexes(database: Database) -> None:
+    store = SQLDatastore(database)
+    assert len(await store.warm(100)) == 10
+    found = await objections(database, lambda: store.warm(100), set())
+    assert found == []
+    with captured(database) as statements:
+        await store.warm(100)
+    seeks = [(await plan_of(database, statement)).seeks for statement in statements]
+    assert all({"warm", "app_id", "id"} & one for one in seeks), seeks
+    assert len(seeks) == 14, "apps; functions and routes by themselves and by each app; others' apps"
 
 
 async def test_calls_that_wait_for_the_queue_are_found_by_an_index(database: Database) -> None:

@@ -16,6 +16,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.wanted import Wanted
 from tests.model.api import ApiNode, ids_in
 from tests.model.history import Crashed, History
 
@@ -225,6 +226,10 @@ class Client(DataAccess):
     async def finish(self, batch: Sequence[Finished]) -> list[str]:
         refused: list[str] = await self.ask("finish", list(batch))
         return refused
+
+    async def wanted(self, since: str) -> Wanted | None:
+        found: Wanted | None = await self.ask("wanted", since)
+        return found
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         state: RunnerState = await self.ask("heartbeat", report)

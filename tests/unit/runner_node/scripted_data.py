@@ -15,6 +15,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.wanted import Wanted
 
 
 class ScriptedQueue:
@@ -71,6 +72,9 @@ class ScriptedData(DataAccess):
         self.known_id = ""
         """The id of the call that an earlier one with the same key has."""
         self.state = RunnerState.ACTIVE
+        self.wants: Wanted | None = None
+        """What ``wanted`` answers; the cursors that it was asked with are in ``since``."""
+        self.since: list[str] = []
         self.started: list[str] = []
         self.start_error: errors.FnError | None = None
         self.lost: list[str] = []
@@ -184,6 +188,11 @@ class ScriptedData(DataAccess):
         self.finished += [one for one in batch if one.call.id not in self.refused]
         self.took.set()
         return [one.call.id for one in batch if one.call.id in self.refused]
+
+    async def wanted(self, since: str) -> Wanted | None:
+        await self._ask("wanted")
+        self.since.append(since)
+        return self.wants
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         await self._ask("heartbeat")
