@@ -27,7 +27,7 @@ from runner_node.results import Result, Stored
 from runner_node.run import Run
 from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
-from runner_node.spool import Spool
+from runner_node.spool import Spool, inherit
 from runner_node.stats import sample_for_ever
 from runner_node.syslog import Syslog, open_syslog
 from shared_models.app import App
@@ -36,6 +36,7 @@ from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 from shared_models.listeners import CallListeners
 from shared_models.route import Route
+from shared_models.workers import ALONE, Siblings
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +161,9 @@ async def running_agent(
     version: str = "",
     missing: float = MISSING,
     listeners: CallListeners | None = None,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Agent]:
-    """An agent at work; *missing*: seconds for which "not found" is remembered.
+    """An agent at work; *missing*: seconds for which "not found" is remembered; *siblings*: of the node.
 
     On leaving: no new leases, running calls get ``settings.drain`` seconds, results are handed in or
     spooled, containers are removed.
@@ -172,11 +174,14 @@ async def running_agent(
         settings.fair_share_reserve,
     )
     cached = CachedDataAccess(data, settings.cache_stale, missing)
-    folder = Path(settings.spool_path) / node_id if settings.spool_path else None
+    place = siblings.place if siblings else ALONE
+    folder = Path(settings.spool_path) / place.name(node_id) if settings.spool_path else None
+    if folder:
+        await asyncio.to_thread(inherit, folder, lambda name: place.inherits(name, node_id))
     spool = Spool(folder, settings.max_spool_size) if folder else None
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)
-    health = Health(cached, driver, scheduler, resources, node_id, address, version)
+    health = Health(cached, driver, scheduler, resources, node_id, address, version, siblings)
     async with AsyncExitStack() as stack:  # read up for the order of the end
         syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca))
         agent = Agent(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from runner_node import together
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.loops import Changes
 from runner_node.resources import Resources
@@ -13,6 +14,7 @@ from runner_node.scheduler import Scheduler
 from shared_models import errors
 from shared_models.interfaces import DataAccess
 from shared_models.runner import HEARTBEAT, RunnerReport, RunnerState
+from shared_models.workers import Siblings
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Health:
         node_id: str,
         address: str,
         version: str,
+        siblings: Siblings | None = None,
     ) -> None:
         self._data = data
         self._driver = driver
@@ -37,6 +40,9 @@ class Health:
         self._node_id = node_id
         self._address = address
         self._version = version
+        self._siblings = siblings
+        if siblings:
+            siblings.answer(together.QUESTION, lambda: together.encode(self._own_report()))
         self._engine = "the container engine has not been asked yet"
         self._state = RunnerState.ACTIVE
         self._refused = ""
@@ -109,14 +115,21 @@ class Health:
             log.info("ready for calls")
         self._engine = ""
 
-    async def _beat(self) -> None:
+    def _own_report(self) -> RunnerReport:
         resources, scheduler = self._resources, self._scheduler
-        report = RunnerReport(
+        return RunnerReport(
             id=self._node_id, address=self._address, version=self._version,
             capacity_memory=resources.memory, capacity_cpus=resources.cpus,
             free_memory=resources.free_memory, free_cpus=resources.free_cpus,
             running=self.agent_running(), warm=scheduler.warm(), oldest_wait=scheduler.oldest_wait(),
         )  # fmt: skip
+
+    async def _beat(self) -> None:
+        report = self._own_report()
+        if self._siblings:
+            # Each worker speaks for all, and is told the state: nobody depends on one that may have died.
+            told = await self._siblings.ask(together.QUESTION)
+            report = together.summed(together.decode(text for _, text in told))
         try:
             state = await self._data.heartbeat(report)
         except errors.RunnerRefused as exc:

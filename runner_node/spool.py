@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -167,6 +168,21 @@ class Spool:
                 with suppress(OSError):
                     file.rename(file.with_suffix(".broken"))
         return None
+
+
+def inherit(folder: Path, inherited: Callable[[str], bool]) -> None:
+    """Moves what is in *inherited* folders (by name) beside *folder* into it. Blocks; does not raise."""
+    try:
+        for other in [one for one in folder.parent.iterdir() if inherited(one.name) and one.is_dir()]:
+            log.info("the spool %s gets the results in %s", folder, other)
+            folder.mkdir(exist_ok=True)
+            for file in other.iterdir():
+                file.rename(folder / file.name)
+            other.rmdir()
+    except FileNotFoundError:
+        pass  # no node has spooled anything
+    except OSError as exc:
+        log.error("spooled results stay where they are: %s", exc)
 
 
 def _packed(batch: list[Finished]) -> bytes:

@@ -29,7 +29,10 @@ class Capacity:
         now = asyncio.get_running_loop().time()
         if now >= self._until:
             reports = [runner.report for runner in await self._datastore.runners()]
-            self._largest = [(one.capacity_memory, one.capacity_cpus) for one in reports]
+            self._largest = [
+                (one.capacity_memory // max(one.workers, 1), one.capacity_cpus // max(one.workers, 1))
+                for one in reports
+            ]
             self._until = now + FRESH
         needed = (memory * _MIB, milli_cpus(cpus))
         if not self._largest or any(has[0] >= needed[0] and has[1] >= needed[1] for has in self._largest):

@@ -20,7 +20,10 @@ class RunnerState(enum.StrEnum):
 
 
 class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One heartbeat. Memory in bytes, CPU in milli-CPUs, waits in seconds."""
+    """One heartbeat. Memory in bytes, CPU in milli-CPUs, waits in seconds.
+
+    *workers*: processes among which the capacity is divided evenly; no container is larger than one's part.
+    """
 
     id: str = ""
     address: str = ""
@@ -32,6 +35,7 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     warm: list[str] = []
     oldest_wait: float = 0.0
+    workers: int = 1
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):

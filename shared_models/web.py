@@ -20,13 +20,14 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from shared_models import cors, errors, telemetry
+from shared_models import cors, errors, expositions, telemetry
 from shared_models.answers import JSON, error_response, is_v1, json_response, one_line, tagged_response
 from shared_models.bodies import BODIES, Bodies, body_limit, body_pieces, let_go, read_body
 from shared_models.connections import Connections
 from shared_models.drain import CUT, finish, stop_listening
 from shared_models.http_settings import HTTPSettings
 from shared_models.unrouted import api_refusals, runner_refusals, unrouted
+from shared_models.workers import Siblings
 
 __all__ = [
     "COMMON_PATHS",
@@ -77,17 +78,19 @@ async def serving(
     node_type: str,
     ready: Callable[[], str] = lambda: "",
     middlewares: Sequence[Middleware] = (),
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
     *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
-    it, the first one outermost: they see every answer, errors included.
+    it, the first one outermost: they see every answer, errors included. With *siblings* they listen on the
+    same port, and ``/metrics`` has those of all.
 
     When the block ends the node is no longer ready; after ``settings.not_ready``
     seconds, in which it serves on, it takes no new connections, gives requests in flight ``settings.drain``
     seconds, and closes. Raises OSError when the address cannot be bound.
     """
-    app = _application(routes, settings, node_type, ready, middlewares)
+    app = _application(routes, settings, node_type, ready, middlewares, siblings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CUT)
     await runner.setup()
     assert runner.server is not None
@@ -107,7 +110,7 @@ async def serving(
     )
     try:
         server = await asyncio.get_running_loop().create_server(
-            connections, settings.host, settings.port, backlog=_BACKLOG
+            connections, settings.host, settings.port, backlog=_BACKLOG, reuse_port=siblings is not None
         )
         try:
             port: int = server.sockets[0].getsockname()[1]
@@ -143,7 +146,11 @@ def _application(
     node_type: str,
     ready: Callable[[], str],
     middlewares: Sequence[Middleware],
+    siblings: Siblings | None,
 ) -> web.Application:
+    if siblings:
+        siblings.answer("metrics", telemetry.exposition)
+
     async def ping(request: web.Request) -> web.StreamResponse:
         return json_response({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
 
@@ -151,7 +158,8 @@ def _application(
         return json_response({"version": FN_VERSION})
 
     async def metrics(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=telemetry.exposition(), headers={"Content-Type": telemetry.CONTENT_TYPE})
+        page = expositions.joined(await siblings.ask("metrics")) if siblings else telemetry.exposition()
+        return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
 
     async def live(request: web.Request) -> web.StreamResponse:
         return json_response({"status": "ok", "node_type": node_type})

@@ -30,6 +30,7 @@ from runner_node.drivers.spec import NODE_LABEL, create_body
 from runner_node.drivers.stdin import Stdin
 from runner_node.drivers.talk import Talk
 from shared_models import errors
+from shared_models.workers import ALONE, Place
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,14 @@ class DockerDriver(ContainerDriver):
 
     capabilities = Capabilities(freeze=True, isolates=True)
 
-    def __init__(self, engine: Engine, settings: DriverSettings, node_id: str, folder: str) -> None:
+    def __init__(
+        self, engine: Engine, settings: DriverSettings, node_id: str, folder: str, place: Place = ALONE
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._node_id = node_id
+        self._place = place
+        self._name = place.name(node_id)
         self._folder = folder
         self._images = Images(engine, settings.pull_timeout)
         self._on_network: Counter[str] = Counter()
@@ -88,7 +93,7 @@ class DockerDriver(ContainerDriver):
         body = create_body(
             spec,
             self._settings,
-            node_id=self._node_id,
+            node_id=self._name,
             io_dir=self._seen_by_engine(container.io_dir),
             hostname=self._hostname,
             network=network,
@@ -126,8 +131,11 @@ class DockerDriver(ContainerDriver):
         return os.path.join(self._settings.iofs_docker_path, os.path.relpath(io_dir, root))
 
     async def sweep(self) -> None:
-        """Removes every container of this node, again and again until the engine has answered once."""
-        wanted = {"label": [f"{NODE_LABEL}={self._node_id}"]}
+        """Removes every container of this worker, again and again until the engine has answered once.
+
+        The first also removes those of workers that the node has no more.
+        """
+        wanted = {"label": [NODE_LABEL if not self._place.number else f"{NODE_LABEL}={self._name}"]}
         while True:
             try:
                 found = await self._engine.call(lambda client: client.containers(all=True, filters=wanted))
@@ -137,10 +145,17 @@ class DockerDriver(ContainerDriver):
                 await asyncio.sleep(SWEEP_PAUSE)
         # Those that this process has made meanwhile are not left over.
         known = {f"/{container.id}" for container in self._containers}
-        left = [each["Id"] for each in found if not known.intersection(each.get("Names") or [])]
+        left = [
+            each["Id"]
+            for each in found
+            if self._is_ours(each["Labels"][NODE_LABEL]) and not known.intersection(each.get("Names") or [])
+        ]
         if left:
             log.warning("removing %d containers that an earlier run of this node left", len(left))
             await asyncio.gather(*(_remove(self._engine, container) for container in left))
+
+    def _is_ours(self, name: str) -> bool:
+        return name == self._name or self._place.inherits(name, self._node_id)
 
 
 class DockerContainer(Container):
@@ -325,13 +340,15 @@ async def _remove(engine: Engine, container: str) -> bool | None:
 
 
 @asynccontextmanager
-async def open_docker(settings: DriverSettings, node_id: str) -> AsyncIterator[ContainerDriver]:
+async def open_docker(
+    settings: DriverSettings, node_id: str, place: Place = ALONE
+) -> AsyncIterator[ContainerDriver]:
     """A driver on the engine at ``settings.docker_host``, which need not be there yet."""
     with (
-        io_dirs.node_folder(settings.iofs_path, node_id) as folder,
+        io_dirs.node_folder(settings.iofs_path, place.name(node_id)) as folder,
         open_engine(settings.docker_host, settings.engine_timeout) as engine,
     ):
-        driver = DockerDriver(engine, settings, node_id, folder)
+        driver = DockerDriver(engine, settings, node_id, folder, place)
         sweeper = asyncio.create_task(driver.sweep(), name="sweep containers")
         try:
             yield driver
