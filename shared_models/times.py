@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,8 +17,7 @@ _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})
 def to_text(seconds: float) -> str:
     """Unix seconds as wire text."""
     whole, millis = divmod(int(seconds * 1000), 1000)
-    parts = time.gmtime(whole)
-    return f"{parts[0]:04}-{parts[1]:02}-{parts[2]:02}T{parts[3]:02}:{parts[4]:02}:{parts[5]:02}.{millis:03}Z"
+    return f"{_second(whole)}.{millis:03}Z"
 
 
 def now() -> str:
@@ -26,7 +27,14 @@ def now() -> str:
 
 def deadline_text(seconds: float) -> str:
     """Unix seconds as RFC 3339 without a fraction, as in ``Fn-Deadline``."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return f"{_second(math.floor(seconds))}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Each call asks for a few, and many calls for the same."""
+    parts = time.gmtime(seconds)
+    return f"{parts[0]:04}-{parts[1]:02}-{parts[2]:02}T{parts[3]:02}:{parts[4]:02}:{parts[5]:02}"
 
 
 def normalise(text: str) -> str:

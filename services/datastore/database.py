@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
 from services.datastore import dialects, failures, migrate
+from services.datastore.bulk import Bulk, Rows
 from services.datastore.dialects import Backend
 from services.datastore.failures import Meaning
 from shared_models.errors import FnError, Invalid, StoreUnavailable
@@ -40,6 +41,7 @@ class Database:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._engine = backend.engine
+        self._bulk = Bulk(backend.file) if backend.file else None
         # In one process writers take turns here, which is fair; SQLite's own lock is polled.
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -109,11 +111,28 @@ class Database:
 
         return await self._to_the_end(writing())
 
+    async def insert_at_once(self, rows: Rows) -> bool:
+        """Inserts new *rows* in one transaction, in the order given, where the database has a quick way.
+
+        False where it has none, and when one of them is there: then nothing is inserted.
+        """
+        bulk = self._bulk
+        if bulk is None:
+            return False
+
+        async def inserting() -> bool:
+            async with self._writing:
+                return await bulk.insert(rows)
+
+        return await self._to_the_end(inserting())
+
     async def close(self) -> None:
         """Takes nothing new, and returns when nothing is under way any more."""
         self._closed = True
         while self._under_way:
             await asyncio.wait(self._under_way)
+        if self._bulk:
+            await self._bulk.close()
         await self._engine.dispose()
 
     def _turn(self) -> AbstractAsyncContextManager[Any]:

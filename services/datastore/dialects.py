@@ -26,6 +26,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
+from services.datastore.bulk import PRAGMAS
 from services.datastore.server_url import Server
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable
@@ -37,13 +38,6 @@ _BEGIN_WRITE = "BEGIN IMMEDIATE"
 _IDLE = 1.0
 """Seconds after which a connection that nobody used is asked whether it is still one."""
 _RETURNED = "fn_returned"
-_PRAGMAS = (
-    f"PRAGMA busy_timeout={sqlite_file.BUSY_MILLIS}",
-    # A commit survives a killed process, and the last ones may be lost with the machine's power:
-    # the queue, which is synced, brings those calls back.
-    "PRAGMA synchronous=NORMAL",
-    "PRAGMA foreign_keys=ON",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +50,12 @@ class Backend:
     *timeout*: seconds after which a statement is given up. *time*: a query of the server's own unix
     seconds; empty where the database is in this process. *connect*: opens a connection of the driver's
     own, outside the pool, on a database that can notify. *port*: of the server. *patient*: an engine for
-    migrations, whose statements may take as long as they take.
+    migrations, whose statements may take as long as they take. *file*: of SQLite; empty when in memory.
     """
 
     scheme: str
     engine: AsyncEngine
+    file: str = ""
     turns: bool = False
     reading: dict[str, Any] = field(default_factory=dict)
     writing: dict[str, Any] = field(default_factory=dict)
@@ -154,7 +149,7 @@ async def _sqlite(path: str) -> Backend:
     event.listen(engine.sync_engine, "begin", _begun)
     # SQLite takes the write lock at a transaction's begin: one that reads first and is then refused
     # the lock could only be given up.
-    return Backend(scheme="sqlite", engine=engine, turns=True, writing={BEGIN: _BEGIN_WRITE})
+    return Backend(scheme="sqlite", engine=engine, file=path, turns=True, writing={BEGIN: _BEGIN_WRITE})
 
 
 def _postgres(address: urls.Address, variable: str) -> Backend:
@@ -287,7 +282,7 @@ def _connected(connection: Any, _record: object) -> None:
     # The driver must not begin transactions on its own: it would do so late, and not around DDL.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in _PRAGMAS:
+    for pragma in PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
 

@@ -14,6 +14,7 @@ from services.batches import Batches
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
 from services.logstore import listing, removal
+from services.logstore.fresh import never_seen, rows_of
 from services.logstore.records import (
     PIECE,
     RECORD,
@@ -152,6 +153,8 @@ class SQLLogStore(LogStore):
 
     async def finish_calls(self, batch: Sequence[Finished]) -> list[str]:
         now = self._now()
+        if never_seen(batch) and await self._database.insert_at_once(rows_of(batch, now)):
+            return []
 
         async def work(connection: AsyncConnection) -> list[str]:
             verdict = judge(batch, await load_rows(connection, [one.call.id for one in batch]))
