@@ -58,15 +58,16 @@ class _OverSocket(Conversation):
             sink = Kept(settings.callback_max_body + 1 if self._job.call.callback_url else 0)
         parser = self._parser = ResponseParser(
             max_head=settings.max_header_size, max_body=settings.max_response_size, gunzip=gunzip,
-            pass_on_above=settings.stream_above if sink else None,
+            stream_above=settings.stream_above if sink else None,
         )  # fmt: skip
         await container.call(head, self._job.body, parser, timeout, sink)
-        if parser.passed_on:
+        if parser.streamed and parser.streamed.begun:
             return parser.head(sink.body if isinstance(sink, Kept) else b"")
         return parser.response()
 
     def trusts(self, exc: errors.FnError | None) -> bool:
-        if exc is not None and self._parser is not None and self._parser.passed_on:
+        streamed = self._parser.streamed if self._parser else None
+        if exc and streamed and streamed.begun:
             return False
         if exc is None or isinstance(exc, errors.FunctionFailed | errors.FunctionResponseTooLarge):
             return True

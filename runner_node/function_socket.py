@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from runner_node.protocols.http_stream import LAST_CHUNK, ResponseParser, encode_chunk
+from runner_node.protocols.streamed import Streamed
 from runner_node.sinks import Sink
 from shared_models import errors
 
@@ -85,7 +86,7 @@ class FunctionSocket(asyncio.Protocol):
     async def call(self, head: bytes, body: Body, parser: ResponseParser, sink: Sink | None = None) -> None:
         """Returns when *parser* is done. Raises what the parser or *body* raises.
 
-        What *parser* ``passes_on`` has gone to *sink* by then. Afterwards the connection is open only if it
+        What is ``streamed`` has gone to *sink* by then. Afterwards the connection is open only if it
         may carry another call.
         """
         transport = self._transport
@@ -103,7 +104,8 @@ class FunctionSocket(asyncio.Protocol):
             await self._answered
             if not parser.done:
                 assert sink is not None
-                await self._pass_on(parser, sink)
+                assert parser.streamed is not None
+                await self._pass_on(parser, parser.streamed, sink)
         finally:
             self._parser = self._answered = None
             if self._hurry:
@@ -135,23 +137,20 @@ class FunctionSocket(asyncio.Protocol):
         if not sending.cancelled() and (trouble := sending.exception()):
             self._answer(trouble)
 
-    async def _pass_on(self, parser: ResponseParser, sink: Sink) -> None:
+    async def _pass_on(self, parser: ResponseParser, streamed: Streamed, sink: Sink) -> None:
         """To *sink* as it comes; what comes meanwhile is held, and the function too when that is much."""
-        begun = False
         while True:
-            for piece in parser.pieces():
-                if begun:
+            for piece in streamed.pieces():
+                if streamed.begun:
                     await sink.write(piece)
                 else:
-                    begun = True
-                    await sink.begin(parser.head(piece), parser.length)
-            if parser.done and not parser.held:
-                parser.end_of_pieces()
-            if not begun and (parser.typed or parser.done):
+                    await sink.begin(parser.head(piece), streamed.length)
+            if parser.done and not streamed.held:
+                streamed.end()
+            if not streamed.begun and (streamed.typed or parser.done):
                 # Else the first bytes tell the content type.
-                begun = True
-                await sink.begin(parser.head(b""), parser.length)
-            if parser.held:
+                await sink.begin(parser.head(b""), streamed.length)
+            if streamed.held:
                 continue
             if parser.done:
                 return
@@ -192,24 +191,23 @@ class FunctionSocket(asyncio.Protocol):
         else:
             if parser.done:
                 self._answer(None)
-            elif parser.incomplete:
-                self._more(parser)
+            elif parser.streamed:
+                self._more(parser.streamed)
 
-    def _more(self, parser: ResponseParser) -> None:
+    def _more(self, streamed: Streamed) -> None:
         """There is more to come of an answer that may be passed on."""
-        if not parser.passes_on:
+        if not streamed.goes:
             if self._hurry is None:
-                self._hurry = self._loop.call_later(HASTE, self._hurries, parser)
+                self._hurry = self._loop.call_later(HASTE, self._hurries, streamed)
             return
         self._answer(None)
-        if parser.held > HELD and not self._held_back and self._transport:
+        if streamed.held > HELD and not self._held_back and self._transport:
             self._held_back = True
             self._transport.pause_reading()
 
-    def _hurries(self, parser: ResponseParser) -> None:
-        if parser is self._parser and not parser.done:
-            parser.hurry()
-            self._answer(None)
+    def _hurries(self, streamed: Streamed) -> None:
+        streamed.go()
+        self._answer(None)
 
     def eof_received(self) -> bool:
         return False

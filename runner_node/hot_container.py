@@ -59,6 +59,8 @@ class HotContainer:
         self.target = target
         self.state = State.STARTING
         self.idle_since = 0.0
+        self.kept: Callable[[], bool] = lambda: False
+        """Whether it stays when it has been idle for too long."""
         self._settings = settings
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
@@ -148,7 +150,7 @@ class HotContainer:
     async def call(
         self, head: bytes, body: Body, parser: ResponseParser, timeout: float, sink: Sink | None = None
     ) -> None:
-        """Returns when *parser* is done, and *sink* has what it ``passes_on``.
+        """Returns when *parser* is done, and *sink* has what of it was ``streamed``.
 
         Raises CallTimedOut after *timeout* seconds, NeverReached when nothing was sent, or a BadFunction.
         """
@@ -282,17 +284,20 @@ class HotContainer:
         if self.state not in (State.IDLE, State.FREEZING, State.FROZEN):
             return
         idle = self._loop.time() - self.idle_since
-        if idle >= self.target.idle_timeout:
+        ends = self.target.idle_timeout
+        if idle >= ends and self.kept():
+            ends += idle
+        elif idle >= ends:
             log.debug("container of %s was idle for %g s", self._name(), self.target.idle_timeout)
             self.retire()
             return
         if self.state is State.IDLE:
             if idle < self._settings.freeze_idle:
-                self._arm(min(self._settings.freeze_idle, self.target.idle_timeout) - idle)
+                self._arm(min(self._settings.freeze_idle, ends) - idle)
                 return
             self._to(State.FREEZING)
             self._freezer = asyncio.create_task(self._freeze(), name="freeze")
-        self._arm(self.target.idle_timeout - idle)
+        self._arm(ends - idle)
 
     async def _freeze(self) -> None:
         assert self._container is not None

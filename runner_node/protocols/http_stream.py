@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import httptools
 
 from runner_node.protocols.gunzip import Gunzip
+from runner_node.protocols.streamed import Streamed
 from shared_models import errors
 from shared_models.config import canonical_header
 
@@ -31,6 +32,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 _FRAMING = frozenset({"content-length", "host"})
+_NOT_PASSED = _HOP_BY_HOP | _FRAMING
 _OWN = frozenset({"fn-call-id", "fn-deadline"})
 
 
@@ -100,18 +102,17 @@ class ResponseParser:
     ``feed`` raises a BadFunction for what is not HTTP or too large. When ``done``, ``response()`` gives
     the answer; ``reusable`` tells whether the connection may carry another call.
 
-    With *pass_on_above* (bytes) a 200 need not be collected: once ``passes_on``, what has come is taken out
-    with ``pieces`` as it comes. That is so when it is larger, is of events, or when ``hurry`` was called.
+    With *stream_above* (bytes) a 200 has ``streamed`` from when its head has come, and its body not whole.
+    Once that goes, the answer is given out as ``head`` and pieces, else as ``response``.
     """
 
     __slots__ = (
-        "_above", "_body", "_gunzip", "_head_size", "_headers", "_inflater", "_looked", "_max_body",
-        "_max_head", "_parser", "_size", "_status", "_trouble", "done", "held", "incomplete", "length",
-        "passed_on", "passes_on", "reusable", "started", "typed",
+        "_above", "_body", "_gunzip", "_head_size", "_headers", "_max_body", "_max_head", "_parser", "_size",
+        "_status", "_trouble", "done", "reusable", "started", "streamed",
     )  # fmt: skip
 
     def __init__(
-        self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False, pass_on_above: int | None = None
+        self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False, stream_above: int | None = None
     ) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
@@ -123,21 +124,9 @@ class ResponseParser:
         self._gunzip = gunzip
         self._status = 0
         self._trouble: errors.BadFunction | None = None
-        self._above = pass_on_above
-        self._inflater: Gunzip | None = None
-        self._looked = False
+        self._above = stream_above
+        self.streamed: Streamed | None = None
         self.started = False
-        self.incomplete = False
-        """The head has come, the body has not; it may be passed on."""
-        self.passes_on = False
-        self.passed_on = False
-        """The head was given away: there is no way back."""
-        self.held = 0
-        """Bytes that ``pieces`` has not given, once ``passes_on``."""
-        self.length: int | None = None
-        """What is passed on will be so many bytes, if that is known."""
-        self.typed = False
-        """What is passed on has a content type."""
         self.done = False
         self.reusable = False
 
@@ -159,54 +148,27 @@ class ResponseParser:
             raise self._trouble or errors.FunctionResponseError(detail=f"not HTTP: {exc}") from None
         if self._trouble:
             raise self._trouble
-        if not self.done and self._head_size < 0:
+        if not self.done and self._head_size < 0 and self.streamed is None:
             self._look()
 
     def _look(self) -> None:
         """The head has come, and not all of the body."""
-        if not self._looked:
-            self._looked = True
-            named = {name.lower(): value for name, value in self._headers}
-            size = named.get("content-length", "")
-            self.length = int(size) if size.isascii() and size.isdigit() else None
-            if self._max_body and (self.length or 0) > self._max_body:
-                raise errors.FunctionResponseTooLarge
-            if self._above is None or self._status != 200:
-                return
-            self.incomplete = True
-            if self._is_gzip(named.get("content-encoding", "")):
-                self._inflater, self.length = Gunzip(self._max_body), None
-                self.hurry()  # nobody knows how large it will be
-            kind = named.get("content-type", "")
-            self.typed = bool(kind)
-            if kind.lower().startswith("text/event-stream") or (self.length or 0) > self._above:
-                self.hurry()
-        if self.incomplete and not self.passes_on and self._size > (self._above or 0):
-            self.hurry()
-
-    def hurry(self) -> None:
-        """What has come is to be passed on now, and the rest as it comes."""
-        self.passes_on = True
-        self.held = self._size
+        named = {name.lower(): value for name, value in self._headers}
+        size = named.get("content-length", "")
+        length = int(size) if size.isascii() and size.isdigit() else None
+        if self._max_body and (length or 0) > self._max_body:
+            raise errors.FunctionResponseTooLarge
+        if self._above is not None and self._status == 200:
+            self.streamed = Streamed(
+                self._body, above=self._above, kind=named.get("content-type", ""), length=length,
+                gunzip=self._passed_headers()[1], limit=self._max_body,
+            )  # fmt: skip
 
     def head(self, body: bytes) -> Response:
-        """The head of what is passed on, *body* being the first piece of it."""
-        self.passed_on = True
-        return Response(self._status, self._passed_headers(inflated=self._inflater is not None), body)
-
-    def pieces(self) -> Iterable[bytes]:
-        """What has come since the last time, none of it empty; raises as ``feed`` does."""
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        self.held = 0
-        if self._inflater:
-            return self._inflater.pieces(body)
-        return (body,) if body else ()
-
-    def end_of_pieces(self) -> None:
-        """All pieces were taken; raises FunctionResponseError when there should be more."""
-        if self._inflater:
-            self._inflater.end()
+        """The head of what is streamed, *body* being the first piece of it."""
+        if self.streamed:
+            self.streamed.begun = True
+        return Response(self._status, self._passed_headers()[0], body)
 
     def end_of_stream(self) -> None:
         """The connection is closed; raises FunctionResponseError when the answer is not whole."""
@@ -227,22 +189,26 @@ class ResponseParser:
         if status != 200:
             raise errors.FunctionInvalidResponse(detail=f"the function's FDK answered with status {status}")
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        headers = self._passed_headers(inflated=False)
-        if self._gunzip and any(self._is_gzip(v) for k, v in headers if k.lower() == "content-encoding"):
+        headers, packed = self._passed_headers()
+        if packed:
             inflater = Gunzip(self._max_body)
             body = b"".join(inflater.pieces(body))
             inflater.end()
-            headers = self._passed_headers(inflated=True)
         return Response(status, headers, body)
 
-    def _is_gzip(self, encoding: str) -> bool:
-        return self._gunzip and encoding.lower() == "gzip"
-
-    def _passed_headers(self, *, inflated: bool) -> list[Header]:
-        headers = [(k, v) for k, v in self._headers if k.lower() not in _FRAMING and passes(k, v)]
-        if inflated:
-            headers = [(k, v) for k, v in headers if k.lower() != "content-encoding"]
-        return headers
+    def _passed_headers(self) -> tuple[list[Header], bool]:
+        """What goes on to the client, and whether the body is first to be unpacked."""
+        passed, packed = [], False
+        for header in self._headers:
+            lower = header[0].lower()
+            if lower in _NOT_PASSED or (lower == "te" and header[1] != "trailers"):
+                continue
+            if lower == "content-encoding" and self._gunzip and header[1].lower() == "gzip":
+                packed = True
+            passed.append(header)
+        if packed:
+            passed = [header for header in passed if header[0].lower() != "content-encoding"]
+        return passed, packed
 
     def _headers_done(self) -> bool:
         return self._head_size < 0
@@ -286,8 +252,8 @@ class ResponseParser:
             self._body.clear()
             return
         self._body.append(data)
-        if self.passes_on:
-            self.held += len(data)
+        if self.streamed:
+            self.streamed.arrive(len(data))
 
     def on_message_complete(self) -> None:
         if self.done:

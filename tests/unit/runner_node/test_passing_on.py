@@ -27,24 +27,34 @@ def passed_on(parser: ResponseParser, pieces: Iterable[bytes]) -> bytes:
     got = b""
     for piece in pieces:
         parser.feed(piece)
-        if parser.passes_on:
-            got += b"".join(parser.pieces())
-            assert not parser.held
-    if not parser.passes_on:
-        return parser.response().body
+        if going(parser):
+            got += taken(parser)
+            assert not parser.streamed.held
     assert parser.done
-    parser.end_of_pieces()
+    if not going(parser):
+        return parser.response().body
+    parser.streamed.end()
     return got
+
+
+def going(parser: ResponseParser) -> bool:
+    """Whether what comes is to be taken out."""
+    return parser.streamed is not None and parser.streamed.goes
+
+
+def taken(parser: ResponseParser) -> bytes:
+    """What has come and was not taken before."""
+    return b"".join(parser.streamed.pieces())
 
 
 @pytest.mark.parametrize("raw", [LENGTH, CHUNKED, GZIP], ids=["length", "chunked", "gzip"])
 def test_an_answer_that_is_passed_on_may_be_cut_at_every_byte(raw):
     for at in range(len(raw) + 1):
-        parser = ResponseParser(gunzip=True, pass_on_above=100)
+        parser = ResponseParser(gunzip=True, stream_above=100)
         assert passed_on(parser, (raw[:at], raw[at:])) == BODY
         assert parser.reusable
     single = (raw[i : i + 1] for i in range(len(raw)))
-    assert passed_on(ResponseParser(gunzip=True, pass_on_above=100), single) == BODY
+    assert passed_on(ResponseParser(gunzip=True, stream_above=100), single) == BODY
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -53,59 +63,58 @@ def test_an_answer_that_is_passed_on_may_come_in_any_pieces(seed):
     for raw in (LENGTH, CHUNKED, GZIP):
         cuts = sorted({0, len(raw), *(draw.randrange(len(raw)) for _ in range(draw.randrange(20)))})
         pieces = [raw[a:b] for a, b in itertools.pairwise(cuts)]
-        parser = ResponseParser(gunzip=True, pass_on_above=draw.randrange(3000))
+        parser = ResponseParser(gunzip=True, stream_above=draw.randrange(3000))
         assert passed_on(parser, pieces) == BODY
 
 
 def test_an_answer_that_comes_in_one_piece_is_whole_whatever_its_size():
-    parser = ResponseParser(pass_on_above=10)
+    parser = ResponseParser(stream_above=10)
     parser.feed(LENGTH)
     assert parser.done
-    assert not parser.passes_on
+    assert not going(parser)
     assert parser.response().body == BODY
 
 
 def test_an_announced_answer_is_passed_on_once_its_head_is_there():
-    for limit, passes_on in ((len(BODY), False), (len(BODY) - 1, True)):
-        parser = ResponseParser(pass_on_above=limit)
+    for limit, goes in ((len(BODY), False), (len(BODY) - 1, True)):
+        parser = ResponseParser(stream_above=limit)
         parser.feed(LENGTH[:-1])
-        assert parser.passes_on is passes_on
-        assert parser.length == len(BODY)
+        assert going(parser) is goes
+        assert parser.streamed.length == len(BODY)
 
 
 def test_an_answer_of_unknown_length_is_passed_on_once_it_is_large():
-    parser = ResponseParser(pass_on_above=5)
+    parser = ResponseParser(stream_above=5)
     parser.feed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-    assert not parser.passes_on
+    assert not going(parser)
     parser.feed(b"1\r\n!\r\n")
-    assert parser.passes_on
-    assert list(parser.pieces()) == [b"hello!"]
+    assert going(parser)
+    assert taken(parser) == b"hello!"
 
 
 def test_events_are_passed_on_at_once():
-    parser = ResponseParser(pass_on_above=1000)
+    parser = ResponseParser(stream_above=1000)
     parser.feed(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=utf-8\r\n\r\n")
-    assert parser.passes_on
+    assert going(parser)
 
 
 def test_only_success_is_passed_on_and_only_to_someone():
     for status, limit in ((502, 1), (200, None)):
-        parser = ResponseParser(pass_on_above=limit)
+        parser = ResponseParser(stream_above=limit)
         parser.feed(b"HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n%b" % (status, b"x" * 50))
-        assert not parser.incomplete
-        assert not parser.passes_on
+        assert parser.streamed is None
 
 
 def test_an_announced_answer_over_the_limit_is_an_error_before_its_body_comes():
-    parser = ResponseParser(max_body=len(BODY) - 1, pass_on_above=10)
+    parser = ResponseParser(max_body=len(BODY) - 1, stream_above=10)
     with pytest.raises(errors.FunctionResponseTooLarge):
         parser.feed(LENGTH[: LENGTH.index(BODY)])
 
 
 def test_what_is_passed_on_counts_for_the_limit():
-    parser = ResponseParser(max_body=9, pass_on_above=5)
+    parser = ResponseParser(max_body=9, stream_above=5)
     parser.feed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n")
-    assert list(parser.pieces()) == [b"hello!"]
+    assert taken(parser) == b"hello!"
     with pytest.raises(errors.FunctionResponseTooLarge):
         parser.feed(b"4\r\nmore\r\n")
 
