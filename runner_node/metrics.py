@@ -69,7 +69,7 @@ class Series:
     """
 
     __slots__ = (
-        "busy", "calls", "completed", "done", "errors", "failed", "idle", "queued", "running", "start",
+        "busy", "calls", "cold", "completed", "done", "errors", "failed", "idle", "queued", "running", "start",
         "timeouts", "wait",
     )  # fmt: skip
 
@@ -83,6 +83,8 @@ class Series:
         self.errors = 0
         self.done = 0
         """Containers that are gone."""
+        self.cold = 0
+        """Calls that waited for a container to start."""
         self.wait = Spent()
         """Of the longest waiting call, until a container was begun for it."""
         self.start = Spent()
@@ -145,6 +147,12 @@ class _Functions(Collector):
         for labels, series in _known.items():
             done.add_metric(labels, series.done)
         yield done
+        cold = CounterMetricFamily(
+            "fn_runner_cold_calls", "Calls that waited for a container to start", labels=LABELS
+        )
+        for labels, series in _known.items():
+            cold.add_metric(labels, series.cold)
+        yield cold
 
 
 REGISTRY.register(_Functions())
@@ -165,3 +173,7 @@ leases_lost = Counter(
     registry=REGISTRY,
 )
 spool_bytes = Gauge("fn_runner_spool_bytes", "Size of the folder of results in bytes", registry=REGISTRY)
+warm_wanted = Gauge(
+    "fn_runner_warm_wanted", "Containers that functions want to be kept ready", registry=REGISTRY
+)
+warm_ready = Gauge("fn_runner_warm_ready", "Those of them that are there", registry=REGISTRY)

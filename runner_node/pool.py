@@ -57,6 +57,9 @@ class Pool:
         queue.share.containers += 1
         self.owners[container] = queue
         container.idle_since = self.room.ready[container] = self._loop.time()
+        container.kept = lambda: self.room.keeps_warm(queue)
+        if queue.head():
+            queue.target.series.cold += 1
         if self.closed or queue.superseded:
             container.retire()
         else:

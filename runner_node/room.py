@@ -36,11 +36,17 @@ class Room:
         """Idle containers, the one that has been idle for longest first."""
         self.ready: dict[HotContainer, float] = {}
         """Since when each container has been there."""
+        self.warm: dict[bytes, int] = {}
+        """Containers that are kept of targets, by key: only a function that is owed one has them go."""
 
     def forget(self, container: HotContainer) -> bool:
         """It is retired; whether it was idle."""
         self.ready.pop(container, None)
         return self.resting.pop(container, None) is not None
+
+    def keeps_warm(self, queue: SlotQueue) -> bool:
+        """Whether none of the containers of *queue* may go by being idle: it is to have as many as it has."""
+        return len(queue.containers) <= self.warm.get(queue.target.key, 0)
 
     def owed(self, now: float) -> SlotQueue | None:
         """Of those that are owed a container, the one who has waited longest for it."""
@@ -76,18 +82,25 @@ class Room:
         again = math.inf
         if since is not None and not (sync or overdue):
             again = self._eject_idle - (now - since)
-        for container, owner in list(self.resting.items()):
-            if memory <= 0 and cpus <= 0:
-                break
-            if owner is queue:
-                continue
-            rest = self._eject_idle - (now - container.idle_since)
-            if rest > 0:
-                return min(again, rest)  # all that follow are younger still
-            memory -= container.target.memory
-            cpus -= container.target.cpus
-            log.debug("ejecting an idle container of %s", container.target.function)
-            container.retire()
+        # What is kept warm goes last, and only for a function that waits in vain otherwise.
+        for warm in (False, True) if overdue else (False,):
+            for container, owner in list(self.resting.items()):
+                if memory <= 0 and cpus <= 0:
+                    return again
+                if owner is queue:
+                    continue
+                if self.keeps_warm(owner) is not warm:
+                    if since is not None and not overdue:
+                        again = min(again, self._eject_idle - (now - since))
+                    continue
+                rest = self._eject_idle - (now - container.idle_since)
+                if rest > 0:
+                    again = min(again, rest)
+                    break  # all that follow are younger still
+                memory -= container.target.memory
+                cpus -= container.target.cpus
+                log.debug("ejecting an idle container of %s", container.target.function)
+                container.retire()
         return again
 
     def under_cap(self, queue: SlotQueue, now: float) -> float:

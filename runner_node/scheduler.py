@@ -2,7 +2,8 @@
 
 The parts: ``pool.py`` has the slots and who waits at them, ``starts.py`` begins containers, ``room.py`` says
 who may have memory, ``fair_share.py`` what each function has and how many calls may wait, ``backoff.py`` what
-follows from starts that fail; ``slots.py`` has the decisions that are pure functions of numbers.
+follows from starts that fail, ``warm_pool.py`` what is kept ready; ``slots.py`` has the decisions that are pure
+functions of numbers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable
 
 from runner_node.calls import MIB, Target
 from runner_node.drivers.contract import ContainerDriver
@@ -21,6 +23,7 @@ from runner_node.resources import Resources
 from runner_node.settings import AgentSettings
 from runner_node.slots import Left, SlotQueue, Waiter, retry_after
 from runner_node.starts import Starts
+from runner_node.warm_pool import WarmPool
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(resources, settings.eject_idle)
         self._starts = Starts(self._pool, driver, settings, node_id)
+        self._warm = WarmPool(self._pool, self._starts)
         self._places = WaitingRoom(settings.max_waiting_calls, settings.max_waiting_size)
         self._queues = self._pool.queues
 
@@ -106,6 +110,13 @@ class Scheduler:
             queue.superseded = True
             for container in list(queue.idle):
                 container.retire()
+
+    def keep_warm(self, wanted: Iterable[tuple[Target, int]]) -> int:
+        """Keeps so many containers of each target in *wanted*, and of no others; how many there are.
+
+        To be called again every second or so: what is missing, and fits without anybody's loss, is started.
+        """
+        return self._warm.keep(wanted)
 
     def idle_memory(self) -> int:
         """Bytes that idle containers hold."""

@@ -47,6 +47,19 @@ class Starts:
         """Starts what is worth its start and fits; comes back when time alone may change the answer."""
         self._look(queue, self._pool.room.owed(self._loop.time()) if self.short else None)
 
+    def begin_spare(self, queue: SlotQueue) -> bool:
+        """Begins a container for which no call waits, in room that nobody else wants; whether it did."""
+        share, target = queue.share, queue.target
+        if self.short or self._starting >= max(self._most // 2, 1) or share.capped:
+            return False
+        if self.backoff.pause(target.origin, self._loop.time()):
+            return False
+        # As for async calls: a part of the memory stays free for calls whose function has nothing.
+        if not self._pool.resources.take(target.memory, target.cpus, sync=False, first=False):
+            return False
+        self._begin(queue)
+        return True
+
     def look_at_all(self) -> None:
         """Those who have nothing come first, then those who have waited longest."""
         self.short = False
