@@ -15,7 +15,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from deploy import config, logs
@@ -23,8 +23,12 @@ from deploy.extensions import ExtensionFailed
 from deploy.settings import NODE_TYPES, Settings, read_all, redact
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
+from shared_models.workers import ALONE, Place
 
 log = logging.getLogger("deploy.node")
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a node."""
 
 _EPILOG = """\
 Settings are environment variables, see "fn-node config" and docs/configuration.md. The most used:
@@ -116,17 +120,38 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, warnings: Sequence[str]) -> int:
+    logs.set_up(settings.log)
+    for warning in warnings:
+        log.warning("%s", warning)
+    if settings.node.workers == 1:
+        return _work(settings)
+    from deploy import workers
+
+    def work(settings: Settings, place: Place, ready: Callable[[], None]) -> int:
+        logs.set_up(settings.log, worker=place.number)
+        return _work(settings, place, ready, (workers.STOP,))
+
+    try:
+        return workers.supervise(settings, work)
+    except OSError as exc:
+        _complain(explain(exc, settings))
+        return 1
+
+
+def _work(
+    settings: Settings,
+    place: Place = ALONE,
+    ready: Callable[[], None] = lambda: None,
+    stops: Sequence[signal.Signals] = STOPS,
+) -> int:
     # Imported only now: "fn-node config" needs no server libraries.
     import uvloop
 
     from deploy.nodes import node
 
-    logs.set_up(settings.log)
-    for warning in warnings:
-        log.warning("%s", warning)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(serve(node(settings)))
+            loop.run(serve(node(settings, place), ready, stops))
     except (Exception, asyncio.CancelledError) as exc:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
@@ -136,8 +161,15 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
     return 0
 
 
-async def serve(node: AbstractAsyncContextManager[int]) -> None:
-    """Runs *node* until SIGINT or SIGTERM, which also end a start; a second one ends the process at once."""
+async def serve(
+    node: AbstractAsyncContextManager[int],
+    ready: Callable[[], None] = lambda: None,
+    stops: Sequence[signal.Signals] = STOPS,
+) -> None:
+    """Runs *node* until one of *stops*, which also end a start; a second one ends the process at once.
+
+    *ready* is called once it serves.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     running = asyncio.current_task()
@@ -147,15 +179,16 @@ async def serve(node: AbstractAsyncContextManager[int]) -> None:
         stop.set()
         if starting and running:
             running.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stops:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stops:
         loop.add_signal_handler(number, on_signal)
     try:
         async with node:
             starting = False
+            ready()
             await stop.wait()
             log.info("stopping: what runs may end, a second signal ends everything at once")
     except asyncio.CancelledError:

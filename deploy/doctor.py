@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 
+from deploy import shares
 from deploy.settings import APINode, FullNode, RunnerNode, Settings, redact
 from shared_models.finding import Finding, Level
 
@@ -30,6 +31,8 @@ async def _run(settings: Settings, warnings: Sequence[str]) -> int:
 
 
 async def _examine(settings: Settings) -> AsyncIterator[Finding]:
+    for finding in shares.examine(settings):
+        yield finding
     # Imported only now: an image of one node type has no libraries of another.
     if isinstance(settings, APINode | FullNode):
         from services.checkup import examine_stores

@@ -16,9 +16,16 @@ _WORDS = {"WARNING": "warn", "CRITICAL": "error"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
-    """Sends what this process logs to *stream*, and nowhere else."""
+def set_up(settings: LogSettings, stream: TextIO = sys.stderr, worker: int | None = None) -> None:
+    """Sends what this process logs to *stream*, and nowhere else; each line has *worker*, if given."""
     handler = logging.StreamHandler(stream)
+
+    def name_worker(record: logging.LogRecord) -> bool:
+        record.worker = worker
+        return True
+
+    if worker is not None:
+        handler.addFilter(name_worker)
     handler.setFormatter(JSONLines() if settings.format == "json" else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]

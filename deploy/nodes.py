@@ -24,10 +24,11 @@ from deploy.settings import (
 from shared_models.extensions import Node
 from shared_models.listeners import Listeners
 from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
+from shared_models.workers import ALONE, Place, Siblings, open_siblings
 
 
 @asynccontextmanager
-async def api(settings: APINode) -> AsyncIterator[int]:
+async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     """An API node: the stores, and what clients and runner nodes ask of them. Runs no functions."""
     from api_node.app import api_routes
     from services.call_control import StoresCallControl
@@ -50,11 +51,14 @@ async def api(settings: APINode) -> AsyncIterator[int]:
         routes = [*api_routes(stores, data, control, settings.api), *api_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
-        yield await enter(serving(routes, settings.http, node_type="api", middlewares=around))
+        siblings = await _siblings(stack, place)
+        yield await enter(
+            serving(routes, settings.http, node_type="api", middlewares=around, siblings=siblings)
+        )
 
 
 @asynccontextmanager
-async def runner(settings: RunnerNode) -> AsyncIterator[int]:
+async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[int]:
     """A runner node: an agent that knows the world only through an API node. Has no stores."""
     from hybrid_client.client import open_data_access
     from runner_node.agent import running_agent
@@ -67,23 +71,33 @@ async def runner(settings: RunnerNode) -> AsyncIterator[int]:
         listeners = Listeners()
         extensions = await enter(open_extensions(settings.node.extensions, Node(type="runner"), listeners))
         data = await enter(open_data_access(settings.client))
-        driver = await enter(open_driver(settings.driver, name))
+        siblings = await _siblings(stack, place)
+        driver = await enter(open_driver(settings.driver, name, place))
         described = _described(settings.http)
         agent = await enter(
-            running_agent(data, driver, settings.agent, name, **described, listeners=listeners.calls)
+            running_agent(
+                data, driver, settings.agent, name, **described, listeners=listeners.calls, siblings=siblings
+            )
         )
         routes = [*invoke_routes(agent), *runner_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
         port = await enter(
-            serving(routes, settings.http, node_type="runner", ready=agent.ready, middlewares=around)
+            serving(
+                routes,
+                settings.http,
+                node_type="runner",
+                ready=agent.ready,
+                middlewares=around,
+                siblings=siblings,
+            )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
         yield port
 
 
 @asynccontextmanager
-async def full(settings: FullNode) -> AsyncIterator[int]:
+async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     """Both in one process: the same agent, on direct data access."""
     from api_node.app import api_routes
     from runner_node.agent import running_agent
@@ -107,19 +121,34 @@ async def full(settings: FullNode) -> AsyncIterator[int]:
         await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
-        driver = await enter(open_driver(settings.driver, name))
+        siblings = await _siblings(stack, place)
+        driver = await enter(open_driver(settings.driver, name, place))
         # What was made a moment ago is found at once, as on Fn's full nodes: a look-up costs little here.
         described = _described(settings.http)
         agent = await enter(
             running_agent(
-                data, driver, settings.agent, name, **described, missing=0.0, listeners=listeners.calls
+                data,
+                driver,
+                settings.agent,
+                name,
+                **described,
+                missing=0.0,
+                listeners=listeners.calls,
+                siblings=siblings,
             )
         )
         routes = [*api_routes(stores, data, control, settings.api), *invoke_routes(agent)]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
         port = await enter(
-            serving(routes, settings.http, node_type="full", ready=agent.ready, middlewares=around)
+            serving(
+                routes,
+                settings.http,
+                node_type="full",
+                ready=agent.ready,
+                middlewares=around,
+                siblings=siblings,
+            )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
         yield port
@@ -135,12 +164,16 @@ def _described(http: HTTPSettings) -> _Described:
     return {"address": address(http.host, http.port), "version": importlib.metadata.version("fn-hybrid")}
 
 
-def node(settings: Settings) -> AbstractAsyncContextManager[int]:
-    """The node that *settings* describe."""
+async def _siblings(stack: AsyncExitStack, place: Place) -> Siblings | None:
+    return None if place.alone else await stack.enter_async_context(open_siblings(place))
+
+
+def node(settings: Settings, place: Place = ALONE) -> AbstractAsyncContextManager[int]:
+    """The node that *settings* describe, or its worker at *place*."""
     match settings:
         case APINode():
-            return api(settings)
+            return api(settings, place)
         case RunnerNode():
-            return runner(settings)
+            return runner(settings, place)
         case FullNode():
-            return full(settings)
+            return full(settings, place)

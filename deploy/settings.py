@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from deploy import unknown
-from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, words
+from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
     from api_node.app import APISettings
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from shared_models.web import HTTPSettings
 
 NODE_TYPES = ("full", "api", "runner")
+MOST_WORKERS = 64
 
+_OF_ONE_PROCESS = ("memory", "sqlite", "sqlite3")
+"""Kinds of queues whose callers that wait are not woken by another process."""
 _PASSWORD = re.compile(r"(\w://[^/\s:@'\"]*:)\S*@")
 
 
@@ -37,6 +40,13 @@ def _node_type(text: str) -> str:
             "must be one of full, api, runner (put any HTTP load balancer before the runner nodes)"
         )
     return one_of(*NODE_TYPES)(text)
+
+
+def _workers(text: str) -> int:
+    number = whole(text)
+    if not 1 <= number <= MOST_WORKERS:
+        raise ValueError(f"must be a whole number from 1 to {MOST_WORKERS}")
+    return number
 
 
 def _node_id(text: str) -> str:
@@ -66,6 +76,12 @@ class NodeSettings:
         (),
         "extensions to load, by name, separated by commas; empty: all that are installed; none: none",
         parse=words,
+    )
+    workers: int = env(
+        "FN_WORKERS",
+        1,
+        "processes that serve on the one port, each with its part of memory and CPU: docs/workers.md",
+        parse=_workers,
     )
 
 
@@ -222,6 +238,13 @@ def redact(text: str) -> str:
 
 
 def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    if node_type != "runner" and values["FN_WORKERS"] > 1:
+        scheme = values["FN_MQ_URL"].partition(":")[0]
+        if scheme in _OF_ONE_PROCESS:
+            return [
+                f"FN_WORKERS={values['FN_WORKERS']}: a queue of the kind {scheme} is for one process; "
+                "set FN_MQ_URL to a redis://, postgres:// or mysql:// URL, or FN_WORKERS to 1"
+            ]
     # One that is set and bad is named already.
     if node_type == "runner" and not (
         values["FN_RUNNER_API_URL"] or environ.get("FN_RUNNER_API_URL", "").strip()
@@ -234,6 +257,19 @@ def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[
 
 
 def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    return [*_doubts_of_workers(node_type, values), *_doubts_of_token(node_type, values)]
+
+
+def _doubts_of_workers(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    if node_type == "runner" or values["FN_WORKERS"] == 1 or not values["FN_DB_URL"].startswith("sqlite"):
+        return []
+    return [
+        "FN_WORKERS is more than 1, and FN_DB_URL a SQLite file, to which only one worker writes at a time: "
+        "more of them need PostgreSQL, MySQL or MariaDB to be faster"
+    ]
+
+
+def _doubts_of_token(node_type: str, values: Mapping[str, Any]) -> list[str]:
     if node_type == "full" or values["FN_RUNNER_TOKEN"]:
         return []
     if node_type == "runner":

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Siblings:
         # An OSError: it is dead, or not there yet.
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                reader, writer = await asyncio.open_unix_connection(_address(self.place, number))
+                reader, writer = await asyncio.open_unix_connection(sock=_connected(self.place, number))
                 try:
                     if not _ours(writer):
                         return None
@@ -127,6 +127,16 @@ async def open_siblings(place: Place) -> AsyncIterator[Siblings]:
         yield siblings
     finally:
         server.close()
+
+
+def _connected(place: Place, number: int) -> socket.socket:
+    """Raises OSError at once when nobody listens there. (uvloop itself cannot connect to such addresses.)"""
+    with ExitStack() as unless_connected:
+        connection = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        connection.setblocking(False)
+        connection.connect(_address(place, number))
+        unless_connected.pop_all()
+    return connection
 
 
 def _address(place: Place, number: int) -> str:
