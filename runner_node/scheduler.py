@@ -23,6 +23,7 @@ from runner_node.resources import Resources
 from runner_node.settings import AgentSettings
 from runner_node.slots import Left, SlotQueue, Waiter, retry_after
 from runner_node.starts import Starts
+from runner_node.waits import Wait
 from runner_node.warm_pool import WarmPool
 from shared_models import errors
 
@@ -50,33 +51,59 @@ class Scheduler:
         self._queues = self._pool.queues
 
     async def acquire(
-        self, target: Target, *, sync: bool, patience: float, size: int = 0, left: Left | None = None
+        self,
+        target: Target,
+        *,
+        sync: bool,
+        patience: float,
+        size: int = 0,
+        left: Left | None = None,
+        entered: HotContainer | Wait | None = None,
     ) -> HotContainer:
         """A container that is the caller's until ``release``; waits at most *patience* seconds for one.
 
         *size* bytes of its body are kept meanwhile. Once *left* says that the caller has gone away, the call
-        gets none. Raises DoesNotFit, ServerBusy when there is no place to wait or patience ran out,
-        StartFailed when a start made for this call failed or those of its function go on failing,
-        ClientGone, EngineUnavailable.
+        gets none. *entered*: what ``enter`` has given it already. Raises DoesNotFit, ServerBusy when there is
+        no place to wait or patience ran out, StartFailed when a start made for this call failed or those of
+        its function go on failing, ClientGone, EngineUnavailable.
         """
         deadline = self._loop.time() + patience
         for _ in range(TRIES):
-            queue = self._pool.queue(target)
-            container = self._pool.take_idle(queue)
-            if container is None:
-                try:
-                    container = await self._wait(queue, deadline, sync=sync, size=size, left=left)
-                finally:
-                    self._pool.tidy(queue)
+            place = entered or self.enter(target, sync=sync, until=deadline, size=size, left=left)
+            entered = None
+            container = await place.served() if isinstance(place, Wait) else place
+            if container.awake:
+                self.take(container)
+                return container
             if await self._awoken(container):
                 return container
         raise errors.EngineUnavailable("The container could not be unfrozen, try again")
 
+    def enter(
+        self, target: Target, *, sync: bool, until: float, size: int = 0, left: Left | None = None
+    ) -> HotContainer | Wait:
+        """The first step of ``acquire``, which takes no time: an idle container, or a place in the line.
+
+        The container is the caller's to ``take`` when it is awake, else to hand to ``acquire``. *until*: in
+        the loop's time. Raises DoesNotFit, ServerBusy, StartFailed.
+        """
+        queue = self._pool.queue(target)
+        container = self._pool.take_idle(queue)
+        if container is not None:
+            return container
+        try:
+            return self._join(queue, until, sync=sync, size=size, left=left)
+        except BaseException:
+            self._pool.tidy(queue)
+            raise
+
+    def take(self, container: HotContainer) -> None:
+        """The caller of ``enter`` begins to use a container that is awake."""
+        container.target.series.idle.add(self._loop.time() - container.idle_since)
+        container.take()
+
     async def _awoken(self, container: HotContainer) -> bool:
         container.target.series.idle.add(self._loop.time() - container.idle_since)
-        if container.awake:
-            container.take()
-            return True
         try:
             await container.wake()
         except errors.FnError as exc:
@@ -146,9 +173,7 @@ class Scheduler:
 
     # -- waiting -------------------------------------------------------------------------------
 
-    async def _wait(
-        self, queue: SlotQueue, deadline: float, *, sync: bool, size: int, left: Left | None
-    ) -> HotContainer:
+    def _join(self, queue: SlotQueue, until: float, *, sync: bool, size: int, left: Left | None) -> Wait:
         self._refuse_hopeless(queue)
         now = self._loop.time()
         # Async calls need no bound here: no more of them are pulled than there is room for.
@@ -157,25 +182,31 @@ class Scheduler:
             raise errors.ServerBusy(detail=full, retry_after=retry_after(queue.demand(now)))
         waiter = Waiter(self._loop.create_future(), now, sync=sync, left=left)
         queue.join(waiter)
-        taken = False
+        wait = Wait(queue, waiter, size, until, self._ended, self._expired)
         try:
             self._starts.look(queue)
-            async with asyncio.timeout_at(deadline):
-                container = await waiter.container
-                taken = True
-            return container
-        except TimeoutError:
-            waited = f"no container became free within {self._loop.time() - now:.3g} s"
-            wait = retry_after(queue.demand(self._loop.time()))
-            raise errors.ServerBusy(detail=waited, retry_after=wait) from None
-        finally:
-            if sync:
-                self._places.leave(queue.share, size)
-            if not taken:
-                self._left(queue, waiter)
-            queue.leave(waiter)
-            if not taken:
-                self._starts.someone_left()
+        except BaseException:
+            wait.end(taken=False)
+            raise
+        return wait
+
+    def _expired(self, wait: Wait) -> errors.FnError:
+        now = self._loop.time()
+        return errors.ServerBusy(
+            detail=f"no container became free within {now - wait.waiter.since:.3g} s",
+            retry_after=retry_after(wait.queue.demand(now)),
+        )
+
+    def _ended(self, wait: Wait, taken: bool) -> None:
+        queue, waiter = wait.queue, wait.waiter
+        if waiter.sync:
+            self._places.leave(queue.share, wait.size)
+        if not taken:
+            self._left(queue, waiter)
+        queue.leave(waiter)
+        if not taken:
+            self._starts.someone_left()
+        self._pool.tidy(queue)
 
     def _refuse_hopeless(self, queue: SlotQueue) -> None:
         target, has = queue.target, self.resources

@@ -1,0 +1,62 @@
+"""One call's place in the line of its function, until it has a container or gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from runner_node.hot_container import HotContainer
+from runner_node.slots import SlotQueue, Waiter
+from shared_models import errors
+
+Ended = Callable[["Wait", bool], None]
+Expired = Callable[["Wait"], errors.FnError]
+
+
+class Wait:
+    """Made by ``Scheduler.enter``; *size* bytes of a body are kept meanwhile.
+
+    Who waits either awaits ``served``, or looks at ``container`` when that is done and calls ``end``: once,
+    whatever comes of it. *until* (loop's time) its patience lasts; then *expired* says what it is told.
+    """
+
+    __slots__ = ("_ended", "_expired", "_timer", "queue", "size", "waiter")
+
+    def __init__(
+        self, queue: SlotQueue, waiter: Waiter, size: int, until: float, ended: Ended, expired: Expired
+    ) -> None:
+        self.queue = queue
+        self.waiter = waiter
+        self.size = size
+        self._ended = ended
+        self._expired = expired
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(until, self._expire) if until < math.inf else None
+
+    @property
+    def container(self) -> asyncio.Future[HotContainer]:
+        """What it waits for; else the error that the caller is to be told."""
+        return self.waiter.container
+
+    async def served(self) -> HotContainer:
+        """The container; raises what ``Scheduler.acquire`` raises."""
+        taken = False
+        try:
+            container = await self.waiter.container
+            taken = True
+            return container
+        finally:
+            self.end(taken=taken)
+
+    def end(self, *, taken: bool) -> None:
+        """It waits no more; what it was given and has not *taken* goes to the next one in the line."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._ended(self, taken)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self.waiter.container.done():
+            self.waiter.container.set_exception(self._expired(self))
