@@ -131,6 +131,7 @@ async def _sync(
         return error_response(failure.error, v1=False, headers={CALL_ID: call.id})
     except errors.FnError as exc:
         if sink.answer is not None:
+            sink.spoil()
             raise  # the answer has begun, the server cuts it
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
     if sink.answer is not None:

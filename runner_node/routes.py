@@ -145,6 +145,7 @@ class _Invocation:
         except errors.FnError as exc:
             if sink.answer is not None:
                 self._begun = True
+                sink.spoil()
                 raise
             return self._refusal(exc, job)
         if sink.answer is not None:

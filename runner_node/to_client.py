@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from runner_node.protocols.http_stream import Response
 from runner_node.sinks import Sink
 
+_RESET = struct.pack("ii", 1, 0)
 HeadOf = Callable[[Response], tuple[int, "CIMultiDict[str]"]]
 """How a function's answer begins for a client: status and headers, judged by the first piece of its body."""
 
@@ -52,3 +55,13 @@ class ToClient(Sink):
             await self.answer.write(piece)
         except ConnectionError:
             self._gone = True
+
+    def spoil(self) -> None:
+        """The answer will not be whole. Where only the end of the connection would end it, that must not."""
+        answer, transport = self.answer, self._request.transport
+        if answer is None or transport is None or answer.content_length is not None:
+            return
+        if self._request.version >= HttpVersion11:
+            return  # chunked
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()

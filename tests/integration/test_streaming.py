@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 
 import aiohttp
 import pytest
 
 from shared_models.call import Status
+from shared_models.route import Route
 from shared_models.trigger import Trigger, TriggerTarget
 from tests.integration.streaming import StreamRig, stream_rig
 from tests.integration.test_agent import MIB, until
@@ -178,6 +180,54 @@ async def test_an_answer_that_fails_in_the_middle_is_cut_and_its_container_goes(
         assert done.call.error
         async with r.http.post(r.url(fn), headers=r.order()) as answer:
             assert int((await answer.json())["pid"]) != pid
+
+
+async def test_an_old_client_does_not_take_an_answer_that_was_cut_for_a_whole_one(tmp_path):
+    """HTTP/1.0 knows no chunks: the end of the connection is the end of the answer, unless it is reset."""
+    async with stream_rig(tmp_path) as r:
+        for order, whole in ((r.order(size=2 * MIB), True), (r.order(size=2 * MIB, then="die"), False)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", r.port)
+            head = f"POST /invoke/{r.fn.id} HTTP/1.0\r\nOrder: {order['Order']}\r\nContent-Length: 0\r\n\r\n"
+            writer.write(head.encode())
+            assert b" 200 " in await reader.readline()
+            if whole:
+                assert len((await reader.read()).partition(b"\r\n\r\n")[2]) == 2 * MIB
+            else:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            writer.close()
+
+
+@pytest.mark.parametrize("path", ["/t/app/s", "/r/app/s"])
+async def test_triggers_and_routes_stream_as_functions_do(tmp_path, path):
+    async with stream_rig(tmp_path, stream_above=1000, http={"max_request_size": 3 * MIB}) as r:
+        trigger = Trigger(id="t", name="t", app_id="app", fn_id=r.fn.id, type="http", source="/s")
+        r.data.triggers["app", "/s"] = TriggerTarget(app=r.data.apps["app"], fn=r.fn, trigger=trigger)
+        r.data.routes["app", "/s"] = Route(
+            app_id="app", path="/s", image="f", memory=128, type="sync", format="http-stream", timeout=5,
+            idle_timeout=30,
+        )  # fmt: skip
+        url = f"http://127.0.0.1:{r.port}{path}"
+        async with r.http.post(url, headers=r.order(events=True)) as answer:
+            assert answer.content_type == "text/event-stream"
+            r.words.say("one")
+            assert await answer.content.readuntil(b"\n\n") == b"data: one\n\n"
+            r.words.say("end")
+            assert await answer.read() == b""
+        async with r.http.post(url, headers=r.order(), data=io.BytesIO(bytes(2 * MIB))) as answer:
+            assert (await answer.json(content_type=None))["size"] == 2 * MIB
+
+        async def too_much():
+            for _ in range(4):
+                yield bytes(MIB)
+
+        async with r.http.post(url, headers=r.order(), data=too_much()) as answer:
+            assert answer.status == 413
+        async with r.http.post(url, headers=r.order(size=2 * MIB, then="die")) as answer:
+            assert answer.status == 200
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        assert (await r.record(3)).call.status == Status.ERROR
 
 
 async def test_an_announced_answer_that_is_too_large_is_refused_before_it_begins(tmp_path):
