@@ -30,6 +30,7 @@ from runner_node.settings import AgentSettings
 from runner_node.spool import Spool, inherit
 from runner_node.stats import sample_for_ever
 from runner_node.syslog import Syslog, open_syslog
+from runner_node.warm import keeping_warm
 from shared_models.app import App
 from shared_models.call import Call
 from shared_models.fn import Fn
@@ -89,8 +90,14 @@ class Agent:
 
     def route_target(self, route: Route, app: App, format_: str) -> Target:
         """As ``target``, for a route in a format; an event's format leaves the route's own alone."""
-        slot = f"{app.id}{route.path} {format_}"
+        slot = _slot(app.id, route.path, format_)
         return self._target(slot, route, app, lambda: calls.of_route(route, app, route.type, format_))
+
+    def in_force(self, target: Target) -> Target:
+        """The version of *target*'s function that was asked for last."""
+        format_ = target.format.name if target.format else calls.HTTP_STREAM
+        known = self._targets.get(target.fn_id or _slot(target.app_id, target.path, format_))
+        return known[2] if known else target
 
     def _target(self, slot: str, source: Fn | Route, app: App, make: Callable[[], Target]) -> Target:
         known = self._targets.get(slot)
@@ -150,6 +157,10 @@ class Agent:
             task.cancel()
 
 
+def _slot(app_id: str, path: str, format_: str) -> str:
+    return f"{app_id}{path} {format_}"
+
+
 @asynccontextmanager
 async def running_agent(
     data: DataAccess,
@@ -192,6 +203,7 @@ async def running_agent(
         stack.push_async_callback(_closed, scheduler)
         await stack.enter_async_context(looping(health.run, "health"))
         await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
+        await stack.enter_async_context(keeping_warm(agent, driver, number=place.number, count=place.count))
         await stack.enter_async_context(agent.dequeuer.running())
         health.agent_running = lambda: agent.running
         yield agent

@@ -112,6 +112,12 @@ class AgentSettings:
         unit="bytes",
     )
     max_async: int = env("FN_MAX_ASYNC_CALLS", 0, "detached calls run at once; 0: as many as fit in memory")
+    images_ahead: int = env(
+        "FN_IMAGES_AHEAD",
+        1,
+        "images of functions that were made or changed that are fetched at once, ahead of their first call; "
+        "0: none",
+    )
     syslog_ca: str = env(
         "FN_SYSLOG_CA",
         "",
