@@ -353,6 +353,18 @@ async def test_a_call_that_is_larger_than_any_runner_is_refused(
     await accepted(data, fn)
 
 
+async def test_a_call_that_is_larger_than_a_runners_worker_is_refused(
+    data: DataAccess, stores: Stores, fn: Fn
+) -> None:
+    large = await stores.datastore.insert_fn(Fn(name="l", app_id=fn.app_id, image="i:1", memory=1025))
+    await data.heartbeat(RunnerReport(id="a", capacity_memory=2048 * MB, capacity_cpus=3000, workers=2))
+    with pytest.raises(errors.Invalid, match="needs 1025 MB, the largest runner has 1024 MB"):
+        await accepted(data, large)
+    with pytest.raises(errors.Invalid, match="and 1501 mCPU, the largest runner has 1024 MB and 1500 mCPU"):
+        await accepted(data, fn, cpus="1501m")
+    await accepted(data, fn, cpus="1500m")
+
+
 async def test_without_any_runner_calls_wait_for_one(data: DataAccess, stores: Stores, fn: Fn) -> None:
     large = await stores.datastore.insert_fn(Fn(name="l", app_id=fn.app_id, image="i:1", memory=8192))
     await accepted(data, large)

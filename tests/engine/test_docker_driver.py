@@ -25,6 +25,7 @@ from runner_node.drivers.settings import DriverSettings
 from runner_node.drivers.spec import NODE_LABEL
 from shared_models import errors
 from shared_models.ids import new_id
+from shared_models.workers import Place
 from tests.engine.images import BUSYBOX, Images
 
 LIMIT = 30.0
@@ -190,6 +191,26 @@ async def test_leftovers_of_this_node_are_swept_and_others_stay(engine: str, eng
         frozen = asyncio.create_task(others.wait())
         await asyncio.sleep(0)
         assert not frozen.done()
+
+
+@needs_engine
+async def test_workers_leave_each_others_containers_and_the_first_removes_those_of_no_worker(
+    engine: str, engine_images: Images
+) -> None:
+    image, node = engine_images.need(BUSYBOX), f"test-{new_id()}"
+    settings = DriverSettings(docker_host=engine)
+    async with open_driver(settings, node, Place(2, 3)) as third:
+        gone = await third.start(spec(image), bytearray().extend)
+        async with open_driver(settings, node, Place(1, 2)) as second:
+            others = await second.start(spec(image), bytearray().extend)
+            async with open_docker(settings, node, Place(0, 2)) as first:
+                own = await first.start(spec(image), bytearray().extend)
+                assert (await asyncio.wait_for(gone.wait(), LIMIT)).code == 137
+                assert isinstance(first, DockerDriver)
+                await first.sweep()
+                assert containers(engine, node) == [own.id]
+                assert containers(engine, f"{node}+1") == [others.id]
+                assert containers(engine, f"{node}+2") == []
 
 
 async def test_a_driver_opens_without_its_engine_and_says_why(tmp_path: Path) -> None:

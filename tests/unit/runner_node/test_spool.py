@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from runner_node import metrics
-from runner_node.spool import Spool
+from runner_node.spool import Spool, inherit
 from shared_models.annotations import texts
 from shared_models.call import Call, Finished, Reason, Status
 from shared_models.ids import new_id
@@ -157,3 +157,14 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert not await Spool(tmp_path / "file" / "s", 1 << 20).put([one()])
     assert "cannot be written: " in caplog.text
+
+
+async def test_the_spool_gets_what_those_have_left_who_are_no_more(tmp_path: Path) -> None:
+    for name in ("node", "node+1", "node+2"):
+        assert await Spool(tmp_path / name, 1 << 20).put([one(1)])
+    inherit(tmp_path / "node", lambda name: name == "node+2")
+    assert sorted(os.listdir(tmp_path)) == ["node", "node+1"]
+    assert len(await all_of(Spool(tmp_path / "node", 1 << 20))) == 2
+    inherit(tmp_path / "other", lambda name: name == "node+1")
+    assert len(await all_of(Spool(tmp_path / "other", 1 << 20))) == 1
+    inherit(tmp_path / "none" / "node", lambda name: True)
