@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import docker
@@ -47,14 +47,20 @@ class Engine:
         """The result of *work*, run in a thread; raises APIError as it is, EngineUnavailable for the rest."""
         return await self._run(self._threads, work, self._timeout + GRACE)
 
-    async def pull(self, name: str, tag: str, limit: float) -> None:
-        """Fetches an image within *limit* seconds; raises APIError, PullError, EngineUnavailable."""
+    async def pull(
+        self, name: str, tag: str, limit: float, note: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> None:
+        """Fetches an image within *limit* seconds; raises APIError, PullError, EngineUnavailable.
+
+        What the engine says meanwhile is given to *note*, in a thread.
+        """
         deadline = time.monotonic() + limit
 
         def work(client: docker.APIClient) -> None:
             for message in client.pull(name, tag=tag, stream=True, decode=True):
                 if "error" in message:
                     raise PullError(str(message["error"]), _status(message))
+                note(message)
                 if time.monotonic() > deadline:
                     raise PullError(f"not done within {limit:g} s", 504)
 

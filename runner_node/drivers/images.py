@@ -10,6 +10,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
 from runner_node.drivers.engine import Engine, PullError, words
+from runner_node.drivers.pulls import Progress, pulling
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,17 @@ class Images:
         return True
 
     async def _pull(self, image: str) -> None:
+        with pulling(image) as progress:
+            await self._persistently(image, progress)
+
+    async def _persistently(self, image: str, progress: Progress) -> None:
         name, tag = parse_repository_tag(image)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         for attempt in range(ATTEMPTS):
             try:
                 log.info("pulling image %s", image)
-                await self._engine.pull(name, tag or "latest", self._pull_timeout)
+                await self._engine.pull(name, tag or "latest", self._pull_timeout, progress.note)
                 return
             except APIError as exc:
                 failure = errors.ImagePullFailed(image, words(exc), _code(exc.status_code or 0))

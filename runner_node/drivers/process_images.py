@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from runner_node.drivers.pulls import pulling
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,10 @@ class ProcessImages:
             install.exception()  # read, for when nobody waits any more
 
     async def _install(self, image: str, found: ProcessImage) -> None:
+        with pulling(image):
+            await self._in_time(image, found)
+
+    async def _in_time(self, image: str, found: ProcessImage) -> None:
         try:
             async with asyncio.timeout(self._limit):
                 found.venv.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from aiohttp import web
 from runner_node.drivers.docker import open_docker
 from runner_node.drivers.settings import DriverSettings
 from shared_models import errors
+from shared_models.telemetry import REGISTRY
 
 
 class ScriptedEngine:
@@ -72,6 +73,28 @@ async def ensure(engine: ScriptedEngine, image: str = "reg.example/me/fn:2") -> 
 
 
 PULLED: tuple[int, dict[str, object]] = (200, {"status": "Downloaded"})
+
+
+async def test_what_the_engine_says_of_a_pull_is_counted_while_it_is_under_way() -> None:
+    def running() -> float | None:
+        return REGISTRY.get_sample_value("fn_runner_image_pulls_running")
+
+    def ended() -> float:
+        return REGISTRY.get_sample_value("fn_runner_image_pulls_total", {"result": "success"}) or 0.0
+
+    before = ended()
+    engine = ScriptedEngine((200, {"status": "Downloading", "id": "a", "progressDetail": {"total": 7}}))
+    engine.may_answer.clear()
+    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(10):
+        pull = asyncio.create_task(driver.ensure_image("reg.example/me/fn:2"))
+        while not engine.asked:
+            await asyncio.sleep(0.01)
+        assert running() == 1
+        engine.may_answer.set()
+        await pull
+        assert (running(), ended()) == (0, before + 1)
+        await driver.ensure_image("reg.example/me/fn:2")
+        assert ended() == before + 1, "nothing was pulled"
 
 
 async def test_a_missing_image_is_pulled_once_for_all_who_ask() -> None:
