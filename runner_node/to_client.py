@@ -63,5 +63,5 @@ class ToClient(Sink):
             return
         if self._request.version >= HttpVersion11:
             return  # chunked
+        # The connection will be closed like any other that is cut; this makes a reset of it.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()

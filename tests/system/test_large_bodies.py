@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 MIB = 1 << 20
 GIB = 1 << 30
-GROWTH = 8 * MIB
+GROWTH = 5 * MIB
 WARM = 16 * MIB
 LIMIT = 120
 
