@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from collections.abc import Iterable
 
@@ -48,28 +49,43 @@ class WarmPool:
             del self._kept[key]
         self._pool.room.warm = {key: count for key, (_, count) in found.items()}
         now = self._loop.time()
-        return sum(self._look(target, count, now) for target, count in found.values())
+        there, missing = 0, []
+        for number, (target, count) in enumerate(found.values()):
+            some, has = self._look(target.key, count, now)
+            there += some
+            if has < count and not self._pool.closed:
+                missing.append((has, number, target))
+        # Whoever has least comes first, so that each has one before others have all.
+        heapq.heapify(missing)
+        while missing:
+            has, number, target = heapq.heappop(missing)
+            if self._begin_one(target, has, now):
+                heapq.heappush(missing, (has + 1, number, target))
+        return there
 
-    def _look(self, target: Target, count: int, now: float) -> int:
-        kept = self._kept.setdefault(target.key, _Kept())
+    def _look(self, key: bytes, count: int, now: float) -> tuple[int, int]:
+        """Of *count* containers how many are there, and how many with those that are starting."""
+        kept = self._kept.setdefault(key, _Kept())
         if kept.count != count:
             kept.count, kept.begun = count, min(kept.begun, count)
-        queue = self._pool.queues.get(target.key)
+        queue = self._pool.queues.get(key)
         there = len(queue.containers) if queue else 0
-        missing = count - there - (queue.starting if queue else 0)
-        if there >= count:
-            kept.full_since = min(kept.full_since, now)
-            if now - kept.full_since >= CALM:
-                kept.begun = 0
-        else:
-            kept.full_since = math.inf
-        if missing > 0 and not self._pool.closed:
-            queue = self._pool.queue(target)
-            while missing > 0 and now >= kept.after and self._starts.begin_spare(queue):
-                missing -= 1
-                self._begun(kept, now, failing=self._starts.backoff.failing(target.origin))
-            self._pool.tidy(queue)
-        return min(there, count)
+        kept.full_since = min(kept.full_since, now) if there >= count else math.inf
+        if now - kept.full_since >= CALM:
+            kept.begun = 0
+        return min(there, count), there + (queue.starting if queue else 0)
+
+    def _begin_one(self, target: Target, has: int, now: float) -> bool:
+        """Whether one more was begun, and yet another one is missing."""
+        kept = self._kept[target.key]
+        if now < kept.after:
+            return False
+        queue = self._pool.queue(target)
+        begun = self._starts.begin_spare(queue)
+        self._pool.tidy(queue)
+        if begun:
+            self._begun(kept, now, failing=self._starts.backoff.failing(target.origin))
+        return begun and has + 1 < kept.count
 
     def _begun(self, kept: _Kept, now: float, *, failing: bool) -> None:
         """The first of each are free; those that replace others, or are tried again, cost a pause."""

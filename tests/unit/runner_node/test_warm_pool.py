@@ -78,6 +78,16 @@ async def test_what_is_kept_warm_leaves_a_fifth_of_the_memory_and_ejects_nobody(
 
 
 @simulated
+async def test_where_not_all_fit_each_function_has_one_before_others_have_more() -> None:
+    for start_time in (0.1, 2.5):
+        node = Node(10, start_time=start_time)
+        keeping(node, *((node.target(f"warm{number}"), 6) for number in range(4)))
+        await asyncio.sleep(60.0)
+        assert sorted(node.driver.alive.values()) == [2, 2, 2, 2]
+        await node.close()
+
+
+@simulated
 async def test_a_function_that_wants_more_has_no_warm_container_go() -> None:
     node = Node(4, fair_share_reserve=0.0)
     warm, greedy = node.target("warm"), node.target("greedy")
