@@ -64,6 +64,23 @@ async def test_look_ups_have_an_etag_that_changes_with_the_value(tmp_path):
             assert (answer.status, (await answer.json())["image"]) == (200, "other:2")
 
 
+async def test_what_is_wanted_has_an_etag_and_stands_still_while_nothing_changes(tmp_path):
+    async with live_api(tmp_path) as api:
+        await api.fn()
+        since = {"since": "9000-01-15T08:00:00Z"}
+        async with api.client.get("/v1/runner/wanted", params=since) as answer:
+            found, tag = await answer.json(), answer.headers["ETag"]
+            assert (found["warm"], found["more"]) == ([], False)
+            assert sorted(found) == ["cursor", "images", "more", "warm"]
+        async with api.client.get(
+            "/v1/runner/wanted", params=since, headers={"If-None-Match": tag}
+        ) as answer:
+            assert answer.status == 304
+        async with api.client.get("/v1/runner/wanted", params={"since": "yesterday"}) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["message"].startswith("since: not an RFC 3339 time")
+
+
 async def test_a_trigger_comes_with_its_function_and_app(tmp_path):
     async with live_api(tmp_path) as api:
         fn = await api.fn()
@@ -197,7 +214,7 @@ async def test_a_new_call_wakes_a_waiting_poll(tmp_path):
         poll = asyncio.create_task(api.json("GET", "/v1/runner/dequeue?wait=30"))
         await asyncio.sleep(0.05)
         await api.data.enqueue(call)
-        (given,) = (await asyncio.wait_for(poll, 5))["calls"]
+        (given,) = (await asyncio.wait_for(poll, 60))["calls"]
         assert given["id"] == call.id
 
 
@@ -206,7 +223,7 @@ async def test_a_long_poll_ends_when_the_node_stops(tmp_path):
         async with live_api(tmp_path) as api:
             poll = asyncio.create_task(client.get(f"{api.base_url}/v1/runner/dequeue?wait=30"))
             await asyncio.sleep(0.1)
-        async with asyncio.timeout(2), await poll as answer:
+        async with asyncio.timeout(20), await poll as answer:
             assert await answer.json() == {"calls": []}
 
 
@@ -240,9 +257,9 @@ class Polled:
 
 async def poll_and_hang_up(api, polled):
     poll = asyncio.create_task(api.client.get("/v1/runner/dequeue?wait=30"))
-    await asyncio.wait_for(polled.polled.wait(), 5)
+    await asyncio.wait_for(polled.polled.wait(), 60)
     poll.cancel()
-    await asyncio.wait_for(polled.cancelled.wait(), 5)
+    await asyncio.wait_for(polled.cancelled.wait(), 60)
 
 
 async def test_a_poll_whose_client_went_away_is_given_up(tmp_path):
@@ -261,6 +278,6 @@ async def test_calls_that_cannot_be_handed_over_are_released_at_once(tmp_path):
         call = call_of(await api.fn())
         await api.data.enqueue(call)
         await poll_and_hang_up(api, made[0])
-        await asyncio.wait_for(made[0].released.wait(), 5)
+        await asyncio.wait_for(made[0].released.wait(), 60)
         (given,) = await api.data.dequeue("n2", 1, 5)
         assert (given.call.id, given.lease.attempt) == (call.id, 1)

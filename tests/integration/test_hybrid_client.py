@@ -18,6 +18,7 @@ from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
 from shared_models.env import InvalidSettings
 from shared_models.ids import new_id
 from shared_models.runner import RunnerReport
+from shared_models.wanted import Wanted, WarmTarget
 from shared_models.web import HTTPSettings, json_response, serving
 from tests.integration.live_api import call_of, live_api
 
@@ -91,7 +92,7 @@ async def test_a_request_is_repeated_until_it_is_served(trouble):
 
 
 async def test_a_timeout_is_repeated():
-    async with client_of(SILENT, (200, APP), timeout=0.1) as (data, script):
+    async with client_of(SILENT, (200, APP), timeout=1.0) as (data, script):
         assert await data.app_id("a") == APP["app"]["id"]
         assert len(script.requests) == 2
 
@@ -123,7 +124,7 @@ async def test_retry_after_is_honoured_up_to_the_longest_pause():
     async with client_of((*BUSY, {"Retry-After": "60"}), (200, APP), max_pause=0.3) as (data, _):
         started = loop.time()
         await data.app_id("a")
-        assert 0.3 <= loop.time() - started < 5
+        assert 0.3 <= loop.time() - started < 30
 
 
 async def test_a_queue_that_is_down_is_told_at_once():
@@ -240,6 +241,31 @@ async def test_a_known_value_is_revalidated_with_its_etag():
         assert third.image == "new"
         asked = [headers.get("If-None-Match") for _, _, headers, _ in script.requests]
         assert asked == [None, '"1"', '"1"']
+
+
+async def test_what_is_wanted_is_read_once_for_as_long_as_nothing_changes():
+    tag = {"ETag": '"1"'}
+    body = {
+        "images": ["i:1"],
+        "warm": [{"fn_id": "f", "count": 2}],
+        "cursor": "c1",
+        "news": "of later versions",
+    }
+    async with client_of((200, body, tag), (304, {}, tag)) as (data, script):
+        first, second = [await data.wanted("2027-01-15T08:00:00.000Z") for _ in range(2)]
+        assert second is first
+        assert first == Wanted(images=["i:1"], warm=[WarmTarget(fn_id="f", count=2)], cursor="c1")
+        assert script.paths == ["GET /v1/runner/wanted?since=2027-01-15T08%3A00%3A00.000Z"] * 2
+
+
+async def test_an_api_node_that_is_too_old_to_say_what_is_wanted_is_one_of_ours_all_the_same():
+    unknown = (404, {"message": "Path not found"})
+    async with client_of(unknown, (200, {"state": "active"}), unknown) as (data, script):
+        assert await data.wanted("") is None
+        assert await data.heartbeat(RunnerReport(id="n")) == "active"
+        assert await data.wanted("") is None
+        wanted = "GET /v1/runner/wanted?since="
+        assert script.paths == [wanted, "POST /v1/runner/heartbeat", wanted]
 
 
 async def test_the_current_trace_goes_along():

@@ -149,3 +149,12 @@ async def test_a_lease_of_ours_is_renewed_whoever_answers_in_between():
         assert [seen for seen, _ in node.seen] == [
             f"? POST /v1/runner/{verb}" for verb in ("heartbeat", "extend", "release")
         ]
+
+
+async def test_nothing_is_wanted_by_a_node_that_does_not_say_so():
+    async with fn_node("runner-async") as (data, node):
+        assert await data.wanted("") is None
+        await data.heartbeat(RunnerReport(id="n"))
+        asked = len(node.seen)
+        assert await data.wanted("") is None
+        assert len(node.seen) == asked, "it is not asked again before long"
