@@ -64,6 +64,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
     from runner_node.invoke import invoke_routes
+    from runner_node.quick import quick_path
 
     name = node_id(settings.node, settings.http.port, os.getpid())
     async with AsyncExitStack() as stack:
@@ -90,6 +91,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 ready=agent.ready,
                 middlewares=around,
                 siblings=siblings,
+                fast_path=quick_path(agent),
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
@@ -103,6 +105,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
     from runner_node.invoke import invoke_routes
+    from runner_node.quick import quick_path
     from services.call_control import StoresCallControl
     from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
@@ -148,6 +151,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 ready=agent.ready,
                 middlewares=around,
                 siblings=siblings,
+                fast_path=quick_path(agent),
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients

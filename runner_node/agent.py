@@ -125,7 +125,11 @@ class Agent:
         got a container, which the caller sees to, and one that is cancelled for another reason than that the
         node stops.
         """
-        return await Run(self, job, self._log_of(job.call, job.target)).answer()
+        return await self.run_of(job).answer()
+
+    def run_of(self, job: Job) -> Run:
+        """The run of *job*, which is still to be begun."""
+        return Run(self, job, self._log_of(job.call, job.target))
 
     def _log_of(self, call: Call, target: Target) -> CallLog:
         if not target.syslog_url:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from runner_node.hot_container import HotContainer
 from runner_node.job import Job
 from runner_node.protocols.contract import Format, StdioCall
 from runner_node.protocols.http_stream import Response, ResponseParser, encode_head
 from runner_node.settings import AgentSettings
-from runner_node.sinks import Kept
+from runner_node.sinks import Kept, Sink
 from shared_models import errors, times
 
 CONTENT_TYPE = "content-type"
+_LATER = Kept(0)
+"""Stands for a sink that is given to the job before ``finish``."""
 
 
 class Conversation(ABC):
@@ -36,31 +38,70 @@ class Conversation(ABC):
 def conversation_for(job: Job, settings: AgentSettings) -> Conversation:
     """Raises an FnError when the call cannot be put in its format."""
     if job.target.format is None:
-        return _OverSocket(job, settings)
+        return OverSocket(job, settings)
     return _OverStdio(job, job.target.format, settings)
 
 
-class _OverSocket(Conversation):
-    """http-stream."""
+class OverSocket(Conversation):
+    """http-stream. ``send`` and ``finish`` are ``hold`` in two steps; the first one takes no time."""
+
+    __slots__ = ("_job", "_parser", "_settings", "_sink")
 
     def __init__(self, job: Job, settings: AgentSettings) -> None:
         self._job = job
         self._settings = settings
+        self._sink: Sink | None = None
         self._parser: ResponseParser | None = None
 
     async def hold(self, container: HotContainer) -> Response:
-        timeout = self._job.target.timeout
-        deadline = times.deadline_text(time.time() + timeout)
-        head, gunzip = encode_head(self._job.headers, self._job.call.id, deadline)
-        settings, sink = self._settings, self._job.sink
-        if not self._job.sync:
+        head, parser = self._begin(self._job.sink)
+        await container.call(head, self._job.body, parser, self._job.target.timeout, self._sink)
+        return self.answer()
+
+    def send(self, container: HotContainer, heard: Callable[[], None]) -> None:
+        """Sends the call, whose body is whole; *heard* is called when ``finish`` has something to do.
+
+        Until then the job may be given a sink.
+        """
+        body = self._job.body
+        assert isinstance(body, bytes)
+        head, parser = self._begin(_LATER)
+        container.send(head, body, parser, heard)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer has come, in one piece and in order, so that ``finish`` is not needed."""
+        return self._parser is not None and self._parser.done and not self._parser.streamed
+
+    async def finish(self, container: HotContainer, until: float) -> Response:
+        """The function's answer, as ``hold``; *until*, in the loop's time, it must have come."""
+        assert self._parser is not None
+        await container.finish(self._parser, until, self._job.target.timeout, self._job.sink)
+        return self.answer()
+
+    def end(self, container: HotContainer) -> None:
+        """After ``send``, instead of ``finish``: the answer is whole, or the call is given up."""
+        if self._parser:
+            container.end(self._parser)
+
+    def _begin(self, sink: Sink | None) -> tuple[bytes, ResponseParser]:
+        job, settings = self._job, self._settings
+        deadline = times.deadline_text(time.time() + job.target.timeout)
+        head, gunzip = encode_head(job.headers, job.call.id, deadline)
+        if not job.sync:
             # What a callback may have, and one more byte that tells whether there is more.
-            sink = Kept(settings.callback_max_body + 1 if self._job.call.callback_url else 0)
+            sink = Kept(settings.callback_max_body + 1 if job.call.callback_url else 0)
+        self._sink = sink
         parser = self._parser = ResponseParser(
             max_head=settings.max_header_size, max_body=settings.max_response_size, gunzip=gunzip,
             stream_above=settings.stream_above if sink else None,
         )  # fmt: skip
-        await container.call(head, self._job.body, parser, timeout, sink)
+        return head, parser
+
+    def answer(self) -> Response:
+        """What has come; raises what the function said instead of an answer."""
+        parser, sink = self._parser, self._sink
+        assert parser is not None
         if parser.streamed and parser.streamed.begun:
             return parser.head(sink.body if isinstance(sink, Kept) else b"")
         return parser.response()

@@ -77,6 +77,22 @@ class CachedDataAccess(DataAccess):
         key = ("trigger", app_name, type_, source)
         return await self._look_up(key, lambda: self._inner.trigger(app_name, type_, source))
 
+    def known_fn(self, fn_id: str) -> Fn | None:
+        """As ``fn``, at once; None when it must be looked up."""
+        return self._known(("fn", fn_id), self._inner.fn)  # type: ignore[no-any-return]
+
+    def known_app(self, app_id: str) -> App | None:
+        """As ``app``, at once; None when it must be looked up."""
+        return self._known(("app", app_id), self._inner.app)  # type: ignore[no-any-return]
+
+    def _known(self, key: Key, ask: Callable[[str], Awaitable[Any]]) -> Any:
+        entry = self._entries.get(key)
+        if entry is None or entry.value is None or (age := self._loop.time() - entry.seen) >= FRESH:
+            return None
+        if age > AHEAD and entry.refresh is None:
+            self._refresh(key, entry, lambda: ask(key[1]))
+        return entry.value
+
     async def _look_up(self, key: Key, ask: Callable[[], Awaitable[T]], fresh: float = FRESH) -> T:
         entry = self._entries.get(key)
         if entry is None:

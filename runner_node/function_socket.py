@@ -6,7 +6,7 @@ import asyncio
 import os
 import select
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from runner_node.protocols.http_stream import LAST_CHUNK, ResponseParser, encode_chunk
@@ -74,6 +74,9 @@ class FunctionSocket(asyncio.Protocol):
         self._hurry: asyncio.TimerHandle | None = None
         self._held_back = False
         self._trouble: BaseException | None = None
+        self._heard: Callable[[], None] | None = None
+        self._woken = False
+        """``_heard`` was called."""
         self.open = False
 
     def usable(self) -> bool:
@@ -89,40 +92,74 @@ class FunctionSocket(asyncio.Protocol):
         What is ``streamed`` has gone to *sink* by then. Afterwards the connection is open only if it
         may carry another call.
         """
+        if isinstance(body, bytes):
+            self.send(head, body, parser)
+            await self.finish(parser, sink)
+            return
+        assert self._transport is not None
+        self._begin(parser, None)
+        sending = self._loop.create_task(self._stream(self._transport, head, body))
+        sending.add_done_callback(self._sent)
+        try:
+            await self._hear(parser, sink)
+        finally:
+            self._parser = None
+            self._end(parser, sent=await _ended(sending))
+
+    def send(
+        self, head: bytes, body: bytes, parser: ResponseParser, heard: Callable[[], None] | None = None
+    ) -> None:
+        """Sends a request; ``finish`` follows, or ``end`` when *parser* is done.
+
+        *heard* is called once: when the answer is whole, when there is something of it to pass on, or when
+        it broke.
+        """
         transport = self._transport
         assert transport is not None
-        self._parser, self._answered, self._trouble = parser, self._loop.create_future(), None
-        sending: asyncio.Task[None] | None = None
-        sent = False
-        try:
-            if isinstance(body, bytes):
-                self._send(transport, head, body)
-                sent = True
-            else:
-                sending = self._loop.create_task(self._stream(transport, head, body))
-                sending.add_done_callback(self._sent)
-            await self._answered
-            if not parser.done:
-                assert sink is not None
-                assert parser.streamed is not None
-                await self._pass_on(parser, parser.streamed, sink)
-        finally:
-            self._parser = self._answered = None
-            if self._hurry:
-                self._hurry.cancel()
-                self._hurry = None
-            if sending:
-                sent = await _ended(sending)
-            if not (sent and parser.done and parser.reusable):
-                self.close()
-            elif self._held_back:
-                self._go_on()
-
-    def _send(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        self._begin(parser, heard)
         if body:
             transport.writelines((head, encode_chunk(body), body, b"\r\n" + LAST_CHUNK))
         else:
             transport.write(head + LAST_CHUNK)
+
+    async def finish(self, parser: ResponseParser, sink: Sink | None) -> None:
+        """What ``call`` does once it has sent everything."""
+        try:
+            await self._hear(parser, sink)
+        finally:
+            self.end(parser)
+
+    def end(self, parser: ResponseParser) -> None:
+        """The call of *parser* is over, or given up."""
+        self._parser = None
+        self._end(parser, sent=True)
+
+    def _begin(self, parser: ResponseParser, heard: Callable[[], None] | None) -> None:
+        self._parser, self._heard = parser, heard
+        self._answered = self._trouble = None
+        self._woken = False
+
+    async def _hear(self, parser: ResponseParser, sink: Sink | None) -> None:
+        self._heard = None
+        if not self._woken:
+            self._answered = self._loop.create_future()
+            await self._answered
+        elif self._trouble:
+            raise self._trouble
+        if not parser.done:
+            assert sink is not None
+            assert parser.streamed is not None
+            await self._pass_on(parser, parser.streamed, sink)
+
+    def _end(self, parser: ResponseParser, *, sent: bool) -> None:
+        self._answered = self._heard = None
+        if self._hurry:
+            self._hurry.cancel()
+            self._hurry = None
+        if not (sent and parser.done and parser.reusable):
+            self.close()
+        elif self._held_back:
+            self._go_on()
 
     async def _stream(self, transport: asyncio.Transport, head: bytes, body: AsyncIterator[bytes]) -> None:
         transport.write(head)
@@ -238,7 +275,11 @@ class FunctionSocket(asyncio.Protocol):
 
     def _answer(self, trouble: BaseException | None) -> None:
         """Wakes the call: its answer is complete, there is more of it, or *trouble*."""
-        if not self._answered or self._answered.done():
+        if self._heard:
+            heard, self._heard = self._heard, None
+            self._trouble, self._woken = trouble, True
+            heard()
+        elif not self._answered or self._answered.done():
             self._trouble = self._trouble or trouble
         elif trouble:
             self._answered.set_exception(trouble)

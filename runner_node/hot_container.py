@@ -163,6 +163,32 @@ class HotContainer:
         except TimeoutError:
             raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
 
+    @property
+    def connected(self) -> bool:
+        """Whether a call can be sent at once."""
+        return self._socket is not None and self._socket.usable()
+
+    def send(
+        self, head: bytes, body: bytes, parser: ResponseParser, heard: Callable[[], None] | None = None
+    ) -> None:
+        """Sends a call over the socket, which is ``connected``. See ``FunctionSocket.send``."""
+        assert self._socket is not None
+        self._socket.send(head, body, parser, heard)
+
+    def end(self, parser: ResponseParser) -> None:
+        """The call that was sent is over, or given up."""
+        assert self._socket is not None
+        self._socket.end(parser)
+
+    async def finish(self, parser: ResponseParser, until: float, timeout: float, sink: Sink | None) -> None:
+        """What ``call`` does once it has sent everything; *until*, in the loop's time, *timeout* is over."""
+        assert self._socket is not None
+        try:
+            async with asyncio.timeout_at(until):
+                await self._socket.finish(parser, sink)
+        except TimeoutError:
+            raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
+
     async def _connect_again(self) -> None:
         assert self._container is not None
         if self._socket:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -21,6 +21,7 @@ from runner_node.wishes import foreign, wishes_of
 from shared_models import errors, times
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
+from shared_models.fast_path import Handler
 from shared_models.ids import new_id
 from shared_models.trigger import HTTP
 from shared_models.web import client_gone, error_response, json_response, read_body
@@ -43,14 +44,14 @@ def invoke_routes(agent: Agent) -> list[web.RouteDef]:
         headers = foreign((name, value) for name, value in request.headers.items() if passes(name, value))
         if request.headers.get("Fn-Invoke-Type") == "detached":
             return await _detached(agent, request, target, headers)
-        call = _call(target)
-        return await _sync(agent, request, call, target, headers, _plain)
+        call = call_of(target)
+        return await _sync(agent, request, call, target, headers, as_invoked)
 
     async def trigger(request: web.Request) -> web.StreamResponse:
         source = request.match_info["source"] or "/"
         found = await agent.data.trigger(request.match_info["app"], HTTP, source)
         target = agent.target(found.fn, found.app)
-        call = _call(target, trigger_id=found.trigger.id)
+        call = call_of(target, trigger_id=found.trigger.id)
         return await _sync(agent, request, call, target, _as_gateway(request), _unwrapped)
 
     return [
@@ -60,14 +61,16 @@ def invoke_routes(agent: Agent) -> list[web.RouteDef]:
     ]
 
 
-def _call(target: Target, *, trigger_id: str = "", type_: str = CallType.SYNC) -> Call:
+def call_of(target: Target, *, trigger_id: str = "", type_: str = CallType.SYNC) -> Call:
+    """A new call of *target*'s function."""
     return Call(
         id=new_id(), app_id=target.app_id, fn_id=target.fn_id, trigger_id=trigger_id, type=type_,
         created_at=times.now(), attempt=1,
     )  # fmt: skip
 
 
-def _plain(response: Response) -> tuple[int, list[Header]]:
+def as_invoked(response: Response) -> tuple[int, list[Header]]:
+    """What a client of ``/invoke`` is told."""
     # Fn passes on a call id that the function made up, behind the real one; so do we.
     return 200, [(name, value) for name, value in response.headers if name.lower() != "content-length"]
 
@@ -120,24 +123,34 @@ async def _sync(
         body = await sync_body(request, agent.settings.stream_above)
     except errors.ServerBusy as exc:
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
-    sink = ToClient(request, lambda response: _head(call.id, shape(response), response.body))
     job = Job(
         call=call, target=target, headers=headers, body=body, sync=True,
-        patience=agent.settings.slot_wait, left=lambda: client_gone(request), sink=sink,
+        patience=agent.settings.slot_wait, left=lambda: client_gone(request),
     )  # fmt: skip
-    try:
-        response = await agent.run(job)
-    except StartFailed as failure:
-        return error_response(failure.error, v1=False, headers={CALL_ID: call.id})
-    except errors.FnError as exc:
+    return await told(job, shape, agent.run(job))(request)
+
+
+def told(job: Job, shape: Shape, answer: Coroutine[None, None, Response]) -> Handler:
+    """Answers a client with what comes of *answer*: at once, or in pieces where *job* gives it so."""
+    call_id = job.call.id
+
+    async def telling(request: web.Request) -> web.StreamResponse:
+        job.sink = sink = ToClient(request, lambda response: _head(call_id, shape(response), response.body))
+        try:
+            response = await answer
+        except StartFailed as failure:
+            return error_response(failure.error, v1=False, headers={CALL_ID: call_id})
+        except errors.FnError as exc:
+            if sink.answer is not None:
+                sink.spoil()
+                raise  # the answer has begun, the server cuts it
+            return error_response(exc, v1=False, headers={CALL_ID: call_id})
         if sink.answer is not None:
-            sink.spoil()
-            raise  # the answer has begun, the server cuts it
-        return error_response(exc, v1=False, headers={CALL_ID: call.id})
-    if sink.answer is not None:
-        return sink.answer
-    status, out = _head(call.id, shape(response), response.body)
-    return web.Response(status=status, headers=out, body=response.body)
+            return sink.answer
+        status, out = _head(call_id, shape(response), response.body)
+        return web.Response(status=status, headers=out, body=response.body)
+
+    return telling
 
 
 def _head(call_id: str, shaped: tuple[int, list[Header]], body: bytes) -> tuple[int, CIMultiDict[str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from runner_node.conversation import Conversation, conversation_for
+from runner_node.conversation import Conversation, OverSocket, conversation_for
 from runner_node.func_logs import CallLog
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.job import Job
@@ -22,6 +23,7 @@ from runner_node.reasons import (
 )
 from runner_node.records import NO_STATS, NOTHING, Said, record_of, said
 from runner_node.results import Result
+from runner_node.waits import Wait
 from shared_models import errors, times
 from shared_models.call import Reason, Stat, Status
 
@@ -43,20 +45,31 @@ class Run:
         self._log = call_log
         self._began = 0.0
 
-    async def answer(self) -> Response:
-        """See ``Agent.run``."""
-        job = self.job
-        job.target.series.calls += 1
+    async def answer(self, place: HotContainer | Wait | None = None) -> Response:
+        """See ``Agent.run``. *place*: what ``Scheduler.enter`` has given the call, which is counted then."""
+        if place is None:
+            self.job.target.series.calls += 1
+        return await self._recording(self._answer(self.job, place))
+
+    async def answer_to_the_end(
+        self, conversation: OverSocket, container: HotContainer, until: float
+    ) -> Response:
+        """The rest of a call that was ``begun`` and sent."""
+        rest = self._converse(conversation, container, conversation.finish(container, until), last=True)
+        return await self._recording(self._serving(container, rest))
+
+    async def _recording(self, answer: Coroutine[None, None, Response]) -> Response:
         try:
-            return await self._answer(job)
+            return await answer
         except asyncio.CancelledError:
+            job = self.job
             if not job.recorded and (job.cut or (job.sync and self._agent.health.stops)):
                 self._record(end_of(errors.RunnerStopped()))
             if not job.recorded:
                 self._log.close()  # nobody will
             raise
 
-    async def _answer(self, job: Job) -> Response:
+    async def _answer(self, job: Job, place: HotContainer | Wait | None) -> Response:
         try:
             conversation = conversation_for(job, self._agent.settings)
         except errors.FnError as exc:
@@ -67,14 +80,14 @@ class Run:
         left, deadline = CONTAINERS, self._agent.clock() + job.patience
         while True:
             left -= 1
-            container = await self._acquire(deadline - self._agent.clock())
+            container, place = await self._acquire(deadline - self._agent.clock(), place), None
             try:
                 return await self._serve(conversation, container, last=not left)
             except NeverReached:
                 if not left:
                     raise
 
-    async def _acquire(self, patience: float) -> HotContainer:
+    async def _acquire(self, patience: float, place: HotContainer | Wait | None) -> HotContainer:
         job, series = self.job, self.job.target.series
         series.queued += 1
         try:
@@ -84,6 +97,7 @@ class Run:
                 patience=patience,
                 size=len(job.body) if isinstance(job.body, bytes) else 0,
                 left=job.left,
+                entered=place,
             )
         except StartFailed as failure:
             self._log.write(failure.output)
@@ -100,22 +114,44 @@ class Run:
             series.queued -= 1
 
     async def _serve(self, conversation: Conversation, container: HotContainer, *, last: bool) -> Response:
-        agent, job, series = self._agent, self.job, self.job.target.series
-        self._began = agent.clock()
-        agent.running += 1
-        series.running += 1
-        try:
-            if not job.begun and (job.before or agent.listeners):
+        job = self.job
+        self.count(container)
+
+        async def serving() -> Response:
+            if not job.begun and (job.before or self._agent.listeners):
                 await self._before(container)
-            job.begun = True
-            return await self._converse(conversation, container, last=last)
+            self.begin(container)
+            return await self._converse(conversation, container, conversation.hold(container), last=last)
+
+        return await self._serving(container, serving())
+
+    def count(self, container: HotContainer) -> None:
+        """The call has *container* from now on."""
+        self._began = self._agent.clock()
+        self._agent.running += 1
+        self.job.target.series.running += 1
+
+    def uncount(self) -> None:
+        """It has it no more, or only for what follows its answer."""
+        self._agent.running -= 1
+        self.job.target.series.running -= 1
+
+    def begin(self, container: HotContainer) -> None:
+        """What is sent from now on is the call's, and so is what *container* writes."""
+        job = self.job
+        job.begun = True
+        container.begin(self._log)
+        job.started = job.started or time.time()
+
+    async def _serving(self, container: HotContainer, work: Coroutine[None, None, Response]) -> Response:
+        try:
+            return await work
         except BaseException as exc:
             if not isinstance(exc, errors.FnError):
                 self._release(container, keep=False)
             raise
         finally:
-            agent.running -= 1
-            series.running -= 1
+            self.uncount()
 
     async def _before(self, container: HotContainer) -> None:
         """What must happen first; when it is refused, nothing has reached the function."""
@@ -133,26 +169,41 @@ class Run:
             self._release(container, keep=not job.target.cold)
             raise
 
-    async def _converse(self, conversation: Conversation, container: HotContainer, *, last: bool) -> Response:
-        job = self.job
-        container.begin(self._log)
-        job.started = job.started or time.time()
+    async def _converse(
+        self,
+        conversation: Conversation,
+        container: HotContainer,
+        answer: Coroutine[None, None, Response],
+        *,
+        last: bool,
+    ) -> Response:
         try:
-            response = await conversation.hold(container)
+            response = await answer
         except errors.FnError as exc:
             if isinstance(exc, NeverReached) and not last:
                 container.disown()
                 self._release(container, keep=False)
                 raise
-            job.recorded = True
+            self.job.recorded = True
             self._agent.spawn(self._after_failure(container, exc, keep=conversation.trusts(exc)))
             raise
-        job.recorded = True
+        self.succeed(conversation, container, response)
+        return response
+
+    def succeed(self, conversation: Conversation, container: HotContainer, response: Response) -> None:
+        """Records the call, and gives *container* back."""
+        self.job.recorded = True
         if container.chatty:
             self._agent.spawn(self._after_talk(conversation, container, response))
         else:
             self._succeed(conversation, container, response)
-        return response
+
+    def cut_off(self, container: HotContainer | None) -> None:
+        """The node stops before the call has ended, which waits for a container or has this one."""
+        if container:
+            self._release(container, keep=False)
+            self.uncount()
+        self._record(end_of(errors.RunnerStopped()))
 
     async def _after_talk(
         self, conversation: Conversation, container: HotContainer, response: Response

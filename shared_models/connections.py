@@ -17,6 +17,9 @@ from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
 from shared_models import wire
+from shared_models.bodies import Bodies
+from shared_models.fast_exchange import FastExchange
+from shared_models.fast_path import FastPath, Handler
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,12 @@ class Connections:
         """Requests in flight, those of clients that have gone away among them."""
         self.changed = asyncio.Event()
         """Set when a connection is closed, or a request has been answered."""
+        self.flying: set[FastExchange] = set()
+        """Requests that the fast path has, those of clients that have gone away among them."""
+        self.fast_path: FastPath | None = None
+        self.bodies: Bodies | None = None
+        self.continued: Callable[[Handler], Any] = lambda handler: handler
+        """What goes on with a request that the fast path has handed back to a handler."""
         self._server = server
         self._options = options
         self._most = _possible(most)
@@ -94,7 +103,10 @@ class Connections:
 class Connection(web.RequestHandler):
     """One of them, as aiohttp serves it, and what is needed beyond that."""
 
-    __slots__ = ("_all", "_head_size", "_head_timer", "_link", "_writer", "idle_since")
+    __slots__ = (
+        "_abandoned", "_all", "_behind", "_fast", "_handler", "_head_size", "_head_timer", "_link", "_sent",
+        "_writer", "idle_since",
+    )  # fmt: skip
 
     def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
@@ -103,6 +115,14 @@ class Connection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._link: asyncio.Transport | None = None
         self._writer: Any = None
+        self._fast: FastExchange | None = None
+        """The request that has been taken by the fast path."""
+        self._behind = bytearray()
+        """What has come behind it."""
+        self._handler: Handler | None = None
+        """Of a request that the fast path has handed back; and what is called when it cannot begin."""
+        self._abandoned: Callable[[], None] | None = None
+        self._sent = 0
         self.idle_since = self._loop.time()
 
     @property
@@ -112,13 +132,13 @@ class Connection(web.RequestHandler):
 
     @property
     def _waits(self) -> bool:
-        return self._waiter is not None and not self._waiter.done()
+        return self._waiter is not None and not self._waiter.done() and self._fast is None
 
     @property
     def taken(self) -> int:
         """A number that changes when the client takes something of the answer that it is sent."""
         unsent = self._link.get_write_buffer_size() if self._link else 0
-        return (self._writer.output_size if self._writer else 0) - unsent
+        return self._sent + (self._writer.output_size if self._writer else 0) - unsent
 
     @property
     def has_taken_all(self) -> bool:
@@ -146,14 +166,26 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_done()
         self._link = None
+        self._behind.clear()
         self._all.open.discard(self)
         self._all.changed.set()
         super().connection_lost(exc)
+        if self._abandoned is not None:
+            abandoned, self._handler, self._abandoned = self._abandoned, None, None
+            abandoned()
 
     def data_received(self, data: bytes) -> None:
         if self._close or self._force_close:
             return
-        super().data_received(data)
+        if self._fast is not None:
+            self._behind += data
+            if len(self._behind) > self._all.max_head and self._link is not None:
+                self._link.pause_reading()
+            return
+        if self._all.fast_path is None or not self._waits:
+            super().data_received(data)
+        elif self._received(data):
+            return
         if not data:
             return
         if not self._waits:
@@ -167,6 +199,77 @@ class Connection(web.RequestHandler):
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(self._all.head_timeout, self._head_too_slow)
 
+    def _received(self, data: bytes) -> bool:
+        """Feeds the parser; True when the fast path has taken what came of it."""
+        # Nobody is woken yet: what the fast path takes is no task's.
+        waiter, self._waiter = self._waiter, None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if not self._messages or waiter is None or waiter.done():
+            return False
+        if len(self._messages) == 1 and not self._upgraded and self._take(*self._messages[0]):
+            return True
+        waiter.set_result(None)
+        return False
+
+    def _take(self, message: Any, payload: Any) -> bool:
+        exchange = FastExchange.of(self, self._all, message, payload)
+        if exchange is None:
+            return False
+        self._fast = exchange
+        del self._messages[0]
+        self._head_done()
+        fast_path = self._all.fast_path
+        assert fast_path is not None
+        try:
+            pending = fast_path(exchange)
+        except Exception:
+            log.exception("the fast path broke down, the request goes the ordinary way")
+            pending = None
+        if pending is None and self._fast is exchange:
+            exchange.hand_back()
+        elif self._fast is exchange:
+            exchange.pending = pending
+        return True
+
+    def answered(self, exchange: FastExchange, data: bytes) -> None:
+        """The fast path's answer to *exchange*."""
+        assert self._link is not None
+        self._link.write(data)
+        self._sent += len(data)
+        if not self.has_taken_all:
+            self._all.watch(self)
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self._keepalive = True
+        self.idle_since = self._loop.time()
+        self._next_keepalive_close_time = self.idle_since + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        self._over()
+
+    def handed_back(
+        self, message: Any, payload: Any, handler: Handler | None, abandoned: Callable[[], None] | None
+    ) -> None:
+        """The request goes to the task of this connection, as if it had just come."""
+        self._handler, self._abandoned = handler, abandoned
+        self._messages.appendleft((message, payload))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._over()
+
+    def _over(self) -> None:
+        self._fast = None
+        if self._behind:
+            behind, self._behind = bytes(self._behind), bytearray()
+            if self._link is not None and not self._link.is_closing():
+                self._link.resume_reading()
+            self._loop.call_soon(self.data_received, behind)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._all.watch(self)
@@ -177,6 +280,9 @@ class Connection(web.RequestHandler):
         task = asyncio.current_task()
         assert task is not None
         self._writer = request.writer
+        if self._handler is not None:
+            request_handler, self._handler = self._all.continued(self._handler), None
+            self._abandoned = None
         self._all.requests.add(task)
         try:
             return await super()._handle_request(request, start_time, request_handler)
@@ -188,7 +294,7 @@ class Connection(web.RequestHandler):
                 self._all.watch(self)
 
     def _process_keepalive(self) -> None:
-        if self._head_timer is None:
+        if self._head_timer is None and self._fast is None:
             super()._process_keepalive()
         else:
             # A request is just arriving, within limits of its own.

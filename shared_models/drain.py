@@ -55,7 +55,7 @@ async def finish(connections: Connections, limit: float) -> None:
     """Returns when all requests are answered and all connections closed, or *limit* seconds are over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
-    while connections.open or connections.requests:
+    while connections.open or connections.requests or connections.flying:
         now = loop.time()
         for one in list(connections.open):
             if one.idle and now - one.idle_since >= IDLE:
@@ -68,10 +68,12 @@ async def finish(connections: Connections, limit: float) -> None:
                 await connections.changed.wait()
         except TimeoutError:
             pass
-    if connections.requests:
-        log.warning("%d requests are cut off after %g s", len(connections.requests), limit)
+    if left := len(connections.requests) + len(connections.flying):
+        log.warning("%d requests are cut off after %g s", left, limit)
     for one in list(connections.open):
         one.cancel()
+    for exchange in list(connections.flying):
+        exchange.cut_off()
     for request in connections.requests:
         request.cancel()
     if connections.requests:

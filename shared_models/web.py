@@ -25,6 +25,7 @@ from shared_models.answers import JSON, error_response, is_v1, json_response, on
 from shared_models.bodies import BODIES, Bodies, body_limit, body_pieces, let_go, read_body
 from shared_models.connections import Connections
 from shared_models.drain import CUT, finish, stop_listening
+from shared_models.fast_path import FastPath
 from shared_models.http_settings import HTTPSettings
 from shared_models.unrouted import api_refusals, runner_refusals, unrouted
 from shared_models.workers import Siblings
@@ -79,12 +80,16 @@ async def serving(
     ready: Callable[[], str] = lambda: "",
     middlewares: Sequence[Middleware] = (),
     siblings: Siblings | None = None,
+    fast_path: FastPath | None = None,
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
     *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
     it, the first one outermost: they see every answer, errors included. With *siblings* they listen on the
     same port, and ``/metrics`` has those of all.
+
+    *fast_path* may take requests before all of that, while the node does not stop and neither middlewares nor
+    pages of other origins want to see them.
 
     When the block ends the node is no longer ready; after ``settings.not_ready``
     seconds, in which it serves on, it takes no new connections, gives requests in flight ``settings.drain``
@@ -108,6 +113,10 @@ async def serving(
         max_field_size=settings.max_header_size,
         max_headers=settings.max_headers,
     )
+    connections.bodies = app[BODIES]
+    connections.continued = _continued(app)
+    if not (middlewares or settings.cors_origins):
+        connections.fast_path = fast_path
     try:
         server = await asyncio.get_running_loop().create_server(
             connections, settings.host, settings.port, backlog=_BACKLOG, reuse_port=siblings is not None
@@ -116,6 +125,7 @@ async def serving(
             port: int = server.sockets[0].getsockname()[1]
             log.info("%s node listens on %s:%d", node_type, settings.host, port)
             yield port
+            connections.fast_path = None  # it knows nothing of answers that close their connection
             app[_LEAVING].set()
             await asyncio.sleep(settings.not_ready)
         finally:
@@ -188,6 +198,22 @@ def _application(
         for route in routes
     )
     return app
+
+
+def _continued(app: web.Application) -> Callable[[Handler], Handler]:
+    """Requests that a fast path handed back to a handler: limits, errors and metrics are as of all others."""
+
+    def continued(handler: Handler) -> Handler:
+        async def going_on(request: web.Request) -> web.StreamResponse:
+            match = await app.router.resolve(request)
+            match.add_app(app)
+            match.freeze()
+            request._match_info = match
+            return await _answering(request, handler)
+
+        return going_on
+
+    return continued
 
 
 async def _closing(request: web.Request, response: web.StreamResponse) -> None:

@@ -16,6 +16,7 @@ from runner_node.agent import running_agent
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
 from runner_node.invoke import invoke_routes
+from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings
 from shared_models.app import App
 from shared_models.fn import Fn
@@ -51,7 +52,7 @@ class Words:
 
     async def hears(self) -> str:
         """What the function said; waits for it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.told.exists():
                 await asyncio.sleep(0.005)
         return self.told.read_text()
@@ -96,7 +97,7 @@ async def stream_rig(
                 DriverSettings(driver="process", process_images=str(tmp_path / "images")), f"test-{new_id()}"
             ) as driver,
             running_agent(data, driver, AgentSettings(**settings), "node") as agent,  # type: ignore[arg-type]
-            serving(invoke_routes(agent), bound, node_type="runner") as port,
+            serving(invoke_routes(agent), bound, node_type="runner", fast_path=quick_path(agent)) as port,
             aiohttp.ClientSession() as client,
         ):
             rig = StreamRig(agent, driver, data)  # type: ignore[arg-type]

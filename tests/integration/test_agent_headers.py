@@ -11,6 +11,7 @@ import pytest
 
 from runner_node.drivers.fake import Answer, Behaviour
 from runner_node.invoke import invoke_routes
+from runner_node.quick import quick_path
 from shared_models import errors
 from shared_models.call import CallType
 from shared_models.ids import new_id
@@ -58,7 +59,12 @@ async def client() -> AsyncIterator[Client]:
 
     async with (
         rig({"f": Behaviour(function=look)}) as r,
-        serving(invoke_routes(r.agent), HTTPSettings(port=0, host="127.0.0.1"), node_type="runner") as port,
+        serving(
+            invoke_routes(r.agent),
+            HTTPSettings(port=0, host="127.0.0.1"),
+            node_type="runner",
+            fast_path=quick_path(r.agent),
+        ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
     ):
         yield Client(r, http, seen)

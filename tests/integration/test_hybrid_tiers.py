@@ -10,6 +10,7 @@ from hybrid_client.client import ClientSettings, open_data_access
 from runner_node.agent import running_agent
 from runner_node.drivers.fake import Answer, Behaviour, open_fake
 from runner_node.invoke import invoke_routes
+from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings
 from shared_models.trigger import Trigger
 from shared_models.web import HTTPSettings, runner_refusals, serving
@@ -33,7 +34,11 @@ async def two_tiers(folder, function=shout, max_request_size=32 << 20, **setting
         open_fake({"some/image:1": behaviour}) as driver,
         running_agent(data, driver, AgentSettings(spool_path="", **settings), "node-1") as agent,
         serving(
-            [*invoke_routes(agent), *runner_refusals()], http, node_type="runner", ready=agent.ready
+            [*invoke_routes(agent), *runner_refusals()],
+            http,
+            node_type="runner",
+            ready=agent.ready,
+            fast_path=quick_path(agent),
         ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as runner,
     ):
@@ -42,7 +47,7 @@ async def two_tiers(folder, function=shout, max_request_size=32 << 20, **setting
 
 async def ended(api, fn, call_id):
     """The record of a call once it has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             record = await api.json("GET", f"/v2/fns/{fn.id}/calls/{call_id}")
             if record["status"] not in ("queued", "running"):
@@ -106,7 +111,7 @@ async def test_a_runner_node_refuses_management(tmp_path, path):
 
 async def test_the_runner_shows_up_at_the_api_node(tmp_path):
     async with two_tiers(tmp_path) as (api, _):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (runners := (await api.json("GET", "/v2/runners"))["items"]):
                 await asyncio.sleep(0.02)
         assert (runners[0]["id"], runners[0]["state"]) == ("node-1", "active")

@@ -10,6 +10,7 @@ import pytest
 from runner_node.agent import running_agent
 from runner_node.drivers.fake import Answer, Behaviour, open_fake
 from runner_node.invoke import invoke_routes
+from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings
 from services.janitor import clean
 from services.retention import RetentionSettings, tidy
@@ -30,14 +31,19 @@ async def both_tiers(folder, function):
         live_api(folder, logstore="none") as api,
         open_fake({"some/image:1": Behaviour(function=function)}) as driver,
         running_agent(api.data, driver, AgentSettings(spool_path=""), "node-1") as agent,
-        serving([*invoke_routes(agent), *runner_refusals()], http, node_type="runner") as port,
+        serving(
+            [*invoke_routes(agent), *runner_refusals()],
+            http,
+            node_type="runner",
+            fast_path=quick_path(agent),
+        ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as runner,
     ):
         yield api, runner
 
 
 async def empty(queue):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await queue.depths():
             await asyncio.sleep(0.01)
 

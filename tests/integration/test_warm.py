@@ -21,6 +21,7 @@ from runner_node.drivers.fake import Behaviour, FakeDriver, open_fake
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
 from runner_node.invoke import invoke_routes
+from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings
 from shared_models.app import App
 from shared_models.fn import Fn
@@ -109,7 +110,12 @@ async def test_a_call_finds_a_process_that_is_ready_and_one_that_is_killed_is_re
         open_data_access(ClientSettings(api_urls=(api.base_url,), token="none")) as data,
         open_driver(DriverSettings(driver="process", process_images=process_images), new_id()) as driver,
         running_agent(data, driver, AgentSettings(spool_path="", max_memory=2048 * MIB), "node") as agent,
-        serving(invoke_routes(agent), HTTPSettings(port=0, host="127.0.0.1"), node_type="runner") as port,
+        serving(
+            invoke_routes(agent),
+            HTTPSettings(port=0, host="127.0.0.1"),
+            node_type="runner",
+            fast_path=quick_path(agent),
+        ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         store = api.stores.datastore
