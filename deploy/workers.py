@@ -7,6 +7,8 @@ forked from it, is a whole node of its own but for its name and its share (``sha
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import logging
 import os
 import secrets
@@ -42,6 +44,14 @@ LONGEST_PAUSE = 30.0
 """Seconds until a worker that died is begun again: twice as many each time, ..."""
 SOUND = 60.0
 """... but for one that has lived for so long."""
+_API = ("api_node.app", "services.call_control", "services.callbacks.delivery", "services.janitor")
+_RUNNER = ("runner_node.agent", "runner_node.drivers.opener", "runner_node.invoke")
+_ROOMS = {
+    "api": _API,
+    "runner": ("hybrid_client.client", *_RUNNER),
+    "full": (*_API, *_RUNNER),
+}
+"""What the nodes import: once for all workers, which share that memory, and start sooner."""
 _TERM = (signal.SIGTERM, signal.SIGINT)
 _WAITED_FOR = {*_TERM, signal.SIGCHLD, READY}
 _FOR_EVER = 3600.0
@@ -57,7 +67,13 @@ def supervise(settings: Settings, work: Work) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     try:
         with _held_port(settings.http) as port:
-            return _Supervisor(shares.whole(settings, port), work).run()
+            settings = shares.whole(settings, port)
+            for room in ("deploy.nodes", *_ROOMS[settings.node.type]):
+                importlib.import_module(room)
+            # What is there already is not looked at again: that would copy the pages that workers share.
+            gc.collect()
+            gc.freeze()
+            return _Supervisor(settings, work).run()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -129,6 +145,8 @@ class _Supervisor:
                 _settle_in(supervisor)
                 own = shares.of_worker(self._settings, worker.place)
                 code = self._work(own, worker.place, lambda: os.kill(supervisor, READY))
+            except Exception:
+                log.exception("worker %d broke down", worker.place.number)
             finally:
                 logging.shutdown()
                 sys.stdout.flush()
