@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from runner_node.calls import Target
 from runner_node.fair_share import Shares
 from runner_node.hot_container import HotContainer
+from runner_node.pace import Paces
 from runner_node.resources import Resources
 from runner_node.room import Room
 from runner_node.slots import SlotQueue
@@ -25,6 +26,8 @@ class Pool:
         self.resources = resources
         self.queues: dict[bytes, SlotQueue] = {}
         self.shares = Shares()
+        self.cores = resources.cores
+        self._paces = Paces(self.cores)
         self.room = Room(self.shares, resources, eject_idle)
         self.owners: dict[HotContainer, SlotQueue] = {}
         self.closed = False
@@ -40,7 +43,8 @@ class Pool:
         """The slots of *target*, which is from now on its function's version in force."""
         queue = self.queues.get(target.key)
         if queue is None:
-            queue = self.queues[target.key] = SlotQueue(target, self.shares.join(target))
+            pace = self._paces.take(target.key)
+            queue = self.queues[target.key] = SlotQueue(target, self.shares.join(target), pace)
         queue.superseded = False
         return queue
 
@@ -71,6 +75,7 @@ class Pool:
         """Gives an idle container to the call that has waited longest, or keeps it."""
         waiter = queue.next_waiter()
         if waiter:
+            queue.pace.saw_wait(waiter.since, container.idle_since)
             waiter.container.set_result(container)
         else:
             queue.idle.append(container)
@@ -127,6 +132,8 @@ class Pool:
         """Forgets a queue in which nothing happens any more."""
         if queue.unused and self.queues.get(queue.target.key) is queue:
             del self.queues[queue.target.key]
+            if not queue.target.cold:
+                self._paces.keep(queue.target.key, queue.pace)
             self.shares.leave(queue.share)
             if queue.timer:
                 queue.timer.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 SYNC_SHARE = 0.2
 """Part of the memory that only sync calls may take."""
 ASYNC_PULL = 0.8
@@ -27,6 +29,12 @@ class Resources:
         self.leaving_cpus = 0
         least = SMALL_CONTAINER if reserve and memory >= ROOMY else 0
         self._reserve = max(int(memory * reserve / 100), least)
+
+    @property
+    def cores(self) -> int:
+        """On which containers run at once: those of the machine, or of this node's part of it."""
+        cores = os.cpu_count() or 1
+        return min(cores, -(-self.cpus // 1000)) if self.cpus else cores
 
     def ever_fits(self, memory: int, cpus: int) -> bool:
         """Whether the machine, all of it, is large enough."""

@@ -2,8 +2,8 @@
 
 The parts: ``pool.py`` has the slots and who waits at them, ``starts.py`` begins containers, ``room.py`` says
 who may have memory, ``fair_share.py`` what each function has and how many calls may wait, ``backoff.py`` what
-follows from starts that fail, ``warm_pool.py`` what is kept ready; ``slots.py`` has the decisions that are pure
-functions of numbers.
+follows from starts that fail, ``warm_pool.py`` what is kept ready; ``demand.py``, ``pace.py`` and
+``trial.py`` say whether one more container is worth its start, by numbers alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import math
 from collections.abc import Iterable
 
 from runner_node.calls import MIB, Target
+from runner_node.demand import retry_after
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.fair_share import WaitingRoom
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.pool import Pool
 from runner_node.resources import Resources
 from runner_node.settings import AgentSettings
-from runner_node.slots import Left, SlotQueue, Waiter, retry_after
+from runner_node.slots import Left, SlotQueue, Waiter
 from runner_node.starts import Starts
 from runner_node.waits import Wait
 from runner_node.warm_pool import WarmPool
@@ -122,6 +123,8 @@ class Scheduler:
             return  # it ended by itself
         queue.saw_service(seconds)
         keep = keep and not (queue.superseded or self._pool.closed)
+        if queue.pace.surplus(len(queue.containers)) and not self._pool.room.keeps_warm(queue):
+            keep = False  # it was started in vain
         if not keep or (
             self._starts.short and self._pool.room.must_make_way(container, queue, self._loop.time())
         ):

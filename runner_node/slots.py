@@ -1,75 +1,21 @@
-"""One function's slots: who waits, what is idle, and whether one more container is worth its start.
+"""One function's slots: who waits, and what is idle.
 
-Everything here happens on one event loop: plain deques and counters. The decision is a pure function of
-numbers (``wants_container``), so that tests and simulations can ask it anything.
+Everything here happens on one event loop: plain deques and counters. Whether one more container is worth its
+start is a pure function of numbers (``demand.py``), most of which are observed (``pace.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 
 from runner_node.calls import Target
+from runner_node.demand import Demand
 from runner_node.fair_share import Share
 from runner_node.hot_container import HotContainer
+from runner_node.pace import Pace
 from shared_models import errors
-
-START_GUESS = 0.5
-"""Seconds that a start is thought to take before one was seen."""
-SERVICE_GUESS = 1.0
-"""Seconds that a call is thought to take before one has ended."""
-WEIGHT = 0.2
-"""Of the newest observation in a moving average."""
-SOONEST, LATEST = 1.0, 60.0
-"""Seconds that ``retry_after`` answers at least and at most."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """What the decision looks at. Times in seconds; *service_time* is None before a call has ended."""
-
-    waiting: int
-    starting: int
-    containers: int
-    service_time: float | None
-    start_time: float
-    oldest_wait: float
-
-
-def wants_container(demand: Demand) -> bool:
-    """Whether starting one more container beats waiting for those at work.
-
-    Containers that are starting count as capacity. The last caller in line waits for
-    ``waiting * service_time / containers``; a start is worth it when that is longer than a start takes. A
-    caller that has waited as long as a start takes gets one regardless.
-    """
-    unserved = demand.waiting - demand.starting
-    if unserved <= 0:
-        return False
-    if demand.containers + demand.starting == 0:
-        return True
-    if demand.oldest_wait >= demand.start_time:
-        return True
-    if demand.service_time is None or demand.containers == 0:
-        return False
-    return unserved * demand.service_time / demand.containers > demand.start_time
-
-
-def next_look(demand: Demand) -> float | None:
-    """Seconds after which ``wants_container`` may change its answer by the mere passing of time."""
-    if demand.waiting - demand.starting <= 0:
-        return None
-    return max(demand.start_time - demand.oldest_wait, 0.001)
-
-
-def retry_after(demand: Demand) -> float:
-    """Seconds after which a call that is refused now has a chance: once those ahead of it are served."""
-    service = SERVICE_GUESS if demand.service_time is None else demand.service_time
-    ahead = demand.waiting * service / max(demand.containers + demand.starting, 1)
-    return min(max(ahead + (0.0 if demand.containers else demand.start_time), SOONEST), LATEST)
-
 
 Left = Callable[[], bool]
 """Whether the caller has gone away, so that nobody would read the answer."""
@@ -99,9 +45,10 @@ class Waiter:
 class SlotQueue:
     """All containers of one target: idle ones are taken last in, first out, callers first in, first out."""
 
-    def __init__(self, target: Target, share: Share) -> None:
+    def __init__(self, target: Target, share: Share, pace: Pace) -> None:
         self.target = target
         self.share = share
+        self.pace = pace
         self.waiters: deque[Waiter] = deque()
         self.sync_calls = 0
         """Those among the waiters who are sync."""
@@ -110,8 +57,6 @@ class SlotQueue:
         self.starting = 0
         self.superseded = False
         """The function has changed: containers of this version are not kept."""
-        self.service_time: float | None = None
-        self.start_time = START_GUESS
         self.timer: asyncio.TimerHandle | None = None
 
     def take_idle(self) -> HotContainer | None:
@@ -151,24 +96,19 @@ class SlotQueue:
 
     def demand(self, now: float) -> Demand:
         """The numbers for ``wants_container``."""
-        head = self.head()
-        return Demand(
-            waiting=len(self.waiters),
-            starting=self.starting,
-            containers=len(self.containers),
-            service_time=self.service_time,
-            start_time=self.start_time,
-            oldest_wait=now - head.since if head else 0.0,
+        self.head()
+        waiting, starting = len(self.waiters), self.starting
+        # Those before this one are served by what is starting.
+        since = self.waiters[starting].since if waiting > starting else now
+        return self.pace.demand(
+            now, waiting=waiting, starting=starting, containers=len(self.containers), since=since
         )
 
     def saw_service(self, seconds: float) -> None:
         """A call took that long in its container."""
-        old = self.service_time
-        self.service_time = seconds if old is None else old + WEIGHT * (seconds - old)
-
-    def saw_start(self, seconds: float) -> None:
-        """A container was ready after that long."""
-        self.start_time += WEIGHT * (seconds - self.start_time)
+        self.pace.saw_service(
+            seconds, len(self.containers), crowded=bool(self.waiters), starting=self.starting
+        )
 
     @property
     def unused(self) -> bool:

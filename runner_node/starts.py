@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 
 from runner_node.backoff import Backoff
+from runner_node.demand import next_look, wants_container
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.fair_share import Share
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.pool import Pool
 from runner_node.room import NOW
 from runner_node.settings import AgentSettings
-from runner_node.slots import SlotQueue, next_look, wants_container
+from runner_node.slots import SlotQueue
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Starts:
         self._node_id = node_id
         self._loop = asyncio.get_running_loop()
         self._starting = 0
-        self._most = max(STARTS_PER_CPU * (os.cpu_count() or 1), 2)
+        self._most = max(STARTS_PER_CPU * pool.cores, 2)
         self._again: asyncio.TimerHandle | None = None
         self.short = False
         """Somebody waits whom a start would help, and there is no room for it (or was not a moment ago)."""
@@ -86,9 +86,16 @@ class Starts:
                 return False
             self._begin(queue)
         pause = next_look(queue.demand(now))
-        if pause is not None and queue.timer is None:
-            queue.timer = self._loop.call_later(pause, self._timer, queue)
+        if pause is not None:
+            self._look_in(queue, pause)
         return True
+
+    def _look_in(self, queue: SlotQueue, pause: float) -> None:
+        if queue.timer:
+            if queue.timer.when() <= self._loop.time() + pause + MOMENT:
+                return
+            queue.timer.cancel()
+        queue.timer = self._loop.call_later(pause, self._timer, queue)
 
     def _delay(self, queue: SlotQueue, owed: SlotQueue | None, now: float) -> float:
         """``NOW`` when one more container of *queue* may be started, which has its room then.
@@ -150,6 +157,7 @@ class Starts:
     def _begin(self, queue: SlotQueue) -> None:
         if head := queue.head():
             queue.target.series.wait.add(self._loop.time() - head.since)
+        queue.pace.began_start()
         queue.starting += 1
         queue.share.starting += 1
         queue.share.made_way = -math.inf
@@ -169,7 +177,7 @@ class Starts:
         else:
             seconds = self._loop.time() - began
             target.series.start.add(seconds)
-            queue.saw_start(seconds)
+            queue.pace.saw_start(seconds, self._loop.time(), first=not queue.containers)
             self.backoff.succeeded(target.origin)
             self._pool.add(queue, container)
         finally:

@@ -327,7 +327,7 @@ async def test_many_callers_of_a_short_function_share_few_containers():
         await r.call(fn)
         # As if starts took long: a machine that stalls must not make them look worth it.
         (queue,) = r.agent.scheduler._queues.values()
-        queue.start_time = 5.0
+        queue.pace.start_time = 5.0
         await asyncio.gather(*(r.call(fn) for _ in range(64)))
         assert r.driver.started <= 4
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from runner_node.demand import Demand, retry_after
 from runner_node.fair_share import Share, WaitingRoom
-from runner_node.slots import Demand, retry_after
 from shared_models import errors
 from shared_models.async_policy import MAX_CONCURRENCY
 from tests.unit.runner_node.simulation import EJECT, Node, now, simulated

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from runner_node.slots import Demand, next_look, wants_container
+from runner_node.demand import Demand, next_look, wants_container
 
 BUSY = Demand(waiting=1, starting=0, containers=1, service_time=0.001, start_time=0.5, oldest_wait=0.0)
 
