@@ -6,12 +6,16 @@ Every node's metrics live in one ``REGISTRY``. Names, types and labels of those 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import prometheus_client
 from opentelemetry import context, propagate, trace
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -48,18 +52,62 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _FDK_VERSION = re.compile(r"[A-Za-z0-9._/+-]{1,40}")
 _RESPONSE_LABELS = ("blame", "fn_fdk_version", "method", "path", "status")
 
-_requests = Counter("fn_api_request_count", "Requests received", ("method", "path"), registry=REGISTRY)
-_responses = Counter("fn_api_response_count", "Responses sent", _RESPONSE_LABELS, registry=REGISTRY)
-_latency = Histogram(
-    "fn_api_latency",
-    "Latency of requests in milliseconds",
-    _RESPONSE_LABELS,
-    buckets=LATENCY_MSECS,
-    registry=REGISTRY,
-)
-
-_children: dict[tuple[str, str, int, str, str], tuple[Counter, Counter, Histogram]] = {}
 _fdk_versions: set[str] = set()
+
+
+class _Answers:
+    """Answers of one kind, as plain numbers: they are counted on the way of every request."""
+
+    __slots__ = ("buckets", "labels", "total")
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.buckets = [0] * (len(LATENCY_MSECS) + 1)
+        self.total = 0.0
+
+
+class _Requests(Collector):
+    """Requests and answers as Prometheus has them, made when somebody asks."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, str, int, str, str], _Answers] = {}
+        self._kinds: dict[tuple[str, ...], _Answers] = {}
+
+    def of(self, method: str, path: str, status: int, blame: str, fdk_version: str) -> _Answers:
+        """Where an answer is counted."""
+        key = (method, path, status, blame, fdk_version)
+        found = self._by_key.get(key)
+        if found is None:
+            method = method if method in _METHODS else "other"
+            version = _bounded_fdk_version(fdk_version)
+            labels = (blame, version, method, path, str(status))
+            found = self._kinds.setdefault(labels, _Answers(labels))
+            if (method, version) == (key[0], fdk_version):
+                self._by_key[key] = found  # what anybody can make up is not kept
+        return found
+
+    def collect(self) -> Iterable[Metric]:
+        """See prometheus_client."""
+        requests = CounterMetricFamily("fn_api_request_count", "Requests received", labels=("method", "path"))
+        responses = CounterMetricFamily("fn_api_response_count", "Responses sent", labels=_RESPONSE_LABELS)
+        latency = HistogramMetricFamily(
+            "fn_api_latency", "Latency of requests in milliseconds", labels=_RESPONSE_LABELS
+        )
+        received: dict[tuple[str, str], int] = {}
+        for kind in self._kinds.values():
+            counts = list(itertools.accumulate(kind.buckets))
+            bounds = [*(str(float(bound)) for bound in LATENCY_MSECS), "+Inf"]
+            responses.add_metric(kind.labels, counts[-1])
+            latency.add_metric(kind.labels, list(zip(bounds, counts, strict=True)), kind.total)
+            asked = kind.labels[2], kind.labels[3]
+            received[asked] = received.get(asked, 0) + counts[-1]
+        for asked, count in received.items():
+            requests.add_metric(asked, count)
+        return requests, responses, latency
+
+
+_requests = _Requests()
+REGISTRY.register(_requests)
 
 
 def observe_request(
@@ -70,21 +118,10 @@ def observe_request(
     *path* is the pattern of the route, never the path itself: the number of series stays bounded.
     *blame* is ``""``, ``"user"`` or ``"service"``.
     """
-    key = (method, path, status, blame, fdk_version)
-    children = _children.get(key)
-    if children is None:
-        method = method if method in _METHODS else "other"
-        version = _bounded_fdk_version(fdk_version)
-        key = (method, path, status, blame, version)
-        labels = (blame, version, method, path, str(status))
-        children = _children[key] = (
-            _requests.labels(method, path),
-            _responses.labels(*labels),
-            _latency.labels(*labels),
-        )
-    children[0].inc()
-    children[1].inc()
-    children[2].observe(seconds * 1000)
+    answers = _requests.of(method, path, status, blame, fdk_version)
+    millis = seconds * 1000
+    answers.buckets[bisect.bisect_left(LATENCY_MSECS, millis)] += 1
+    answers.total += millis
 
 
 def _bounded_fdk_version(version: str) -> str:

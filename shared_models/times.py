@@ -16,8 +16,7 @@ _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})
 
 def to_text(seconds: float) -> str:
     """Unix seconds as wire text."""
-    whole, millis = divmod(int(seconds * 1000), 1000)
-    return f"{_second(whole)}.{millis:03}Z"
+    return _millisecond(int(seconds * 1000))
 
 
 def now() -> str:
@@ -30,9 +29,14 @@ def deadline_text(seconds: float) -> str:
     return f"{_second(math.floor(seconds))}Z"
 
 
+# Each call asks for a few times, and many calls for the same.
+@functools.lru_cache(maxsize=64)
+def _millisecond(millis: int) -> str:
+    return f"{_second(millis // 1000)}.{millis % 1000:03}Z"
+
+
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
-    """Each call asks for a few, and many calls for the same."""
     parts = time.gmtime(seconds)
     return f"{parts[0]:04}-{parts[1]:02}-{parts[2]:02}T{parts[3]:02}:{parts[4]:02}:{parts[5]:02}"
 
