@@ -125,11 +125,11 @@ def _run(settings: Settings, warnings: Sequence[str]) -> int:
         log.warning("%s", warning)
     if settings.node.workers == 1:
         return _work(settings)
-    from deploy import workers
+    from deploy import supervisor, workers
 
     def work(settings: Settings, place: Place, ready: Callable[[], None]) -> int:
         logs.set_up(settings.log, worker=place.number)
-        return _work(settings, place, ready, (workers.STOP,))
+        return _work(settings, place, ready, (supervisor.STOP,), supervisor.BEAT)
 
     try:
         return workers.supervise(settings, work)
@@ -143,6 +143,7 @@ def _work(
     place: Place = ALONE,
     ready: Callable[[], None] = lambda: None,
     stops: Sequence[signal.Signals] = STOPS,
+    beat: float | None = None,
 ) -> int:
     # Imported only now: "fn-node config" needs no server libraries.
     import uvloop
@@ -151,7 +152,7 @@ def _work(
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(serve(node(settings, place), ready, stops))
+            loop.run(serve(node(settings, place), ready, stops, beat))
     except (Exception, asyncio.CancelledError) as exc:
         cause = _first(exc)
         log.debug("the node broke down", exc_info=exc)
@@ -165,10 +166,11 @@ async def serve(
     node: AbstractAsyncContextManager[int],
     ready: Callable[[], None] = lambda: None,
     stops: Sequence[signal.Signals] = STOPS,
+    beat: float | None = None,
 ) -> None:
     """Runs *node* until one of *stops*, which also end a start; a second one ends the process at once.
 
-    *ready* is called once it serves.
+    *ready* is called once it serves, and every *beat* seconds from then on.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -189,13 +191,22 @@ async def serve(
         async with node:
             starting = False
             ready()
-            await stop.wait()
+            while not await _set_within(stop, beat):
+                ready()
             log.info("stopping: what runs may end, a second signal ends everything at once")
     except asyncio.CancelledError:
         # The start was waiting for a store, or was still on its way.
         if not (starting and stop.is_set()):
             raise
     log.info("stopped")
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def explain(exc: BaseException, settings: Settings) -> str:

@@ -1,49 +1,22 @@
-"""Several worker processes on one port: they are started, replaced when they die, and stopped together.
+"""Several worker processes on one port: it is held for them, what they have in common is loaded, they begin.
 
-The supervisor serves nothing, opens nothing and has no event loop: it waits for signals. Each worker is
-forked from it, is a whole node of its own but for its name and its share (``shares``), and dies with it.
+Each is forked from the supervisor (``supervisor``), and a whole node of its own but for its name and share.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
-import logging
-import os
-import secrets
 import signal
 import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from deploy import shares
 from deploy.settings import Settings
-from shared_models import ids
+from deploy.supervisor import WAITED_FOR, Supervisor, Work
 from shared_models.http_settings import HTTPSettings
-from shared_models.workers import Place
 
-log = logging.getLogger(__name__)
-
-Work = Callable[[Settings, Place, Callable[[], None]], int]
-"""Runs a node with these settings, calls the function once it serves, answers the exit code."""
-
-STOP = signal.SIGUSR1
-"""Tells a worker to stop, and when it comes again, to end at once.
-
-SIGTERM and SIGINT are for the supervisor alone: a terminal, and systemd, send them to every process, so that
-workers which heed them would take the supervisor's word for the second one.
-"""
-READY = signal.SIGRTMIN
-"""A worker tells the supervisor that it serves. Those of several are queued, and say from whom they are."""
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
-"""Seconds until a worker that died is begun again: twice as many each time, ..."""
-SOUND = 60.0
-"""... but for one that has lived for so long."""
 _API = ("api_node.app", "services.call_control", "services.callbacks.delivery", "services.janitor")
 _RUNNER = ("runner_node.agent", "runner_node.drivers.opener", "runner_node.invoke")
 _ROOMS = {
@@ -52,10 +25,6 @@ _ROOMS = {
     "full": (*_API, *_RUNNER),
 }
 """What the nodes import: once for all workers, which share that memory, and start sooner."""
-_TERM = (signal.SIGTERM, signal.SIGINT)
-_WAITED_FOR = {*_TERM, signal.SIGCHLD, READY}
-_FOR_EVER = 3600.0
-_PR_SET_PDEATHSIG = 1
 
 
 def supervise(settings: Settings, work: Work) -> int:
@@ -64,174 +33,22 @@ def supervise(settings: Settings, work: Work) -> int:
     That is what the first worker's was when it could not start. Raises OSError when the port cannot be had.
     """
     # Threads that others begin meanwhile must not get them either.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
-        with _held_port(settings.http) as port:
+        with held_port(settings.http) as port:
             settings = shares.whole(settings, port)
             for room in ("deploy.nodes", *_ROOMS[settings.node.type]):
                 importlib.import_module(room)
             # What is there already is not looked at again: that would copy the pages that workers share.
             gc.collect()
             gc.freeze()
-            return _Supervisor(settings, work).run()
+            return Supervisor(settings, work).run()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass(slots=True)
-class _Worker:
-    """One place, and who has it: nobody while *pid* is 0. Moments of the monotonic clock."""
-
-    place: Place
-    pid: int = 0
-    since: float = 0.0
-    due: float = 0.0
-    pause: float = 0.0
-
-
-class _Supervisor:
-    def __init__(self, settings: Settings, work: Work) -> None:
-        self._settings = settings
-        self._work = work
-        count, meeting = settings.node.workers, secrets.token_hex(8)
-        self._workers = [_Worker(Place(number, count, meeting)) for number in range(count)]
-        self._served = False
-        """Whether any worker ever served: until then an error is one of the node's start."""
-        self._stopping = False
-        self._code = 0
-
-    def run(self) -> int:
-        try:
-            while not self._stopping or any(worker.pid for worker in self._workers):
-                self._begin_what_is_due()
-                info = signal.sigtimedwait(_WAITED_FOR, self._until_next())
-                if info is None:
-                    continue
-                if info.si_signo == READY:
-                    self._on_ready(info.si_pid)
-                elif info.si_signo == signal.SIGCHLD:
-                    self._on_ends()
-                elif not self._stopping:
-                    self._stop()
-                else:
-                    return self._end_at_once(info.si_signo)
-        finally:
-            self._kill_all()
-        return self._code
-
-    # -- the life of a worker ------------------------------------------------------------------
-
-    def _begin_what_is_due(self) -> None:
-        now = time.monotonic()
-        # The first alone until it serves: what keeps a node from starting is said once.
-        for worker in self._workers if self._served else self._workers[:1]:
-            if not (worker.pid or self._stopping) and worker.due <= now:
-                self._begin(worker)
-
-    def _until_next(self) -> float:
-        """Seconds until a worker is due."""
-        if self._stopping or not self._served:
-            return _FOR_EVER
-        dues = [worker.due for worker in self._workers if not worker.pid]
-        return max(min(dues) - time.monotonic(), 0.0) if dues else _FOR_EVER
-
-    def _begin(self, worker: _Worker) -> None:
-        worker.since = time.monotonic()
-        supervisor = os.getpid()
-        worker.pid = os.fork()
-        if worker.pid == 0:
-            code = 1
-            try:
-                _settle_in(supervisor)
-                own = shares.of_worker(self._settings, worker.place)
-                code = self._work(own, worker.place, lambda: os.kill(supervisor, READY))
-            except Exception:
-                log.exception("worker %d broke down", worker.place.number)
-            finally:
-                logging.shutdown()
-                sys.stdout.flush()
-                # Nothing of the supervisor's, such as what is to be killed at its end, is this process's.
-                os._exit(code)
-
-    def _on_ready(self, pid: int) -> None:
-        for worker in self._workers:
-            if worker.pid == pid:
-                self._served = True
-                log.info("worker %d serves (process %d)", worker.place.number, pid)
-
-    def _on_ends(self) -> None:
-        with suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
-                for worker in self._workers:
-                    if worker.pid == pid:
-                        worker.pid = 0
-                        self._on_end(worker, os.waitstatus_to_exitcode(status))
-
-    def _on_end(self, worker: _Worker, code: int) -> None:
-        if self._stopping:
-            self._code = self._code or max(code, 0)
-        elif not self._served:
-            # It has said why.
-            self._stopping, self._code = True, code if code > 0 else 1
-        else:
-            now = time.monotonic()
-            sound = now - worker.since >= SOUND
-            worker.pause = FIRST_PAUSE if sound or not worker.pause else min(2 * worker.pause, LONGEST_PAUSE)
-            worker.due = now + worker.pause
-            log.error(
-                "worker %d ended (%s) and is begun again in %g s",
-                worker.place.number,
-                f"exit code {code}" if code >= 0 else signal.Signals(-code).name,
-                worker.pause,
-            )
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def _stop(self) -> None:
-        self._stopping = True
-        log.info("the workers stop: what runs may end, a second signal ends everything at once")
-        for worker in self._workers:
-            if worker.pid:
-                os.kill(worker.pid, STOP)
-
-    def _end_at_once(self, number: int) -> int:
-        """As a signal ends a process that does nothing about it."""
-        self._kill_all()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        return 128 + number  # the first process of a container does not end by that
-
-    def _kill_all(self) -> None:
-        left = [worker for worker in self._workers if worker.pid]
-        for worker in left:
-            os.kill(worker.pid, signal.SIGKILL)
-        for worker in left:
-            with suppress(ChildProcessError):
-                os.waitpid(worker.pid, 0)
-            worker.pid = 0
-
-
-def _settle_in(supervisor: int) -> None:
-    """In a new worker, before anything else."""
-    # An orphan would hold the port, and containers that the next start of the node removes.
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl failed")
-    if os.getppid() != supervisor:
-        os._exit(1)
-    # Handlers, and not SIG_IGN, which the programs that a worker starts would inherit.
-    for number in _TERM:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
-    # The parent's ids are made from these as well.
-    vars(ids.new_id).update(vars(ids.IdMaker()))
-
-
 @contextmanager
-def _held_port(http: HTTPSettings) -> Iterator[int]:
+def held_port(http: HTTPSettings) -> Iterator[int]:
     """The port that the workers will listen on, kept while the block runs; nothing listens on it by that.
 
     Raises OSError when it is taken, also by another node whose workers would let others share it.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,13 +78,15 @@ def test_the_doctor_says_what_each_worker_has_and_when_there_are_too_many() -> N
 # -- real processes --------------------------------------------------------------------------------
 
 
-def _node(folder: Path, arguments: Sequence[str] = ("runner",), **environ: str) -> subprocess.Popen[str]:
+def _node(
+    folder: Path, command: Sequence[str] = ("-m", "deploy", "runner"), **environ: str
+) -> subprocess.Popen[str]:
     common = {
         "PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_NODE_ID": f"workers-{os.getpid()}",
         "FN_DRIVER": "process", "FN_PROCESS_IMAGES": str(folder), "FN_WORKERS": "2", **RUNNER,
     }  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy", *arguments],
+        [sys.executable, *command],
         cwd=folder,
         env={**common, **environ},
         stderr=subprocess.PIPE,
@@ -154,3 +157,72 @@ def test_what_keeps_workers_from_starting_is_said_once_with_its_exit_code(tmp_pa
         _, text = node.communicate(timeout=30)
     assert node.returncode == 2
     assert text.count("FN_IOFS_PATH is too long") == 1
+
+
+def _worker(said: str, number: int) -> int:
+    """The process id of a worker that has said that it serves."""
+    return int(re.findall(rf"worker {number} serves \(process (\d+)\)", said)[-1])
+
+
+def test_a_worker_that_cannot_start_again_is_tried_later_and_later_while_the_others_serve(
+    tmp_path: Path,
+) -> None:
+    # The path of a unix socket must be short.
+    with (
+        tempfile.TemporaryDirectory(prefix="fnw-", dir="/tmp") as name,
+        _node(tmp_path, FN_PORT="0", FN_IOFS_PATH=f"{name}/s") as node,
+    ):
+        sockets = Path(name, "s")
+        said = _until(node, "worker 1 serves")
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", said)[-1])
+        sockets.rename(Path(name, "away"))
+        sockets.write_text("in the way")
+        os.kill(_worker(said, 1), signal.SIGKILL)
+        _until(node, "worker 1 ended (SIGKILL) and is begun again in 0.25 s")
+        _until(node, "worker 1 ended (exit code 1) and is begun again in 0.5 s")
+        _until(node, "worker 1 ended (exit code 1) and is begun again in 1 s")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert client.recv(1000).split()[1] == b"200"
+        sockets.unlink()
+        Path(name, "away").rename(sockets)
+        _until(node, "worker 1 serves")
+        node.terminate()
+        node.communicate(timeout=30)
+    assert node.returncode == 0
+
+
+_IMPATIENT = """
+import sys
+from deploy import supervisor
+from deploy.__main__ import main
+supervisor.BEAT = 0.5
+sys.exit(main(["runner"]))
+"""
+
+
+def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
+    with _node(tmp_path, ("-c", _IMPATIENT), FN_PORT="0") as node:
+        said = _until(node, "worker 1 serves")
+        os.kill(_worker(said, 1), signal.SIGSTOP)
+        said = _until(node, "worker 1 serves")
+        assert "worker 1 has stood still for 6 s" in said
+        assert "worker 1 ended (SIGKILL) and is begun again" in said
+        assert "worker 0" not in said
+        node.terminate()
+        node.communicate(timeout=30)
+    assert node.returncode == 0
+
+
+def test_a_signal_ends_workers_that_wait_for_a_silent_store(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgres://u:hush@127.0.0.1:{silent.getsockname()[1]}/fn"
+        command = ("-m", "deploy", "api")
+        with _node(tmp_path, command, FN_PORT="0", FN_DB_URL=url, FN_MQ_URL="redis://127.0.0.1:9/0") as node:
+            silent.settimeout(20)
+            with silent.accept()[0]:
+                node.send_signal(signal.SIGTERM)
+                # The store's own time limit is longer.
+                _, said = node.communicate(timeout=8)
+    assert node.returncode == 0, said
+    assert "Traceback" not in said
