@@ -19,7 +19,7 @@ from shared_models.ids import new_id
 from shared_models.interfaces import MessageQueue, QueueDepth
 
 TTL = 30.0
-WOKEN = 8.0
+WOKEN = 60.0
 """Seconds within which whoever waits is woken; with the fixture ``no_looks`` nothing else ends the wait."""
 
 
@@ -449,11 +449,11 @@ async def test_a_reserve_does_not_look_over_and_over_while_only_calls_are_there_
 async def test_an_empty_queue_answers_when_the_wait_is_over(queue: MessageQueue) -> None:
     began = time.monotonic()
     assert await queue.reserve(1, 0.05, TTL) == []
-    assert 0.04 < time.monotonic() - began < 5
+    assert 0.04 < time.monotonic() - began < 30
 
 
 async def waiting(
-    queue: MessageQueue, wait: float = 60, without: Collection[str] = ()
+    queue: MessageQueue, wait: float = 600, without: Collection[str] = ()
 ) -> asyncio.Task[list[LeasedCall]]:
     """A reserve that has looked and found nothing."""
     looked = asyncio.Event()
@@ -465,7 +465,7 @@ async def waiting(
 
     queue._next_free = after_the_look
     task = asyncio.create_task(queue.reserve(1, wait, TTL, without))
-    await asyncio.wait_for(looked.wait(), 10)
+    await asyncio.wait_for(looked.wait(), 60)
     return task
 
 
@@ -579,7 +579,7 @@ async def test_a_push_on_one_node_wakes_a_reserve_on_another(two_nodes: Nodes) -
     one, other = two_nodes
     waiter = await waiting(other, 60)
     call = await push(one)
-    assert ids(await asyncio.wait_for(waiter, 10)) == [call.id]
+    assert ids(await asyncio.wait_for(waiter, 60)) == [call.id]
 
 
 async def test_a_push_on_one_node_wakes_a_reserve_on_another_that_passes_over_what_is_there(
@@ -589,7 +589,7 @@ async def test_a_push_on_one_node_wakes_a_reserve_on_another_that_passes_over_wh
     full = await push(one, fn_id="full")
     waiter = await waiting(other, 60, ["full"])
     call = await push(one, fn_id="a")
-    assert ids(await asyncio.wait_for(waiter, 10)) == [call.id]
+    assert ids(await asyncio.wait_for(waiter, 60)) == [call.id]
     assert ids(await take(one)) == [full.id]
 
 

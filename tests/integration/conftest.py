@@ -14,8 +14,9 @@ from tests.servers.server import Server
 
 
 @pytest.fixture
-def own_redis(own_server: Callable[..., Server]) -> Server:
-    """A durable one of the test's own."""
+def own_redis(own_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A durable one of the test's own; who waits does not look by itself now and then."""
+    monkeypatch.setattr("services.queue.redis.LOOK_EVERY", 3600.0)
     return own_server(Redis, True)
 
 

@@ -48,7 +48,7 @@ class Receiver:
 
     async def has(self, count: int) -> list[Arrived]:
         """Once there are *count* requests."""
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.requests) >= count)
         return self.requests
 
@@ -98,7 +98,7 @@ async def receiving(
 
 def quick(**given: Any) -> CallbackSettings:
     """Settings of a node that tries again at once, and may send to this machine."""
-    fast = {"allow": ("127.0.0.0/8",), "first_pause": 0.01, "poll": 0.01, "timeout": 5.0, "parting": 0.1}
+    fast = {"allow": ("127.0.0.0/8",), "first_pause": 0.01, "poll": 0.01, "timeout": 20.0, "parting": 0.1}
     return CallbackSettings(**{**fast, **given})
 
 
@@ -132,7 +132,7 @@ def a_callback(url: str, **fields: Any) -> Callback:
 
 async def emptied(stores: Stores) -> None:
     """Once nothing is left to be delivered."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await stores.outbox.count():
             await asyncio.sleep(0.01)
 

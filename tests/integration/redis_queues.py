@@ -10,7 +10,8 @@ from shared_models.call import Call, LeasedCall
 from shared_models.ids import new_id
 from shared_models.interfaces import MessageQueue
 
-TTL = 30.0
+TTL = 300.0
+"""Longer than any test waits: what should be waked is not helped by a lease that runs out."""
 
 
 def a_call(**more: Any) -> Call:
@@ -22,7 +23,7 @@ def ids(leased: list[LeasedCall]) -> list[str]:
 
 
 async def waiting(
-    queue: MessageQueue, wait: float = 60, without: Collection[str] = ()
+    queue: MessageQueue, wait: float = 600, without: Collection[str] = ()
 ) -> asyncio.Task[list[LeasedCall]]:
     """A reserve that has looked and found nothing."""
     looked = asyncio.Event()
@@ -34,9 +35,9 @@ async def waiting(
 
     queue._next_free = after_the_look
     task = asyncio.create_task(queue.reserve(1, wait, TTL, without))
-    await asyncio.wait_for(looked.wait(), 10)
+    await asyncio.wait_for(looked.wait(), 60)
     return task
 
 
 async def got(task: asyncio.Task[list[LeasedCall]]) -> list[str]:
-    return ids(await asyncio.wait_for(task, 15))
+    return ids(await asyncio.wait_for(task, 60))

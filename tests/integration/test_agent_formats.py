@@ -139,7 +139,7 @@ async def test_a_cold_call_is_answered_before_its_container_is_removed(monkeypat
             await remove(self)
 
         monkeypatch.setattr(FakeContainer, "remove", slow_remove)
-        assert (await asyncio.wait_for(call(r, route("f", "default")), 2)).body == b"x"
+        assert (await asyncio.wait_for(call(r, route("f", "default")), 60)).body == b"x"
         assert r.driver.removed == 0
         gate.set()
         await until(lambda: r.driver.removed == 1)
@@ -218,7 +218,7 @@ async def test_lines_go_to_syslog_as_they_come():
     port = transport.get_extra_info("sockname")[1]
     async with rig({"f": Behaviour(stdio=json_function, output=b"to syslog\n")}) as r:
         await call(r, route("f", "json"), syslog_url=f"udp://127.0.0.1:{port}")
-        await asyncio.wait_for(arrived.wait(), 5)
+        await asyncio.wait_for(arrived.wait(), 60)
         done = await r.record()
     transport.close()
     assert lines[0].endswith(

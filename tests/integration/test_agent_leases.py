@@ -217,7 +217,7 @@ async def test_a_container_that_is_long_in_coming_does_not_keep_a_node_from_stop
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
     settings = AgentSettings(spool_path="", max_memory=1024 * MIB, start_timeout=3600.0, drain=0.05)
-    async with open_fake({"f": Behaviour(start_delay=3600)}) as driver, asyncio.timeout(5):
+    async with open_fake({"f": Behaviour(start_delay=3600)}) as driver, asyncio.timeout(60):
         async with agent.running_agent(data, driver, settings, "node") as running:
             call_id = Rig(running, driver, data).enqueue(Rig(running, driver, data).deploy("f"))
             await until(lambda: driver.started)

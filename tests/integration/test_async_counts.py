@@ -96,7 +96,7 @@ async def test_calls_are_counted_where_they_are_and_drift_is_what_is_nowhere(
     drifts: list[float] = []
 
     async def drift_is(value: float) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while value not in drifts:
                 await asyncio.sleep(0.01)
                 drifts.append(told("fn_async_drift"))

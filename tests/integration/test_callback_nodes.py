@@ -57,7 +57,7 @@ async def test_a_result_is_posted_once_its_record_is_there(
     async with receiving() as receiver, running_callbacks(stores, quick()):
         end = await running(stores, receiver.url(), attempt=2)
         await stores.outbox.put([callback_of(end)])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "waits for the record" not in caplog.text:
                 await asyncio.sleep(0.01)
         assert receiver.requests == []
@@ -100,7 +100,7 @@ async def test_a_result_waits_for_a_log_store_that_is_away(
     async with receiving() as receiver:
         async with running_callbacks(without, quick()):
             await stores.outbox.put([a_callback(receiver.url())])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "is put off: The database does not answer" not in caplog.text:
                     await asyncio.sleep(0.01)
         assert receiver.requests == []
@@ -114,8 +114,8 @@ async def test_what_a_dead_node_had_taken_is_delivered_when_its_lease_runs_out(
         callback = a_callback(receiver.url())
         await stores.outbox.put([callback])
         # A node takes it, and is never heard of again.
-        assert [one.call_id for one in await stores.outbox.due(5, 0.5)] == [callback.call_id]
         taken = time.monotonic()
+        assert [one.call_id for one in await stores.outbox.due(5, 0.5)] == [callback.call_id]
         async with running_callbacks(other, quick()):
             [arrived] = await receiver.has(1)
             assert time.monotonic() - taken >= 0.4
@@ -147,15 +147,15 @@ async def test_a_node_that_stops_waits_for_no_receiver_and_leaves_the_rest_to_ot
 ) -> None:
     async def hangs_once(request: web.Request, number: int) -> web.StreamResponse:
         if number == 0:
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
         return web.Response()
 
     async with receiving(hangs_once) as receiver, stores_in(tmp_path) as other:
-        async with running_callbacks(stores, quick(timeout=60.0)):
+        async with running_callbacks(stores, quick(timeout=600.0)):
             await stores.outbox.put([a_callback(receiver.url())])
             await receiver.has(1)
             stopped = time.monotonic()
-        assert time.monotonic() - stopped < 5
+        assert time.monotonic() - stopped < 30
         async with running_callbacks(other, quick()):
             arrived = await receiver.has(2)
             await emptied(other)
@@ -188,7 +188,7 @@ async def test_a_database_that_is_away_for_a_moment_costs_no_callback_and_no_sec
         await answer.wait()
         return web.Response()
 
-    url = own.url_of("fn", timeout=1, connect_timeout=1)
+    url = own.url_of("fn", timeout=20, connect_timeout=20)
     async with (
         receiving(waits) as receiver,
         stores_in(tmp_path, url) as stores,
@@ -215,16 +215,16 @@ async def test_a_node_that_stops_waits_for_no_silent_database(
     own = request.getfixturevalue("own_server")(KINDS[server], True)
 
     async def hangs(request: web.Request, number: int) -> web.StreamResponse:
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
         return web.Response()
 
     async with proxy(own.port) as network, receiving(hangs) as receiver:
         url = own.url_of("fn").replace(f":{own.port}/", f":{network.port}/")
         async with stores_in(tmp_path, url) as stores:
-            async with running_callbacks(stores, quick(timeout=60.0)):
+            async with running_callbacks(stores, quick(timeout=600.0)):
                 await stores.outbox.put([a_callback(receiver.url())])
                 await receiver.has(1)
                 network.hang()
                 stopped = time.monotonic()
-            assert time.monotonic() - stopped < 5
+            assert time.monotonic() - stopped < 30
             network.flow()

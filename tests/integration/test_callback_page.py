@@ -41,7 +41,7 @@ async def test_its_receiver_takes_a_callback_once_and_no_strangers(stores: Store
     )
     try:
         assert receiver.stdout
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             port = int(await receiver.stdout.readline())
             first = a_callback(f"http://127.0.0.1:{port}/done/k7Qp2")
             last = a_callback(first.url)

@@ -131,7 +131,7 @@ async def test_a_receiver_that_asks_for_time_gets_it(
     async with receiving(answer) as receiver, running_callbacks(stores, quick()):
         await stores.outbox.put([a_callback(receiver.url())])
         await receiver.has(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not re.search(r"the next is in 1(20|1\d) s", caplog.text):
                 await asyncio.sleep(0.01)
         assert await stores.outbox.due(1, 1) == []
@@ -140,14 +140,14 @@ async def test_a_receiver_that_asks_for_time_gets_it(
 async def test_a_receiver_that_hangs_or_cuts_the_connection_is_asked_again(stores: Stores) -> None:
     async def hang_then_cut(request: web.Request, number: int) -> web.StreamResponse:
         if number == 0:
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
         if number == 1:
             assert request.transport
             request.transport.abort()
         return web.Response()
 
     counted = Counted()
-    settings = quick(timeout=0.2)
+    settings = quick(timeout=2.0)
     async with receiving(hang_then_cut) as receiver, running_callbacks(stores, settings):
         await stores.outbox.put([a_callback(receiver.url())])
         await receiver.has(3)
@@ -161,7 +161,7 @@ async def test_a_receiver_that_is_not_there_gets_the_callback_when_it_is(stores:
         async with running_callbacks(stores, quick(max_pause=0.05)):
             failed = Counted()
             await stores.outbox.put([a_callback(f"http://127.0.0.1:{way.port}/done")])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not failed.grown()["failed_attempts"]:
                     await asyncio.sleep(0.01)
             await way.accept()
@@ -191,7 +191,7 @@ async def test_a_2xx_counts_though_its_body_never_ends(stores: Stores) -> None:
     async def dawdle(request: web.Request, number: int) -> web.StreamResponse:
         response = web.StreamResponse(status=202)
         await response.prepare(request)
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
         return response
 
     counted = Counted()
@@ -210,7 +210,7 @@ async def test_a_slow_receiver_holds_up_no_other(stores: Stores) -> None:
         return web.Response()
 
     names = leading({"slow.example": ["127.0.0.1"], "fast.example": ["127.0.0.1"]})
-    settings = quick(concurrency=10, per_host=2, timeout=30.0)
+    settings = quick(concurrency=10, per_host=2, timeout=300.0)
     async with receiving(slow) as stuck, receiving() as fast:
         await stores.outbox.put([a_callback(stuck.url(host="slow.example")) for _ in range(100)])
         async with running_callbacks(stores, settings, look_up=names):
@@ -230,7 +230,7 @@ async def test_an_app_whose_receivers_all_hang_holds_up_no_other(stores: Stores)
         return web.Response()
 
     names = {f"slow{number}.example": ["127.0.0.1"] for number in range(12)}
-    settings = quick(concurrency=4, per_host=4, timeout=30.0)
+    settings = quick(concurrency=4, per_host=4, timeout=300.0)
     async with receiving(slow) as stuck, receiving() as fast:
         await stores.outbox.put([a_callback(stuck.url(host=name), app_id="greedy") for name in names])
         async with running_callbacks(stores, settings, look_up=leading(names)):

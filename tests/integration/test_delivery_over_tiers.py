@@ -39,7 +39,7 @@ async def running(api):
 
 
 async def set_state(api, state):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (known := await api.stores.datastore.runners()):
             await asyncio.sleep(0.02)
     await api.json("PUT", f"/v2/runners/{known[0].report.id}", json={"state": state})
@@ -49,7 +49,7 @@ async def drained(api):
     """Returns when the runner has been told to drain."""
     await set_state(api, "draining")
     [runner] = await api.stores.datastore.runners()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await api.stores.datastore.runners())[0].seen_at == runner.seen_at:
             await asyncio.sleep(0.05)
 
@@ -82,7 +82,7 @@ async def test_a_queue_that_is_down_is_told_at_once(tmp_path, monkeypatch):
         fn = await api.fn()
         with monkeypatch.context() as patch:
             patch.setattr(type(api.stores.queue), "push", down)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 body, headers = await send(runner, fn.id, 503)
         assert "the call was not accepted" in body["message"]
         assert headers["Fn-Call-Id"]
@@ -112,7 +112,7 @@ async def test_a_function_that_is_larger_than_any_runner_is_told_so_before_the_2
         fn = await api.stores.datastore.insert_fn(
             Fn(name="f", app_id=app.id, image="some/image:1", memory=2048)
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await api.stores.datastore.runners():
                 await asyncio.sleep(0.02)
         body, _ = await send(runner, fn.id, 400)
@@ -189,7 +189,7 @@ async def test_a_running_call_that_is_cancelled_is_stopped(tmp_path):
         fn = await api.fn()
         body, _ = await send(runner, fn.id, 202)
         path = f"/v2/fns/{fn.id}/calls/{body['call_id']}"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await api.json("GET", path))["status"] != "running" or await running(api) == 0:
                 await asyncio.sleep(0.05)
             async with api.client.delete(path) as answer:
@@ -216,7 +216,7 @@ async def test_ten_thousand_queued_calls_outlive_a_pool_that_goes_to_zero_and_co
             await asyncio.gather(*[api.data.enqueue(call) for call in calls])
         assert [one.queued for one in await api.stores.queue.depths()] == [many]
         await set_state(api, "active")
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(400):
             while (await api.json("GET", "/v2/queue"))["items"]:
                 await asyncio.sleep(0.2)
         assert sorted(seen) == list(range(many)), "each once"

@@ -14,9 +14,10 @@ import pytest
 
 from tests.integration.live_api import live_api
 from tests.servers.mariadb import MariaDB
+from tests.servers.ports import free_port
 from tests.servers.postgres import Postgres
 from tests.servers.redis import Redis
-from tests.servers.server import Server, free_port
+from tests.servers.server import Server
 
 
 def doctor(folder: Path, kind: str, **environ: str) -> tuple[int, str]:

@@ -55,14 +55,14 @@ class Tiers:
 
     async def ended(self, fn: Fn, call_id: str) -> dict[str, Any]:
         """The record once it is final."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (record := await self.record(fn, call_id))["status"] in ("queued", "running"):
                 await asyncio.sleep(0.02)
         return record
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -149,7 +149,7 @@ async def test_a_runner_is_drained_and_made_active_by_the_api(tmp_path):
             assert answer.status == 503
         waiting = await t.invoke(fn)
         calls = t.driver.containers[0].calls
-        await asyncio.wait_for(t.agent.health._report(), 5)
+        await asyncio.wait_for(t.agent.health._report(), 60)
         assert (await t.record(fn, waiting))["status"] == "queued"
         assert t.driver.containers[0].calls == calls
         await t.api.json("PUT", "/v2/runners/node-1", json={"state": "active"})

@@ -18,7 +18,8 @@ from services.queue.redis_settings import RedisSettings
 from shared_models.errors import Invalid, QueueUnavailable
 from shared_models.finding import Finding, Level
 from tests.integration.redis_queues import TTL, a_call
-from tests.servers.server import Server, free_port
+from tests.servers.ports import free_port
+from tests.servers.server import Server
 
 
 async def refusal(url: str) -> str:
@@ -235,7 +236,7 @@ async def test_a_server_that_cannot_write_to_its_disk_refuses_pushes(
         (snapshot / "in the way").mkdir(parents=True)
         await admin.config_set("save", "3600 1000000")
         await admin.bgsave()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await admin.info("persistence"))["rdb_last_bgsave_status"] == "ok":
                 await asyncio.sleep(0.01)
         with pytest.raises(QueueUnavailable) as caught:

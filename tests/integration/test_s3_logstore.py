@@ -20,9 +20,10 @@ from shared_models.ids import IdMaker, new_id
 from shared_models.interfaces import CallFilter
 from tests.integration.s3_answers import answering
 from tests.integration.s3_calls import a_call, ended, settings_of, started
+from tests.servers.ports import free_port
 from tests.servers.proxy import proxy
 from tests.servers.s3 import S3
-from tests.servers.server import Server, free_port
+from tests.servers.server import Server
 from tests.wire.objects import objects_at
 
 
@@ -208,7 +209,7 @@ async def test_a_silent_server_is_told_in_time_and_found_again(own_server: Calla
     async with open_logstore(f"{server.url}?timeout=1&connect_timeout=1") as store:
         await store.insert_call(call)
         server.pause()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(errors.StoreUnavailable) as caught:
                 await store.call(call.id, app_id="app")
         assert caught.value.detail == "it did not answer in time"

@@ -222,7 +222,7 @@ async def test_a_call_that_a_dead_node_withdrew_in_part_is_listed_no_more_and_ma
             assert await objects_at(url) == {}
         else:
             assert await other.calls(CallFilter(app_id="app")) == []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await other.finish_calls([ended(call, token="")]) == []
         assert [one.status for one in await other.calls(CallFilter(app_id="app"))] == ["success"]
 
@@ -263,7 +263,7 @@ async def test_an_object_that_is_no_record_is_told_and_passed_over_in_listings(
         for page in (CallFilter(app_id="app"), CallFilter(status="running")):
             found = await store.calls(page)
             assert {one.id for one in found} == {call.id for call in kept}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with pytest.raises(errors.StoreUnavailable, match="does not answer"):
                 await store.call(broken.id, app_id="app")
             for call in (broken, lost):

@@ -138,13 +138,13 @@ async def test_postgresql_names_the_function_that_has_something_new(postgres: An
     async with open_database(postgres.url) as database, open_queue(postgres.url) as queue:
         assert database.backend.connect
         async with hearing(database.backend.connect, heard.put_nowait):
-            assert await asyncio.wait_for(heard.get(), 10) is None, "something may have been missed"
+            assert await asyncio.wait_for(heard.get(), 60) is None, "something may have been missed"
             await queue.push(a_call(fn_id="a"))
             await queue.push(a_call(fn_id=""))
-            assert [await asyncio.wait_for(heard.get(), 10) for _ in range(2)] == ["a", None]
+            assert [await asyncio.wait_for(heard.get(), 60) for _ in range(2)] == ["a", None]
             taken = await queue.reserve(5, 0, TTL)
             await queue.requeue([one.key for one in taken], 0)
-            assert await asyncio.wait_for(heard.get(), 10) is None
+            assert await asyncio.wait_for(heard.get(), 60) is None
 
 
 async def test_a_reserve_that_passes_over_all_there_is_looks_before_and_after_its_wait_and_locks_nothing(

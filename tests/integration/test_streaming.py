@@ -166,7 +166,7 @@ async def test_a_small_announced_body_is_read_before_it_gets_a_container(tmp_pat
 )
 async def test_an_answer_that_fails_in_the_middle_is_cut_and_its_container_goes(tmp_path, order, status):
     async with stream_rig(tmp_path, max_response_size=4 * MIB, stream_above=4000) as r:
-        fn = r.deploy("f", timeout=1)
+        fn = r.deploy("f", timeout=2 if status == Status.TIMEOUT else 60)
         async with r.http.post(r.url(fn), headers=r.order()) as answer:
             pid = int((await answer.json())["pid"])
         async with r.http.post(

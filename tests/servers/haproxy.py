@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.engine.packages import need
-from tests.servers.server import Server, free_port
+from tests.servers.ports import free_port
+from tests.servers.server import Server
 
 _CONFIG = """\
 global
   maxconn 2000
 defaults
   mode http
-  timeout connect 2s
+  timeout connect 20s
+  # A node that answers late is not one that is not ready.
+  timeout check 20s
   timeout client 120s
   timeout server 120s
   # A connection that a node refuses is tried at the next one: nothing has been sent by then.
@@ -69,6 +72,6 @@ class HAProxy(Server):
 
     def serving(self) -> set[str]:
         """The names of the nodes that get requests now."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._figures}/;csv", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._figures}/;csv", timeout=60) as answer:
             rows = csv.DictReader(answer.read().decode().removeprefix("# ").splitlines())
         return {row["svname"] for row in rows if row["pxname"] == "nodes" and row["status"].startswith("UP")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -14,16 +13,11 @@ from typing import Any
 
 import aiohttp
 
+from tests.servers.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "system-test-token"
-START_LIMIT = 30.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_LIMIT = 120.0
 
 
 class Node:
@@ -89,7 +83,7 @@ class Node:
         self._process.kill()
         await self._process.wait()
 
-    async def stop(self, limit: float = 30.0) -> int:
+    async def stop(self, limit: float = 60.0) -> int:
         """SIGTERM; answers the exit code, and kills a node that takes longer than *limit* seconds."""
         assert self._process
         if self._process.returncode is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.packages import Missing, missing, need
+from tests.servers.ports import free_port
 
 pytestmark = [
     pytest.mark.system,
@@ -26,7 +27,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 START = 240.0
 """Seconds until everything must be ready; the function's own virtual environment takes most of it."""
-STOP = 20.0
+STOP = 60.0
 _SUBREAPER = 36
 
 
@@ -57,10 +58,7 @@ def _command(pid: int) -> str:
 
 
 def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+    return free_port(), free_port()
 
 
 class Run:

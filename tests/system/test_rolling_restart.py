@@ -26,7 +26,7 @@ SYNC, DETACHED = 4, 2
 """Clients, each of which sends one request after the other."""
 PAUSE = 0.1
 """Seconds between two detached calls of one client: accepted faster than run, they would pile up."""
-NOT_READY = 1.5
+NOT_READY = 3.0
 """Seconds that a node that stops goes on serving, for the load balancer to notice."""
 
 
@@ -72,7 +72,7 @@ class Clients:
 
 async def until_serving(balancer: HAProxy, names: set[str]) -> None:
     """Returns when all of *names* get requests."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not names <= await asyncio.to_thread(balancer.serving):
             await asyncio.sleep(0.05)
 

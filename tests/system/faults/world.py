@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.engine.packages import Missing
+from tests.servers.ports import free_port
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import Proxy, proxy
 from tests.servers.redis import Redis
 from tests.servers.server import Server, running
 from tests.system.faults.schedule import APIS, RUNNERS
-from tests.system.nodes import TOKEN, Node, free_port
+from tests.system.nodes import TOKEN, Node
 
 LEASE = 4.0
 """Seconds of a lease: short, so that many run out."""

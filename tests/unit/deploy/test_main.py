@@ -101,23 +101,24 @@ def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) 
     with _node(tmp_path, "api", FN_PORT="0") as node:
         _until(node, "api node listens on")
         node.send_signal(number)
-        _, rest = node.communicate(timeout=20)
+        _, rest = node.communicate(timeout=60)
     assert node.returncode == 0
     assert "stopped" in rest
     assert "Traceback" not in rest
     assert "sesame" not in rest
 
 
-@pytest.mark.parametrize("url", ["postgres://u:hush@{}/fn", "mysql://u:hush@{}/fn"])
+@pytest.mark.parametrize(
+    "url", ["postgres://u:hush@{}/fn?connect_timeout=600", "mysql://u:hush@{}/fn?connect_timeout=600"]
+)
 def test_a_signal_ends_a_node_that_waits_for_a_silent_store(tmp_path: Path, url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         with _node(tmp_path, "api", FN_PORT="0", FN_DB_URL=url.format(place)) as node:
-            silent.settimeout(20)
+            silent.settimeout(60)
             with silent.accept()[0]:
                 node.send_signal(signal.SIGTERM)
-                # The store's own time limit is longer.
-                _, said = node.communicate(timeout=8)
+                _, said = node.communicate(timeout=60)
     assert node.returncode == 0, said
     assert "stopped" in said
     assert "Traceback" not in said
@@ -127,7 +128,7 @@ def test_a_signal_ends_a_node_that_waits_for_a_silent_store(tmp_path: Path, url:
 def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
     with _node(tmp_path, "api", FN_PORT="0") as node:
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             # The handler now waits for a body that never comes, and the node waits for the handler.
             client.sendall(
                 b"POST /v2/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
@@ -136,26 +137,26 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
             node.send_signal(signal.SIGTERM)
             _until(node, "stopping")
             node.send_signal(signal.SIGTERM)
-            node.communicate(timeout=20)
+            node.communicate(timeout=60)
     assert node.returncode == -signal.SIGTERM
 
 
 def test_a_node_that_stops_serves_on_until_it_is_known_and_ends_in_time(tmp_path: Path) -> None:
-    with _node(tmp_path, "api", FN_PORT="0", FN_HTTP_NOT_READY_SECS="2", FN_HTTP_DRAIN="30") as node:
+    with _node(tmp_path, "api", FN_PORT="0", FN_HTTP_NOT_READY_SECS="4", FN_HTTP_DRAIN="300") as node:
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
-        with socket.create_connection(("127.0.0.1", port), timeout=20):  # idle, and no reason to wait
+        with socket.create_connection(("127.0.0.1", port), timeout=60):  # idle, and no reason to wait
             node.send_signal(signal.SIGTERM)
             _until(node, "stopping")
             began = time.monotonic()
             for path, status in (("readyz", b"503"), ("healthz", b"200"), ("v2/apps", b"200")):
-                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                     client.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                     with client.makefile("rb") as answer:
                         text = answer.read()  # to its end: the connection is closed
                 assert text.split()[1] == status
                 assert b"Connection: close" in text
-            node.communicate(timeout=20)
-            assert 1.0 < time.monotonic() - began < 15
+            node.communicate(timeout=60)
+            assert 2.0 < time.monotonic() - began < 60
     assert node.returncode == 0
 
 
@@ -165,7 +166,7 @@ def test_a_node_on_a_taken_port_ends_with_one_line(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         with _node(tmp_path, "api", FN_PORT=port, FN_LOG_LEVEL="error") as node:
-            _, text = node.communicate(timeout=20)
+            _, text = node.communicate(timeout=60)
     assert node.returncode == 1
     assert text == f"fn-node: port {port} is taken: stop what listens there, or set FN_PORT\n"
 
@@ -173,7 +174,7 @@ def test_a_node_on_a_taken_port_ends_with_one_line(tmp_path: Path) -> None:
 def test_a_node_without_its_data_folder_ends_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     with _node(tmp_path, "api", FN_PORT="0", FN_LOG_LEVEL="error") as node:
-        _, text = node.communicate(timeout=20)
+        _, text = node.communicate(timeout=60)
     assert node.returncode == 1
     assert len(text.splitlines()) == 1
     assert "data" in text
@@ -181,7 +182,7 @@ def test_a_node_without_its_data_folder_ends_with_one_line(tmp_path: Path) -> No
 
 def test_a_queue_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with _node(tmp_path, "api", FN_PORT="0", FN_MQ_URL="bolt:///queue.db", FN_LOG_LEVEL="error") as node:
-        _, text = node.communicate(timeout=20)
+        _, text = node.communicate(timeout=60)
     assert node.returncode == 2
     assert len(text.splitlines()) == 1
     assert "sqlite://" in text
@@ -190,7 +191,7 @@ def test_a_queue_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path)
 def test_a_bad_parameter_of_a_store_is_a_bad_setting(tmp_path: Path) -> None:
     url = "postgres://fn:hunter2@127.0.0.1:1/fn?pool_size=many"
     with _node(tmp_path, "api", FN_PORT="0", FN_DB_URL=url, FN_LOG_LEVEL="error") as node:
-        _, text = node.communicate(timeout=20)
+        _, text = node.communicate(timeout=60)
     assert node.returncode == 2
     assert text.startswith("fn-node: FN_DB_URL: the URL's parameter pool_size must be a whole number")
     assert len(text.splitlines()) == 1

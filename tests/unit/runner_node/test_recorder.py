@@ -43,7 +43,7 @@ async def running(data: ScriptedData, spool: Spool | None) -> AsyncIterator[Reco
     task = asyncio.create_task(recorder.run())
     yield recorder
     recorder.drain()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 def result(text: bytes = b"", stored: object = None) -> Result:
@@ -57,7 +57,7 @@ def files(spool: Spool, suffix: str = "*") -> list[Path]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -105,7 +105,7 @@ async def test_results_are_spooled_while_the_api_node_is_away_and_handed_in_late
         recorder.add(first)
         await until(lambda: files(spool, "*.results"))
         data.away = False
-        await asyncio.wait_for(data.took.wait(), 5)
+        await asyncio.wait_for(data.took.wait(), 60)
     assert data.finished[0].call == first.call
     assert data.finished[0].log == b"\xff binary"
     assert files(spool) == []
@@ -119,7 +119,7 @@ async def test_a_node_that_stops_while_the_api_node_is_away_leaves_its_results_t
     assert len(files(spool, "*.results")) == 1
     data.away = False
     async with running(data, spool):
-        await asyncio.wait_for(data.took.wait(), 5)
+        await asyncio.wait_for(data.took.wait(), 60)
     assert [one.call.id for one in data.finished] == [kept.call.id]
 
 
@@ -205,7 +205,7 @@ async def test_results_are_kept_while_the_token_is_wrong(data, spool):
         recorder.add(result())
         await until(lambda: files(spool, "*.results"))
         data.unauthorized = False
-        await asyncio.wait_for(data.took.wait(), 5)
+        await asyncio.wait_for(data.took.wait(), 60)
     assert recorder.dropped == 0
 
 

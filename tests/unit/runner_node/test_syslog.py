@@ -19,9 +19,10 @@ import uvloop
 
 from runner_node import syslog, syslog_links
 from runner_node.syslog import Syslog, open_syslog
+from tests.servers.ports import free_port
 
 HEAD = re.compile(rb"<11>2 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ fn - - - - ")
-SOON = 10.0
+SOON = 60.0
 
 
 class Collector:
@@ -251,12 +252,6 @@ async def test_certificates_that_cannot_be_read_keep_the_node_from_starting(tmp_
     with pytest.raises(ValueError, match=r"FN_SYSLOG_CA=.*none.pem.*No such file"):
         async with open_syslog(str(tmp_path / "none.pem")):
             pass
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def test_a_dead_server_costs_its_oldest_lines_and_two_lines_of_log(caplog: pytest.LogCaptureFixture):

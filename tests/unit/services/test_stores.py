@@ -113,7 +113,7 @@ async def test_the_janitor_works_while_its_block_runs_and_outlives_a_store_that_
 
     monkeypatch.setattr(type(stores.logstore), "unqueued", down)
     async with janitor.running_janitor(stores, RetentionSettings(), every=0.001):
-        await asyncio.wait_for(looked.wait(), 5)
+        await asyncio.wait_for(looked.wait(), 60)
     ended = looks
     await asyncio.sleep(0.01)
     assert looks == ended

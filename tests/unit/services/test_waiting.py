@@ -26,7 +26,7 @@ class PushedTo(MemoryQueue):
 
 async def test_a_push_between_the_look_and_the_wait_is_not_missed() -> None:
     queue = PushedTo()
-    assert len(await asyncio.wait_for(queue.reserve(1, 60, 30), 10)) == 1
+    assert len(await asyncio.wait_for(queue.reserve(1, 60, 30), 60)) == 1
 
 
 async def test_a_ring_wakes_one_and_whoever_fails_passes_it_on() -> None:
@@ -122,5 +122,5 @@ async def test_a_lease_that_others_were_given_since_the_look_is_waited_for() -> 
     call = Call(id=new_id())
     await queue.push(call)
     assert await queue.reserve(1, 0, 0.1)
-    [again] = await asyncio.wait_for(queue.reserve(1, 60, 0.1), 10)
+    [again] = await asyncio.wait_for(queue.reserve(1, 60, 0.1), 60)
     assert (again.call.id, again.lease and again.lease.attempt) == (call.id, 2)

@@ -15,7 +15,9 @@ from aiohttp import web
 
 from shared_models.web import HTTPSettings, json_response, read_body, serving, stopping
 
-LIMIT = 8.0
+LIMIT = 60.0
+DRAIN = 60.0
+"""Seconds for which a server waits for requests when a test does not say; far longer than a stop takes."""
 GET = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
 Loop = Callable[[], asyncio.AbstractEventLoop]
 both_loops = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -23,7 +25,7 @@ both_loops = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new
 
 @asynccontextmanager
 async def server(*routes: web.RouteDef, **settings: Any) -> AsyncIterator[int]:
-    fields = {"port": 0, "host": "127.0.0.1", "drain": 5.0, **settings}
+    fields = {"port": 0, "host": "127.0.0.1", "drain": DRAIN, **settings}
     async with serving(list(routes), HTTPSettings(**fields), node_type="test") as port:
         yield port
 
@@ -97,7 +99,7 @@ async def test_a_node_that_is_not_ready_still_serves_and_closes_each_connection(
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def node() -> None:
-        settings = HTTPSettings(port=0, host="127.0.0.1", drain=5.0, not_ready=1.0)
+        settings = HTTPSettings(port=0, host="127.0.0.1", drain=DRAIN, not_ready=3.0)
         serve = serving(
             [web.post("/echo", echo)], settings, node_type="test",
         )  # fmt: skip
@@ -138,7 +140,7 @@ async def test_long_polls_go_on_while_the_node_listens_and_end_then() -> None:
             began = asyncio.get_running_loop().time()
         took = asyncio.get_running_loop().time() - began
         assert (await asked).status == 200
-    assert 0.3 <= took < 4, "the drain time is 5 s"
+    assert 0.3 <= took < DRAIN / 2
 
 
 async def test_idle_connections_hold_up_no_stop() -> None:
@@ -148,7 +150,7 @@ async def test_idle_connections_hold_up_no_stop() -> None:
         await reader.readuntil(b"}\n")
         silent = await asyncio.open_connection("127.0.0.1", port)
         began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 4, "the drain time is 5 s"
+    assert asyncio.get_running_loop().time() - began < DRAIN / 2
     for one, to in ((reader, writer), silent):
         assert await asyncio.wait_for(one.read(), LIMIT) == b""
         await hang_up(to)
@@ -198,18 +200,18 @@ async def test_the_drain_time_is_counted_once(stubborn: bool) -> None:
             except asyncio.CancelledError:
                 if not stubborn:
                     raise
-                await asyncio.sleep(3)
+                await asyncio.sleep(60)
                 raise
 
     async with aiohttp.ClientSession() as client:
-        async with server(web.get("/x", endless), drain=1.0) as port:
+        async with server(web.get("/x", endless), drain=3.0) as port:
             asked = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/x"))
             await arrived.wait()
             began = asyncio.get_running_loop().time()
         took = asyncio.get_running_loop().time() - began
         with pytest.raises(aiohttp.ClientError):
             await asked
-    assert 1.0 <= took < (2.9 if stubborn else 1.9)
+    assert 3.0 <= took < 5.9
 
 
 async def test_what_runs_for_a_client_that_has_gone_is_waited_for() -> None:
@@ -235,4 +237,4 @@ async def test_a_node_that_breaks_down_is_not_held_up_by_being_not_ready() -> No
     with pytest.raises(RuntimeError, match="broke"):
         async with server(not_ready=60.0):
             raise RuntimeError("broke")
-    assert asyncio.get_running_loop().time() - began < 5
+    assert asyncio.get_running_loop().time() - began < DRAIN / 2

@@ -15,7 +15,7 @@ from runner_node.drivers.fake import Answer, Behaviour, FakeContainer, FakeDrive
 from shared_models import errors
 from shared_models.ids import new_id
 
-LIMIT = 5.0
+LIMIT = 60.0
 HEAD = b"POST /call HTTP/1.1\r\nFn-Call-Id: c1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

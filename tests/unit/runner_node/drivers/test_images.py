@@ -85,7 +85,7 @@ async def test_what_the_engine_says_of_a_pull_is_counted_while_it_is_under_way()
     before = ended()
     engine = ScriptedEngine((200, {"status": "Downloading", "id": "a", "progressDetail": {"total": 7}}))
     engine.may_answer.clear()
-    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(10):
+    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(60):
         pull = asyncio.create_task(driver.ensure_image("reg.example/me/fn:2"))
         while not engine.asked:
             await asyncio.sleep(0.01)
@@ -100,7 +100,7 @@ async def test_what_the_engine_says_of_a_pull_is_counted_while_it_is_under_way()
 async def test_a_missing_image_is_pulled_once_for_all_who_ask() -> None:
     engine = ScriptedEngine(PULLED)
     engine.may_answer.clear()
-    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(10):
+    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(60):
         asked = [asyncio.create_task(driver.ensure_image("me/fn")) for _ in range(5)]
         while not engine.asked:
             await asyncio.sleep(0.001)

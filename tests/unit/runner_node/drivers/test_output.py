@@ -28,6 +28,6 @@ async def _received(data: bytes) -> bytes:
     await asyncio.get_running_loop().create_unix_connection(lambda: output, sock=ours)
     with engine:
         engine.sendall(data)
-    await asyncio.wait_for(output.closed.wait(), 10)
+    await asyncio.wait_for(output.closed.wait(), 60)
     output.close()
     return bytes(seen)

@@ -18,7 +18,7 @@ from runner_node.drivers.settings import DriverSettings
 from shared_models import errors
 from shared_models.ids import new_id
 
-LIMIT = 20.0
+LIMIT = 60.0
 ROOT = Path(__file__).parents[4]
 SHELL = "runtime: python\nentrypoint: [/bin/sh, -c, 'eval \"$RUN\"']\n"
 

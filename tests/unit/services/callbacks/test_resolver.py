@@ -73,5 +73,5 @@ async def test_look_ups_that_hang_are_bounded_and_others_go_on_when_they_end() -
     await asyncio.sleep(0)
     assert begun == ["slow0", "slow1"]
     go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await quick == ["8.8.8.8"]
