@@ -42,8 +42,7 @@ imports: install
 	$(BIN)/lint-imports
 
 bench: install
-	@if [ -f benchmarks/invoke.py ]; then $(BIN)/python -m benchmarks.invoke $(BENCH_ARGS); \
-	else echo "There are no benchmarks yet."; fi
+	$(BIN)/python -m benchmarks --into docs/benchmarks $(BENCH_ARGS)
 
 bench-stores: install
 	$(BIN)/python -m benchmarks.stores --into docs/benchmarks $(BENCH_ARGS)

@@ -33,9 +33,9 @@ def line_chart(title: str, x_axis: str, y_axis: str, lines: Mapping[str, Points]
     ]
     for step in range(5):
         value = top * step / 4
-        left, y = at(xs[0], value).split(",")
-        parts.append(f'<path d="M{left},{y} h{width}" stroke="#ddd"/>')
-        parts.append(_text(_LEFT - 8, float(y) + 4, f"{value:g}", anchor="end"))
+        left, height_there = at(xs[0], value).split(",")
+        parts.append(f'<path d="M{left},{height_there} h{width}" stroke="#ddd"/>')
+        parts.append(_text(_LEFT - 8, float(height_there) + 4, f"{value:g}", anchor="end"))
     parts += [_text(float(at(x, 0).split(",")[0]), HEIGHT - 32, f"{x:,.0f}", anchor="middle") for x in xs]
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number // 2 % len(_COLOURS)]
