@@ -80,6 +80,20 @@ async def test_a_change_is_seen_after_five_seconds_at_the_latest(cache, inner, c
     assert (await cache.fn("f")).image == "two"
 
 
+async def test_what_is_known_to_have_changed_is_asked_for_at_once_and_served_as_it_was_meanwhile(
+    cache, inner, clock
+):
+    assert (await cache.fn("f")).image == "one"
+    inner.fns["f"] = Fn(id="f", image="two")
+    cache.outdated("fn", "f")
+    cache.outdated("fn", "never asked for")
+    assert (await cache.fn("f")).image == "two"
+    assert inner.asked["fn"] == 2
+    cache.outdated("fn", "f")
+    inner.away = True
+    assert (await cache.fn("f")).image == "two"
+
+
 async def test_a_deleted_function_is_gone_after_five_seconds(cache, inner, clock):
     await cache.fn("f")
     del inner.fns["f"]

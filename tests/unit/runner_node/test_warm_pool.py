@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from runner_node.calls import Target
+from runner_node.container_states import State
 from runner_node.warm_pool import LONGEST
 from shared_models import errors
 from tests.unit.runner_node.simulation import EJECT, Node, now, simulated
@@ -34,6 +35,22 @@ async def test_containers_are_kept_without_calls_and_beyond_their_idle_timeout()
     assert (node.driver.alive["warm"], len(node.driver.starts["warm"])) == (3, 3)
     assert node.scheduler.keep_warm([(warm, 3)]) == 3
     await node.close()
+
+
+@simulated
+async def test_a_warm_container_is_frozen_as_others_are_and_serves_the_call_that_wakes_it() -> None:
+    for freeze_idle in (0.05, 20.0):
+        node = Node(10, freeze_idle=freeze_idle)
+        warm = node.target("warm", idle_timeout=5.0)
+        keeping(node, (warm, 1))
+        await asyncio.sleep(10.0)
+        [container] = node.scheduler._pool.owners
+        for _ in range(3):
+            await asyncio.sleep(1000.0)
+            assert container.state is State.FROZEN
+            assert await node.call(warm, 1.0) < 0.001
+        assert len(node.driver.starts["warm"]) == 1
+        await node.close()
 
 
 @simulated
