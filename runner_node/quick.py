@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from runner_node import quick_answer
 from runner_node.agent import Agent
 from runner_node.conversation import OverSocket
+from runner_node.deadlines import Due
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.invoke import as_invoked, call_of, told
 from runner_node.job import Job
@@ -59,12 +60,11 @@ def quick_path(agent: Agent) -> FastPath:
     return take
 
 
-class Quick(Pending):
+class Quick(Pending, Due):
     """One call. Each step returns at once; the next one is a callback."""
 
     __slots__ = (
-        "_agent", "_began", "_container", "_conversation", "_deadline", "_exchange", "_job", "_loop", "_run",
-        "_timer", "_wait",
+        "_agent", "_began", "_container", "_conversation", "_exchange", "_job", "_run", "_wait", "until",
     )  # fmt: skip
 
     def __init__(self, agent: Agent, exchange: Exchange, job: Job) -> None:
@@ -73,12 +73,10 @@ class Quick(Pending):
         self._job = job
         self._run = agent.run_of(job)
         self._began = time.perf_counter()
-        self._loop = asyncio.get_running_loop()
         self._conversation = OverSocket(job, agent.settings)
         self._wait: Wait | None = None
         self._container: HotContainer | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self.until = 0.0
 
     def begin(self) -> None:
         """Takes a container, or a place in the line for one."""
@@ -106,7 +104,7 @@ class Quick(Pending):
             self._wait.container.remove_done_callback(self._served)
             self._no_longer_waits(taken=False)
         elif container:
-            self._stop_timer()
+            self._agent.scheduler.deadlines.discard(self)
             self._conversation.end(container)
         self._run.cut_off(container)
 
@@ -140,9 +138,8 @@ class Quick(Pending):
         self._container = container
         run.count(container)
         run.begin(container)
-        timeout = self._job.target.timeout
-        self._deadline = agent.clock() + timeout
-        self._timer = self._loop.call_at(self._deadline, self._leave_the_rest)
+        self.until = agent.clock() + self._job.target.timeout
+        agent.scheduler.deadlines.add(self)
         self._conversation.send(container, self._heard)
 
     def _heard(self) -> None:
@@ -158,7 +155,7 @@ class Quick(Pending):
         except (errors.FnError, ValueError):
             self._leave_the_rest()
             return
-        self._stop_timer()
+        self._agent.scheduler.deadlines.discard(self)
         self._container = None
         try:
             self._conversation.end(container)
@@ -173,10 +170,9 @@ class Quick(Pending):
             "POST", PATTERN, 200, "", quick_answer.fdk_version(response), time.perf_counter() - self._began
         )
 
-    def _stop_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+    def expire(self) -> None:
+        """See Due."""
+        self._leave_the_rest()
 
     # -- the ordinary way ----------------------------------------------------------------------
 
@@ -184,8 +180,8 @@ class Quick(Pending):
         """It takes longer, fails, or comes in pieces."""
         container, self._container = self._container, None
         if container:
-            self._stop_timer()
-            self._leave_it_to(self._run.answer_to_the_end(self._conversation, container, self._deadline))
+            self._agent.scheduler.deadlines.discard(self)
+            self._leave_it_to(self._run.answer_to_the_end(self._conversation, container, self.until))
 
     def _leave_it_to(self, rest: Coroutine[None, None, Response]) -> None:
         def unread() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from runner_node.calls import MIB, Target
 from runner_node.demand import retry_after
+from runner_node.deadlines import Deadlines
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.fair_share import WaitingRoom
 from runner_node.hot_container import HotContainer, StartFailed
@@ -50,6 +51,8 @@ class Scheduler:
         self._warm = WarmPool(self._pool, self._starts)
         self._places = WaitingRoom(settings.max_waiting_calls, settings.max_waiting_size)
         self._queues = self._pool.queues
+        self.deadlines = Deadlines()
+        """Of calls that wait, and of those that run without a task."""
 
     async def acquire(
         self,
@@ -185,7 +188,7 @@ class Scheduler:
             raise errors.ServerBusy(detail=full, retry_after=retry_after(queue.demand(now)))
         waiter = Waiter(self._loop.create_future(), now, sync=sync, left=left)
         queue.join(waiter)
-        wait = Wait(queue, waiter, size, until, self._ended, self._expired)
+        wait = Wait(queue, waiter, size, until, self.deadlines, self._ended, self._expired)
         try:
             self._starts.look(queue)
         except BaseException:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 
+from runner_node.deadlines import Deadlines, Due
 from runner_node.hot_container import HotContainer
 from runner_node.slots import SlotQueue, Waiter
 from shared_models import errors
@@ -14,25 +14,33 @@ Ended = Callable[["Wait", bool], None]
 Expired = Callable[["Wait"], errors.FnError]
 
 
-class Wait:
+class Wait(Due):
     """Made by ``Scheduler.enter``; *size* bytes of a body are kept meanwhile.
 
     Who waits either awaits ``served``, or looks at ``container`` when that is done and calls ``end``: once,
     whatever comes of it. *until* (loop's time) its patience lasts; then *expired* says what it is told.
     """
 
-    __slots__ = ("_ended", "_expired", "_timer", "queue", "size", "waiter")
+    __slots__ = ("_deadlines", "_ended", "_expired", "queue", "size", "until", "waiter")
 
     def __init__(
-        self, queue: SlotQueue, waiter: Waiter, size: int, until: float, ended: Ended, expired: Expired
+        self,
+        queue: SlotQueue,
+        waiter: Waiter,
+        size: int,
+        until: float,
+        deadlines: Deadlines,
+        ended: Ended,
+        expired: Expired,
     ) -> None:
         self.queue = queue
         self.waiter = waiter
         self.size = size
+        self.until = until
+        self._deadlines = deadlines
         self._ended = ended
         self._expired = expired
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(until, self._expire) if until < math.inf else None
+        deadlines.add(self)
 
     @property
     def container(self) -> asyncio.Future[HotContainer]:
@@ -51,12 +59,10 @@ class Wait:
 
     def end(self, *, taken: bool) -> None:
         """It waits no more; what it was given and has not *taken* goes to the next one in the line."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.discard(self)
         self._ended(self, taken)
 
-    def _expire(self) -> None:
-        self._timer = None
+    def expire(self) -> None:
+        """See Due."""
         if not self.waiter.container.done():
             self.waiter.container.set_exception(self._expired(self))
