@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from services import metrics
+from services.batches import Batches
 from services.callbacks.address import refusal
 from services.callbacks.settings import CallbackSettings
 from services.capacity import Capacity
@@ -45,6 +47,7 @@ class Admission:
         self._settings = settings
         self._callbacks = callbacks
         self._clock = clock
+        self._functions = Batches(self._functions_of)
         self._depths = Depths(stores.queue)
         self._capacity = Capacity(stores.datastore)
 
@@ -142,10 +145,22 @@ class Admission:
             await self._datastore.app(call.app_id)
             memory = call.memory
         else:
-            fn = await self._datastore.fn(call.fn_id)
+            fn = await self._functions.ask(call.fn_id)
             _check_function(call, fn)
             memory = fn.memory
         await self._capacity.refuse_if_too_large(memory, call.cpus)
+
+    async def _functions_of(self, fn_ids: Sequence[str]) -> list[Fn | Exception]:
+        """Each is read once, after the last call of the batch had come: none is judged by an older one."""
+        distinct = list(dict.fromkeys(fn_ids))
+        found = dict(zip(distinct, await asyncio.gather(*map(self._function, distinct)), strict=True))
+        return [found[fn_id] for fn_id in fn_ids]
+
+    async def _function(self, fn_id: str) -> Fn | Exception:
+        try:
+            return await self._datastore.fn(fn_id)
+        except FnError as exc:
+            return exc
 
     async def _may_lack_message(self, call: Call) -> bool:
         """Whether *call*, whose id is known, may still lack its message.

@@ -35,7 +35,8 @@ class Batches(Generic[Item, Result]):
         self._todo.append((item, asked))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work_all(), name="batches")
-        return await asyncio.shield(asked)
+        # Cancelled with the one who asks; the work knows nothing of it.
+        return await asked
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is done."""
@@ -43,17 +44,20 @@ class Batches(Generic[Item, Result]):
             await asyncio.wait((self._worker,))
 
     async def _work_all(self) -> None:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
         try:
             while self._todo:
                 batch = [self._todo.popleft() for _ in range(min(len(self._todo), MOST))]
                 results = await self._results([item for item, _ in batch])
                 for (_, asked), result in zip(batch, results, strict=True):
-                    if isinstance(result, Exception):
-                        asked.set_exception(result)
-                        # Marked as seen: whoever asked may have been cancelled meanwhile.
-                        asked.exception()
-                    else:
-                        asked.set_result(result)
+                    _answer(asked, result)
+        except BaseException as exc:
+            # Nobody may wait for what is not done any more.
+            for _, asked in (*batch, *self._todo):
+                _answer(asked, exc)
+            self._todo.clear()
+            if isinstance(exc, asyncio.CancelledError):
+                raise
         finally:
             self._worker = None
 
@@ -67,3 +71,15 @@ class Batches(Generic[Item, Result]):
             if len(items) == 1:
                 return [exc]
             return [result for item in items for result in await self._results([item])]
+
+
+def _answer(asked: asyncio.Future[Result], result: Result | BaseException) -> None:
+    """Tells who asked, unless that one was cancelled meanwhile."""
+    if asked.done():
+        return
+    if isinstance(result, asyncio.CancelledError):
+        asked.cancel()
+    elif isinstance(result, BaseException):
+        asked.set_exception(result)
+    else:
+        asked.set_result(result)

@@ -10,10 +10,12 @@ dropped when it comes up.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from services import metrics
 from services.admission import Admission
+from services.batches import Batches
 from services.callbacks.settings import CallbackSettings
 from services.handing_out import HandingOut
 from services.settling import Settling
@@ -23,7 +25,7 @@ from shared_models import times
 from shared_models.app import App
 from shared_models.async_policy import AsyncSettings
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey
-from shared_models.errors import LeaseLost
+from shared_models.errors import FnError, LeaseLost
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 from shared_models.route import Route
@@ -55,6 +57,7 @@ class DirectDataAccess(DataAccess):
         self._clock = clock = clock or stores.clock
         self._admission = Admission(stores, settings, callbacks, clock)
         self._settling = Settling(stores, settings, clock)
+        self._starts = Batches(self._start_all)
         self._handing_out = HandingOut(stores, self._settling, settings, clock)
         self._wanting = Wanting(stores.datastore, clock)
 
@@ -90,16 +93,38 @@ class DirectDataAccess(DataAccess):
 
     async def start(self, leased: LeasedCall) -> None:
         """Lease first, then the record: each refuses a late runner by itself."""
-        call, key = leased.call, leased.key
-        ttl = self._lease_ttl if key.token else call.timeout + _GRACE
-        now = times.to_text(self._clock())
         try:
-            if await self._queue.extend([key], ttl):
-                raise LeaseLost
-            await self._logstore.start_call(key, now if call.started_at == times.NEVER else call.started_at)
+            await self._starts.ask(leased)
         except LeaseLost:
             metrics.fenced.labels("start").inc()
             raise
+
+    async def _start_all(self, batch: Sequence[LeasedCall]) -> list[Exception | None]:
+        """Those that came together: one renewal of their leases, one change of their records."""
+        rounds: dict[tuple[float, int], list[LeaseKey]] = {}
+        times_named = Counter[str]()
+        for one in batch:
+            ttl = self._lease_ttl if one.key.token else one.call.timeout + _GRACE
+            # Two that name one call, a late runner's and the holder's, must be told apart.
+            rounds.setdefault((ttl, times_named[one.key.id]), []).append(one.key)
+            times_named[one.key.id] += 1
+        lost: set[LeaseKey] = set()
+        for (ttl, _), keys in rounds.items():
+            ids = set(await self._queue.extend(keys, ttl))
+            lost.update(key for key in keys if key.id in ids)
+        return await asyncio.gather(
+            *[self._start_record(one) if one.key not in lost else _refused() for one in batch]
+        )
+
+    async def _start_record(self, leased: LeasedCall) -> Exception | None:
+        started_at = leased.call.started_at
+        if started_at == times.NEVER:
+            started_at = times.to_text(self._clock())
+        try:
+            await self._logstore.start_call(leased.key, started_at)
+        except FnError as exc:
+            return exc
+        return None
 
     async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
         # Without a token nobody can say whose the lease is.
@@ -122,3 +147,7 @@ class DirectDataAccess(DataAccess):
 
     async def heartbeat(self, report: RunnerReport) -> RunnerState:
         return await self._datastore.put_runner(report)
+
+
+async def _refused() -> LeaseLost:
+    return LeaseLost()

@@ -11,9 +11,9 @@ import asyncio
 import functools
 import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
@@ -34,6 +34,10 @@ Row = tuple[Any, ...]
 Rows = Sequence[tuple[Table, Sequence[Row]]]
 
 
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
 class Bulk:
     """Of the file at *path*. One transaction at a time, which is the caller's to see to."""
 
@@ -47,7 +51,20 @@ class Bulk:
 
         Raises sqlite3.Error, and UnicodeEncodeError or OverflowError for what cannot be stored.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
+
+        def work(db: sqlite3.Connection) -> None:
+            for table, some in rows:
+                insert(db, table, some)
+
+        try:
+            await self.run(work)
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What *work* answers, in the thread and in one transaction; its exceptions roll back and pass."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
     async def close(self) -> None:
         """When nothing is under way any more. Idempotent."""
@@ -56,28 +73,30 @@ class Bulk:
             self._db.close()
             self._db = None
 
-    def _insert(self, rows: Rows) -> bool:
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             for pragma in PRAGMAS:
                 self._db.execute(pragma)
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            for table, some in rows:
-                for portion in _in_portions(some):
-                    values = list(itertools.chain.from_iterable(portion))
-                    self._db.execute(_statement(table, len(portion)), values)
+            answer = work(self._db)
             self._db.execute("COMMIT")
-        except BaseException as exc:
+        except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(exc, sqlite3.IntegrityError):
-                return False
             raise
-        return True
+        return answer
 
 
-def _in_portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def insert(db: sqlite3.Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Inserts *rows*; raises sqlite3.IntegrityError when one of them is there."""
+    for portion in in_portions(rows):
+        db.execute(_statement(table, len(portion)), list(itertools.chain.from_iterable(portion)))
+
+
+def in_portions(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """*rows*, as many at a time as one statement takes: few different numbers."""
     start = 0
     for most in _PORTIONS:
         while len(rows) - start >= most:

@@ -33,13 +33,13 @@ def rows_of(batch: Sequence[Finished], now: str) -> Rows:
         if one.log
         for piece in pieces_of(one)
     ]
-    return (calls, [_row(one.call, now) for one in ended]), (logs, pieces)
+    return (calls, [record_row(one.call, "", now) for one in ended]), (logs, pieces)
 
 
-def _row(call: Call, now: str) -> Row:
-    """In the order of the table's columns."""
+def record_row(call: Call, token: str, now: str) -> Row:
+    """A new record, in the order of the table's columns."""
     stats = msgspec.json.encode(call.stats).decode() if call.stats else "[]"
     return (
-        *_AS_THEY_ARE(call), stats, call.attempt, call.node, "", now, path_hash(call.path),
+        *_AS_THEY_ARE(call), stats, call.attempt, call.node, token, now, path_hash(call.path),
         call.reason[:REASON],
     )  # fmt: skip

@@ -19,6 +19,9 @@ PIECE = 2**16
 _INSIDE = ("token", "recorded_at", "path_hash")
 RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
 """The columns that are a call's."""
+KNOWN = ("id", "status", "app_id", "fn_id", "error", "completed_at", "attempt", "token")
+"""The columns that decisions about a record go by."""
+_LOOK = tuple(calls.c[name] for name in KNOWN)
 _NAMES = tuple(column.name for column in RECORD)
 
 
@@ -53,20 +56,12 @@ def in_portions(values: Iterable[str]) -> Iterable[list[str]]:
     return portions(sorted(set(values)))
 
 
-async def known_ids(connection: AsyncConnection, ids: Iterable[str]) -> set[str]:
-    """Those of *ids* that have a record."""
-    found: set[str] = set()
-    for portion in in_portions(ids):
-        found.update(await connection.scalars(select(calls.c.id).where(calls.c.id.in_(portion))))
-    return found
-
-
 async def load_rows(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those of *ids* that have one, which nobody else changes before this transaction ends."""
+    """What is known of those of *ids* that have a record, unchanged until this transaction ends."""
     found = {}
     for portion in in_portions(ids):
         # In one order everywhere: two nodes that want the same rows wait, and do not lock each other out.
-        query = select(calls).where(calls.c.id.in_(portion)).order_by(calls.c.id).with_for_update()
+        query = select(*_LOOK).where(calls.c.id.in_(portion)).order_by(calls.c.id).with_for_update()
         for row in (await connection.execute(query)).mappings():
             found[row["id"]] = dict(row)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 from sqlalchemy import and_, delete, select
@@ -14,17 +15,13 @@ from services.batches import Batches
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
 from services.logstore import listing, removal
+from services.logstore.changes import Changes, Known, change
 from services.logstore.fresh import never_seen, rows_of
 from services.logstore.records import (
     PIECE,
     RECORD,
-    insert_rows,
-    known_ids,
-    load_rows,
     pieces_of,
     result_of,
-    row_of,
-    update_rows,
 )
 from services.logstore.results import Start, judge, judge_start
 from shared_models import errors, times
@@ -51,20 +48,16 @@ class SQLLogStore(LogStore):
         )
 
     async def _insert_calls(self, batch: Sequence[Call]) -> list[bool]:
-        now = self._now()
-
-        async def work(connection: AsyncConnection) -> list[bool]:
-            known = await known_ids(connection, [call.id for call in batch])
+        def decide(known: Known) -> tuple[list[bool], Changes]:
             fresh: dict[str, Call] = {}
             inserted = []
             for call in batch:
                 inserted.append(call.id not in known and call.id not in fresh)
                 if inserted[-1]:
                     fresh[call.id] = call
-            await insert_rows(connection, calls, [row_of(call, "", now) for call in fresh.values()])
-            return inserted
+            return inserted, Changes(new=[(call, "") for call in fresh.values()])
 
-        return await self._database.transact(work)
+        return await change(self._database, [call.id for call in batch], self._now(), decide)
 
     async def remove_call(self, call_id: str) -> None:
         untouched = and_(calls.c.id == call_id, calls.c.status == Status.QUEUED, calls.c.attempt == 0)
@@ -75,8 +68,7 @@ class SQLLogStore(LogStore):
         await self._database.transact(work)
 
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
-        async def work(connection: AsyncConnection) -> list[str]:
-            known = await load_rows(connection, [one.call.id for one in leased])
+        def decide(known: Known) -> tuple[list[str], Changes]:
             refused, fresh, given = [], [], []
             for one in leased:
                 attempt = one.lease.attempt if one.lease else 1
@@ -85,56 +77,35 @@ class SQLLogStore(LogStore):
                     call = msgspec.structs.replace(
                         one.call, status=Status.QUEUED, attempt=attempt, node=node, error="", reason=""
                     )
-                    fresh.append(row_of(call, one.key.token, self._now()))
+                    fresh.append((call, one.key.token))
                 elif row["status"] in FINAL:
                     refused.append(one.call.id)
                 elif row["attempt"] <= attempt:
                     # A claim that was held up until a later lease had claimed must not take it back.
                     # The runner that gets this stale lease is refused when it starts the call.
-                    given.append(
-                        {
-                            "key": one.call.id,
-                            "status": Status.QUEUED.value,
-                            "attempt": attempt,
-                            "node": node,
-                            "token": one.key.token,
-                            "started_at": times.NEVER,
-                        }
-                    )
-            await insert_rows(connection, calls, fresh)
-            await update_rows(connection, given)
-            return refused
+                    given.append(_waiting(one.key, attempt, node))
+            return refused, Changes(new=fresh, changed=given)
 
-        return await self._database.transact(work)
+        return await change(self._database, [one.call.id for one in leased], self._now(), decide)
 
     async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            known = await load_rows(connection, [key.id for key in keys])
+        def decide(known: Known) -> tuple[None, Changes]:
             given_back = []
             for key in keys:
                 row = known.get(key.id)
                 if row is None or not key.token or row["token"] != key.token or row["status"] in FINAL:
                     continue
-                given_back.append(
-                    {
-                        "key": key.id,
-                        "status": Status.QUEUED.value,
-                        "attempt": row["attempt"] if counted else max(0, row["attempt"] - 1),
-                        "node": "",
-                        "token": "",
-                        "started_at": times.NEVER,
-                    }
-                )
-            await update_rows(connection, given_back)
+                attempt = row["attempt"] if counted else max(0, row["attempt"] - 1)
+                given_back.append(_waiting(LeaseKey(key.id), attempt, ""))
+            return None, Changes(changed=given_back)
 
-        await self._database.transact(work)
+        await change(self._database, [key.id for key in keys], self._now(), decide)
 
     async def start_call(self, key: LeaseKey, started_at: str) -> None:
         await self._starts.ask((key, started_at))
 
     async def _start_calls(self, batch: Sequence[tuple[LeaseKey, str]]) -> list[Exception | None]:
-        async def work(connection: AsyncConnection) -> list[Exception | None]:
-            known = await load_rows(connection, [key.id for key, _ in batch])
+        def decide(known: Known) -> tuple[list[Exception | None], Changes]:
             outcomes: list[Exception | None] = []
             started = []
             for key, started_at in batch:
@@ -143,28 +114,27 @@ class SQLLogStore(LogStore):
                 if verdict is Start.NEW:
                     # A start without a token takes the record over from the lease's token: from now
                     # on only a result without one is accepted, until the call is claimed again.
-                    change = {"status": Status.RUNNING.value, "started_at": started_at, "token": key.token}
-                    known[key.id].update(change)
-                    started.append({"key": key.id, **change})
-            await update_rows(connection, started)
-            return outcomes
+                    new = {"status": Status.RUNNING.value, "started_at": started_at, "token": key.token}
+                    known[key.id].update(new)
+                    started.append({"key": key.id, **new})
+            return outcomes, Changes(changed=started)
 
-        return await self._database.transact(work)
+        return await change(self._database, [key.id for key, _ in batch], self._now(), decide)
 
     async def finish_calls(self, batch: Sequence[Finished]) -> list[str]:
         now = self._now()
         if never_seen(batch) and await self._database.insert_at_once(rows_of(batch, now)):
             return []
 
-        async def work(connection: AsyncConnection) -> list[str]:
-            verdict = judge(batch, await load_rows(connection, [one.call.id for one in batch]))
-            await insert_rows(connection, calls, [row_of(one.call, one.token, now) for one in verdict.new])
-            await update_rows(connection, [result_of(one) for one in verdict.ended])
-            pieces = [piece for one in (*verdict.new, *verdict.ended) for piece in pieces_of(one)]
-            await insert_rows(connection, logs, pieces)
-            return verdict.refused
+        def decide(known: Known) -> tuple[list[str], Changes]:
+            verdict = judge(batch, known)
+            return verdict.refused, Changes(
+                new=[(one.call, one.token) for one in verdict.new],
+                changed=[result_of(one) for one in verdict.ended],
+                pieces=[piece for one in (*verdict.new, *verdict.ended) for piece in pieces_of(one)],
+            )
 
-        return await self._database.transact(work)
+        return await change(self._database, [one.call.id for one in batch], now, decide)
 
     async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
         query = select(*RECORD).where(calls.c.id == call_id, *listing.owned(fn_id, app_id))
@@ -220,3 +190,15 @@ class SQLLogStore(LogStore):
         return await self._database.transact(
             lambda connection: removal.expire_logs(connection, older_than, limit)
         )
+
+
+def _waiting(key: LeaseKey, attempt: int, node: str) -> dict[str, Any]:
+    """The record of a call that waits for *node*, the holder of *key*, or for a lease."""
+    return {
+        "key": key.id,
+        "status": Status.QUEUED.value,
+        "attempt": attempt,
+        "node": node,
+        "token": key.token,
+        "started_at": times.NEVER,
+    }

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import secrets
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -23,22 +25,62 @@ _ASIDE = 3600.0
 _HELD = "token != '' AND free_at > :now"
 _COUNTS = f"count(*), count(CASE WHEN {_HELD} THEN 1 END), min(CASE WHEN {_HELD} THEN NULL ELSE pushed END)"
 _decoder = msgspec.json.Decoder(Call)
+_PORTIONS = (64, 8, 1)
 Row = tuple[object, ...]
+Item = TypeVar("Item")
+
+
+def portions(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """*rows*, as many at a time as one statement takes.
+
+    Each statement is a fight for the interpreter with the node's event loop, which may take longer than all
+    of the rows. Few different numbers, so that prepared statements are found again.
+    """
+    start = 0
+    for most in _PORTIONS:
+        while len(rows) - start >= most:
+            yield rows[start : start + most]
+            start += most
+
+
+def places(row: str, rows: int) -> str:
+    """Of a statement: *row* for each of *rows*."""
+    return ", ".join([row] * rows)
+
+
+def flat(rows: Sequence[Row]) -> list[object]:
+    """The values of *rows*, one after the other."""
+    return list(itertools.chain.from_iterable(rows))
 
 
 def row(call: Call, now: float) -> Row:
     """What is stored of *call*: JSON (annotations are JSON text), with the payload beside it as it is."""
     text = msgspec.json.encode(msgspec.structs.replace(call, payload=b""))
-    return call.id, call.fn_id, call.priority, now, now + max(0, call.delay), text, call.payload
+    return call.id, call.fn_id, call.priority, now, now + max(0, call.delay), "", text, call.payload
 
 
 def push(db: sqlite3.Connection, new: Row) -> bool:
     """False when the id is there already."""
-    statement = (
-        "INSERT INTO messages (id, fn_id, priority, pushed, free_at, attempt, token, call, payload) "
-        "VALUES (?, ?, ?, ?, ?, 0, '', ?, ?) ON CONFLICT (id) DO NOTHING"
-    )
-    return db.execute(statement, new).rowcount == 1
+    return push_all(db, [new])[0]
+
+
+def push_all(db: sqlite3.Connection, rows: Sequence[Row]) -> list[bool]:
+    """Of each of *rows*, in their order, whether it is new; False when its id is there already."""
+    pushed: list[bool] = []
+    for some in portions(rows):
+        known = holds(db, [str(new[0]) for new in some])
+        fresh: dict[object, Row] = {}
+        for new in some:
+            pushed.append(new[0] not in known and new[0] not in fresh)
+            if pushed[-1]:
+                fresh[new[0]] = new
+        for part in portions([*fresh.values()]):
+            statement = (
+                "INSERT INTO messages (id, fn_id, priority, pushed, free_at, attempt, token, call, payload) "
+                f"VALUES {places('(?, ?, ?, ?, ?, 0, ?, ?, ?)', len(part))}"
+            )
+            db.execute(statement, flat(part))
+    return pushed
 
 
 def look(db: sqlite3.Connection, now: float, without: Collection[str]) -> tuple[bool, float]:
@@ -61,21 +103,30 @@ def take(
     """Leases the first free ones of other functions than *without*."""
     taken: list[LeasedCall] = []
     # Those that cannot be read are put aside, and must not hide the ones behind them.
-    while not taken and (places := first_free(db, limit, now, without)):
-        for place in places:
-            attempt, pushed, text, payload = db.execute(
-                "SELECT attempt + 1, pushed, call, payload FROM messages WHERE place = ?", (place,)
-            ).fetchone()
-            token, free_at = secrets.token_urlsafe(16), now + ttl
-            if (call := _read(text, payload, attempt)) is None:
-                token, free_at, attempt = "", now + _ASIDE, attempt - 1
-            else:
+    while not taken and (first := first_free(db, limit, now, without)):
+        for some in portions(first):
+            changes: list[Row] = []
+            rows = db.execute(
+                "SELECT place, attempt + 1, pushed, call, payload FROM messages "
+                f"WHERE place IN ({places('?', len(some))})",
+                some,
+            )
+            found = {place: values for place, *values in rows}
+            for place in some:
+                attempt, pushed, text, payload = found[place]
+                if (call := _read(text, payload, attempt)) is None:
+                    changes.append((place, "", attempt - 1, now + _ASIDE))
+                    continue
+                token = secrets.token_urlsafe(16)
+                changes.append((place, token, attempt, now + ttl))
                 lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
                 taken.append(LeasedCall(call=call, lease=lease))
-            db.execute(
-                "UPDATE messages SET token = ?, attempt = ?, free_at = ? WHERE place = ?",
-                (token, attempt, free_at, place),
-            )
+            for part in portions(changes):
+                db.execute(
+                    "UPDATE messages SET token = new.column2, attempt = new.column3, free_at = new.column4 "
+                    f"FROM (VALUES {places('(?, ?, ?, ?)', len(part))}) AS new WHERE place = new.column1",
+                    flat(part),
+                )
     return taken
 
 
@@ -104,8 +155,17 @@ def _read(text: bytes, payload: bytes, attempt: int) -> Call | None:
 
 def extend(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, ttl: float) -> list[str]:
     """The ids of *keys* that hold nothing."""
-    statement = "UPDATE messages SET free_at = ? WHERE id = ? AND token != '' AND ? IN (token, '')"
-    return [key.id for key in keys if not db.execute(statement, (now + ttl, key.id, key.token)).rowcount]
+    lost: list[str] = []
+    for some in portions(keys):
+        renewed = db.execute(
+            f"UPDATE messages SET free_at = ? FROM (VALUES {places('(?, ?)', len(some))}) AS held "
+            "WHERE id = held.column1 AND token != '' AND held.column2 IN (token, '')",
+            (now + ttl, *flat([(key.id, key.token) for key in some])),
+        ).rowcount
+        if renewed != len(some):
+            statement = "SELECT 1 FROM messages WHERE id = ? AND token != '' AND ? IN (token, '')"
+            lost += [key.id for key in some if not db.execute(statement, (key.id, key.token)).fetchone()]
+    return lost
 
 
 def release(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> None:
@@ -126,16 +186,23 @@ def requeue(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, delay:
 
 def delete(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> None:
     """Removes what *keys* hold, and what nobody holds any more."""
-    db.executemany(
-        "DELETE FROM messages WHERE id = ? AND (? IN (token, '') OR (token != '' AND free_at <= ?))",
-        [(key.id, key.token, now) for key in keys],
-    )
+    for some in portions(keys):
+        db.execute(
+            "DELETE FROM messages WHERE place IN ("
+            f"SELECT place FROM (VALUES {places('(?, ?)', len(some))}) AS held "
+            "CROSS JOIN messages ON id = held.column1 "
+            "WHERE held.column2 IN (token, '') OR (token != '' AND free_at <= ?))",
+            (*flat([(key.id, key.token) for key in some]), now),
+        )
 
 
 def holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are there."""
-    statement = "SELECT 1 FROM messages WHERE id = ?"
-    return {call_id for call_id in call_ids if db.execute(statement, (call_id,)).fetchone()}
+    found: set[str] = set()
+    for some in portions(call_ids):
+        rows = db.execute(f"SELECT id FROM messages WHERE id IN ({places('?', len(some))})", some)
+        found.update(call_id for (call_id,) in rows)
+    return found
 
 
 def find(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Call]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import sqlite3
@@ -30,6 +31,17 @@ Operation = Callable[[sqlite3.Connection], T]
 LOOK_EVERY = 1.0
 """Seconds after which a waiting reserve looks for what another process may have pushed."""
 _IN_ONE_COMMIT = 256
+
+
+class _Push:
+    """An operation that those which stand beside it in a commit are done with."""
+
+    def __init__(self, row: messages.Row) -> None:
+        self.row = row
+
+    def __call__(self, db: sqlite3.Connection) -> bool:
+        """Whether it is new."""
+        return messages.push(db, self.row)
 
 
 @asynccontextmanager
@@ -90,7 +102,7 @@ class SQLiteQueue(WaitingQueue):
             row = messages.row(call, self._clock())
         except UnicodeEncodeError as exc:
             raise Invalid(f"A value cannot be stored: {exc}") from exc
-        pushed = await self._write(partial(messages.push, new=row))
+        pushed = await self._write(_Push(row))
         self._bell.ring(call.fn_id)
         return pushed
 
@@ -157,8 +169,8 @@ class SQLiteQueue(WaitingQueue):
             raise Invalid(f"A value cannot be stored: {exc}") from exc
 
     async def _write(self, operation: Operation[T]) -> T:
-        # Shielded: a caller that gives up must not leave the commit without its result.
-        return await asyncio.shield(self._ask(operation))
+        # Cancelled with the caller; the commit goes on.
+        return await self._ask(operation)
 
     def _ask(self, operation: Operation[T]) -> asyncio.Future[T]:
         asked: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -183,7 +195,7 @@ class SQLiteQueue(WaitingQueue):
                     for (_, asked), result in zip(batch, results, strict=True):
                         if isinstance(result, Exception):
                             _fail(asked, result)
-                        else:
+                        elif not asked.done():
                             asked.set_result(result)
         finally:
             self._committer = None
@@ -192,7 +204,12 @@ class SQLiteQueue(WaitingQueue):
 def _commit(db: sqlite3.Connection, operations: list[Operation[Any]]) -> list[Any]:
     db.execute("BEGIN IMMEDIATE")
     try:
-        results = [_outcome(operation, db) for operation in operations]
+        results: list[Any] = []
+        for together, some in itertools.groupby(operations, lambda one: isinstance(one, _Push)):
+            if together:
+                results += messages.push_all(db, [one.row for one in some if isinstance(one, _Push)])
+            else:
+                results += [_outcome(operation, db) for operation in some]
         db.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -210,9 +227,9 @@ def _outcome(operation: Operation[Any], db: sqlite3.Connection) -> Any:
 
 
 def _fail(asked: asyncio.Future[Any], error: Exception) -> None:
-    asked.set_exception(error)
-    # Marked as seen: whoever asked may have been cancelled meanwhile.
-    asked.exception()
+    # Whoever asked may have been cancelled meanwhile.
+    if not asked.done():
+        asked.set_exception(error)
 
 
 def _unavailable(exc: Exception) -> QueueUnavailable:

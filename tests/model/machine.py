@@ -133,6 +133,9 @@ class CallLife(RuleBasedStateMachine):
         elif what == "deaf":
             runner.deaf = True
         elif what == "stop":
+            # In the middle of its work, if there is any.
+            self.world.pull(number, 4, 0.0)
+            self.world.wait(1.0)
             self.world.stop_runner(number)
         elif what == "kill":
             self.world.kill_runner(number)

@@ -70,3 +70,21 @@ async def test_an_item_is_done_even_when_nobody_waits_for_it() -> None:
     await asyncio.gather(asked, return_exceptions=True)
     await doubling.settle()
     assert work.seen == [[1]]
+
+
+async def test_nobody_waits_for_a_batch_that_is_broken_off() -> None:
+    class Died(BaseException):
+        pass
+
+    begun = asyncio.Event()
+
+    async def work(items: Sequence[int]) -> list[int]:
+        begun.set()
+        await asyncio.sleep(0)
+        raise Died
+
+    batches = Batches(work)
+    first = asyncio.create_task(batches.ask(1))
+    await begun.wait()
+    outcomes = await asyncio.gather(first, batches.ask(2), return_exceptions=True)
+    assert [type(one) for one in outcomes] == [Died, Died]

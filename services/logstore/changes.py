@@ -1,0 +1,96 @@
+"""One step of many records: looked at, decided, and changed in one transaction that nobody gets between.
+
+What is decided is the same everywhere (``Decide``). A SQLite file does all of it in one trip to one thread,
+in statements of many rows (``services.datastore.bulk``); a server is told by SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.datastore import bulk
+from services.datastore.database import Database
+from services.datastore.tables import calls, logs
+from services.logstore.fresh import record_row
+from services.logstore.records import KNOWN, insert_rows, load_rows, row_of, update_rows
+from shared_models.call import Call
+
+T = TypeVar("T")
+
+Known = Mapping[str, dict[str, Any]]
+"""Records by id, as far as decisions go by them (``records.KNOWN``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be written: *new* records with their tokens, *changed* ones, and *pieces* of logs.
+
+    Each of *changed* names its record as ``key``; all have the same columns. *pieces* are rows.
+    """
+
+    new: Sequence[tuple[Call, str]] = ()
+    changed: Sequence[Mapping[str, Any]] = ()
+    pieces: Sequence[dict[str, Any]] = field(default=())
+
+
+Decide = Callable[[Known], tuple[T, Changes]]
+"""Pure: it may be asked again when somebody was faster."""
+
+
+async def change(database: Database, ids: Iterable[str], now: str, decide: Decide[T]) -> T:
+    """What *decide* answers, given the records of *ids*, when what it wants changed is changed."""
+    names = sorted(set(ids))
+    if database.has_trips:
+        return await database.trip(lambda file: _in_file(file, names, now, decide))
+
+    async def work(connection: AsyncConnection) -> T:
+        answer, changes = decide(await load_rows(connection, names))
+        await insert_rows(connection, calls, [row_of(call, token, now) for call, token in changes.new])
+        await update_rows(connection, changes.changed)
+        await insert_rows(connection, logs, changes.pieces)
+        return answer
+
+    return await database.transact(work)
+
+
+def _in_file(file: sqlite3.Connection, names: list[str], now: str, decide: Decide[T]) -> T:
+    known: dict[str, dict[str, Any]] = {}
+    for portion in bulk.in_portions(names):
+        for row in file.execute(_look(len(portion)), portion).fetchall():
+            known[row[0]] = dict(zip(KNOWN, row, strict=True))
+    answer, changes = decide(known)
+    if changes.new:
+        new = sorted(changes.new, key=lambda one: one[0].id)
+        bulk.insert(file, calls, [record_row(call, token, now) for call, token in new])
+    if changes.changed:
+        columns = tuple(changes.changed[0])
+        for some in bulk.in_portions(changes.changed):
+            values = [_stored(one[name]) for one in some for name in columns]
+            file.execute(_update(columns, len(some)), values)
+    if changes.pieces:
+        bulk.insert(file, logs, [tuple(piece.values()) for piece in changes.pieces])
+    return answer
+
+
+def _stored(value: Any) -> Any:
+    return msgspec.json.encode(value).decode() if isinstance(value, list) else value
+
+
+@cache
+def _look(rows: int) -> str:
+    return f"SELECT {', '.join(KNOWN)} FROM calls WHERE id IN ({', '.join('?' * rows)})"
+
+
+@cache
+def _update(columns: tuple[str, ...], rows: int) -> str:
+    """The first of *columns* is the key."""
+    changes = ", ".join(f"{name} = new.column{number}" for number, name in enumerate(columns[1:], 2))
+    row = f"({', '.join('?' * len(columns))})"
+    return f"UPDATE calls SET {changes} FROM (VALUES {', '.join([row] * rows)}) AS new WHERE id = new.column1"
