@@ -20,7 +20,7 @@ from runner_node.deadlines import Due
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.invoke import as_invoked, call_of, told
 from runner_node.job import Job
-from runner_node.protocols.http_stream import Response, passes
+from runner_node.protocols.http_stream import Response
 from runner_node.sinks import Kept
 from runner_node.waits import Wait
 from runner_node.wishes import foreign
@@ -50,8 +50,7 @@ def quick_path(agent: Agent) -> FastPath:
         target = agent.target(fn, app)
         job = Job(
             call=call_of(target), target=target, body=exchange.body, sync=True,
-            headers=foreign((name, value) for name, value in headers.items() if passes(name, value)),
-            patience=agent.settings.slot_wait, left=lambda: exchange.gone,
+            headers=foreign(headers.items()), patience=agent.settings.slot_wait, left=lambda: exchange.gone,
         )  # fmt: skip
         quick = Quick(agent, exchange, job)
         quick.begin()

@@ -15,8 +15,8 @@ import math
 from collections.abc import Iterable
 
 from runner_node.calls import MIB, Target
-from runner_node.demand import retry_after
 from runner_node.deadlines import Deadlines
+from runner_node.demand import retry_after
 from runner_node.drivers.contract import ContainerDriver
 from runner_node.fair_share import WaitingRoom
 from runner_node.hot_container import HotContainer, StartFailed

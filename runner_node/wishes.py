@@ -6,6 +6,7 @@ They are the platform's, not the function's: no function sees them (a key or an 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import re
@@ -75,7 +76,12 @@ def wishes_of(headers: CIMultiDictProxy[str]) -> Wishes:
 
 def foreign(headers: Iterable[Header]) -> list[Header]:
     """*headers* without those that are ours alone, in any spelling that a function may take for the same."""
-    return [(name, value) for name, value in headers if name.lower().replace("_", "-") not in _OWN]
+    return [header for header in headers if not _ours(header[0])]
+
+
+@functools.lru_cache(maxsize=4096)
+def _ours(name: str) -> bool:
+    return name.lower().replace("_", "-") in _OWN
 
 
 def with_attempt(headers: Iterable[Header], attempt: int) -> list[Header]:

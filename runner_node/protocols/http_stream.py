@@ -7,6 +7,7 @@ see it from Fn (api/agent/hybrid contract of 0.3.753, recorded in tests/wire). W
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import httptools
@@ -59,12 +60,12 @@ def encode_head(headers: Iterable[Header], call_id: str, deadline: str) -> tuple
     lines.append(f"Fn-Call-Id: {call_id}\r\nFn-Deadline: {deadline}\r\n")
     agent = encoding = False
     for name, value in headers:
-        lower = name.lower()
-        if lower in _FRAMING or lower in _OWN or not passes(name, value):
+        written = _written(name)
+        if not written or (written == "Te" and value != "trailers"):
             continue
-        agent = agent or lower == "user-agent"
-        encoding = encoding or lower == "accept-encoding"
-        lines.append(f"{canonical_header(name)}: {value}\r\n")
+        agent = agent or written == "User-Agent"
+        encoding = encoding or written == "Accept-Encoding"
+        lines.append(f"{written}: {value}\r\n")
     if not agent:
         # What Fn's own client says of itself; functions and their logs may rely on there being one.
         lines.append("User-Agent: Go-http-client/1.1\r\n")
@@ -72,6 +73,14 @@ def encode_head(headers: Iterable[Header], call_id: str, deadline: str) -> tuple
         lines.append("Accept-Encoding: gzip\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("utf-8", "surrogateescape"), not encoding
+
+
+@functools.lru_cache(maxsize=4096)
+def _written(name: str) -> str:
+    """How a client's header is called for the function; "" when the function does not see it."""
+    lower = name.lower()
+    dropped = lower in _FRAMING or lower in _OWN or lower in _HOP_BY_HOP
+    return "" if dropped else canonical_header(name)
 
 
 def encode_chunk(data: bytes) -> bytes:
