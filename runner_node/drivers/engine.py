@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -66,9 +67,18 @@ class Engine:
 
         await self._run(self._pulls, work, limit + self._timeout + GRACE)
 
-    async def attach(self, container: str) -> socket.socket:
-        """A socket on which the engine sends what *container* writes from now on, in frames."""
-        return await self._attach(container, {"stdout": 1, "stderr": 1, "stream": 1})
+    async def listen(self, container: str, protocol: asyncio.BaseProtocol) -> None:
+        """Gives *protocol* what *container* writes from now on, in frames, and the end of it."""
+        attached = await self._attach(container, {"stdout": 1, "stderr": 1, "stream": 1})
+        loop = asyncio.get_running_loop()
+        try:
+            if attached.family == socket.AF_UNIX:
+                await loop.create_unix_connection(lambda: protocol, sock=attached)
+            else:
+                await loop.create_connection(lambda: protocol, sock=attached)
+        except BaseException:
+            attached.close()
+            raise
 
     async def attach_stdin(self, container: str) -> socket.socket:
         """A socket that leads to stdin of *container*; the engine closes stdin when this is closed.

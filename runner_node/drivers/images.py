@@ -20,6 +20,9 @@ PAUSE = 0.25
 PATIENCE = 4.0
 """Pulls of one image in a row, seconds before the second (doubled then), and after how many seconds of
 failing no new one is begun: somebody waits for the answer."""
+FRESH = 10.0
+"""Seconds for which an image that was there is believed to be there. After that it is looked for again,
+behind the start that asks: no start waits for it."""
 
 
 class Images:
@@ -29,9 +32,33 @@ class Images:
         self._engine = engine
         self._pull_timeout = pull_timeout
         self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._seen: dict[str, float] = {}
+        """Images that were there, and when they were last looked for."""
+        self._looks: set[asyncio.Task[bool]] = set()
 
     async def ensure(self, image: str) -> None:
-        """Raises ImagePullFailed, ImageHasVolume, EngineUnavailable."""
+        """Raises ImagePullFailed, ImageHasVolume, EngineUnavailable.
+
+        What has changed of an image that was there before is seen by the next who asks; see ``again``.
+        """
+        now = asyncio.get_running_loop().time()
+        if (seen := self._seen.get(image)) is not None:
+            if now - seen > FRESH:
+                self._seen[image] = now
+                look = asyncio.create_task(self._is_there(image), name=f"look for {image}")
+                self._looks.add(look)
+                look.add_done_callback(self._looked)
+            return
+        await self._ensure(image)
+
+    async def again(self, image: str) -> bool:
+        """As ``ensure``, after the engine said that it has no such image; False when that is no news."""
+        if self._seen.pop(image, None) is None:
+            return False
+        await self._ensure(image)
+        return True
+
+    async def _ensure(self, image: str) -> None:
         if await self._is_there(image):
             return
         pull = self._pulls.get(image)
@@ -44,17 +71,34 @@ class Images:
 
     async def close(self) -> None:
         """Gives up the pulls that are at work."""
-        pulls = list(self._pulls.values())
-        for pull in pulls:
-            pull.cancel()
-        await asyncio.gather(*pulls, return_exceptions=True)
+        tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [*self._pulls.values(), *self._looks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _done(self, image: str, pull: asyncio.Task[None]) -> None:
         del self._pulls[image]
         if not pull.cancelled():
             pull.exception()  # read, for when nobody waits any more
 
+    def _looked(self, look: asyncio.Task[bool]) -> None:
+        self._looks.discard(look)
+        if not look.cancelled() and (trouble := look.exception()):
+            log.info("%s", trouble)
+
     async def _is_there(self, image: str) -> bool:
+        try:
+            there = await self._look(image)
+        except BaseException:
+            self._seen.pop(image, None)
+            raise
+        if there:
+            self._seen[image] = asyncio.get_running_loop().time()
+        else:
+            self._seen.pop(image, None)
+        return there
+
+    async def _look(self, image: str) -> bool:
         try:
             found = await self._engine.call(lambda client: client.inspect_image(image))  # type: ignore[no-untyped-call]
         except (ImageNotFound, NotFound):

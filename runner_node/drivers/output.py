@@ -77,6 +77,11 @@ class Output(asyncio.Protocol):
         if self._talk:
             self._talk.close()
 
+    def disown(self) -> None:
+        """From now on nothing is passed on, the end neither."""
+        self._talk = None
+        self._sink = _nobody
+
     def pause_talk(self) -> None:
         if self._talk:
             self._talk.pause()
@@ -140,3 +145,7 @@ class Output(asyncio.Protocol):
             if rest <= 0:
                 return
             await asyncio.sleep(rest)
+
+
+def _nobody(data: bytes) -> None:
+    pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 from shared_models.env import env, number, one_of, words
 
@@ -11,6 +12,11 @@ def _docker_host(text: str) -> str:
     if not text.startswith(("unix:///", "tcp://", "http://")):
         raise ValueError("must begin with unix:///, tcp:// or http://")
     return text
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Words as a shell reads them."""
+    return tuple(shlex.split(text))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,24 @@ class DriverSettings:
     )
     networks: tuple[str, ...] = env(
         "FN_DOCKER_NETWORKS", (), "networks for containers; the least used one is taken", parse=words
+    )
+    prefork_pool_size: int = env(
+        "FN_PREFORK_POOL_SIZE",
+        4,
+        "network namespaces kept ready for functions, on each network that has something to set up; "
+        "some 12 MB of memory each; 0: none",
+    )
+    prefork_image: str = env(
+        "FN_PREFORK_IMAGE",
+        "",
+        "image of the containers that hold network namespaces; empty: one that the node makes itself",
+    )
+    prefork_cmd: tuple[str, ...] = env(
+        "FN_PREFORK_CMD",
+        (),
+        "what those containers run; empty: what their image says",
+        parse=_command,
+        show=shlex.join,
     )
     writable_rootfs: bool = env(
         "FN_DISABLE_READONLY_ROOTFS", False, "whether functions may write to their root file system"

@@ -29,12 +29,14 @@ def create_body(
     io_dir: str,
     hostname: str = "",
     network: str = "",
+    holder: str = "",
 ) -> dict[str, Any]:
     """The JSON object of ``POST /containers/create``.
 
     *io_dir* is the socket directory as the engine sees it; with ``spec.stdio`` it is not used. Those
     functions are locked up like the others, where Fn 0.3.484 ran them as the image's user. *hostname* is
-    used without a *network* only: the name servers of a network know a container by its own name.
+    used without a *network* only: the name servers of a network know a container by its own name. With
+    *holder*, a running container, it joins that one's network and has its host name.
     """
     body: dict[str, Any] = {
         "Image": spec.image,
@@ -50,7 +52,9 @@ def create_body(
         "Tty": False,
         "HostConfig": host_config(spec, settings, io_dir, network),
     }
-    if hostname and not network:
+    if holder:
+        body["HostConfig"]["NetworkMode"] = f"container:{holder}"
+    elif hostname and not network:
         body["Hostname"] = hostname[:63]
     return body
 
@@ -62,7 +66,12 @@ def environment(spec: ContainerSpec) -> dict[str, str]:
 
 def labels(spec: ContainerSpec, settings: DriverSettings, node_id: str) -> dict[str, str]:
     """The spec's labels, and those by which a node finds its containers again."""
-    found = {**spec.labels, NODE_LABEL: node_id}
+    return {**spec.labels, **node_labels(settings, node_id)}
+
+
+def node_labels(settings: DriverSettings, node_id: str) -> dict[str, str]:
+    """The labels of all containers of a node."""
+    found = {NODE_LABEL: node_id}
     if settings.label_tag:
         # The names that operators of Fn filter by.
         found |= {"fn-agent-classifier": settings.label_tag, "fn-agent-instance": node_id}

@@ -207,7 +207,7 @@ async def test_what_the_engine_says_and_what_the_node_sees_agree(
     local: ContainerDriver, engine_images: Images
 ) -> None:
     from runner_node.drivers import stats
-    from runner_node.drivers.docker import DockerContainer
+    from runner_node.drivers.docker_container import DockerContainer
 
     logged = bytearray()
     run = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo up >&2; exec cat"
