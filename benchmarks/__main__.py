@@ -19,7 +19,7 @@ from benchmarks.measuring import Case, Options
 from benchmarks.report import machine, show, write
 from tests.engine.packages import Missing
 
-CASES = ("sync",)
+CASES = ("sync", "slower", "burst", "bodies", "split", "constant", "detached", "idle_runner")
 
 
 def main() -> int:

@@ -71,13 +71,16 @@ def ask(method: str, url: str, body: object = None, *, raw: bool = False, limit:
         return None
 
 
-def until(condition: Callable[[], Any], what: str, limit: float = 60) -> None:
-    """Returns when *condition* holds; raises TimeoutError after *limit* seconds."""
+def until(condition: Callable[[], Any], what: str, limit: float = 60, pause: float = 0.02) -> None:
+    """Returns when *condition* holds; raises TimeoutError after *limit* seconds.
+
+    Asked every *pause* seconds.
+    """
     end = time.monotonic() + limit
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"waited {limit:.0f} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def free_port() -> int:
