@@ -87,11 +87,13 @@ class FastExchange(Exchange):
 
     def cut_off(self) -> None:
         """The server stops."""
+        pending = self.pending
         self._over()
-        if self.pending:
-            self.pending.cut_off()
+        if pending:
+            pending.cut_off()
 
     def _over(self) -> None:
+        self.pending = None  # each knows the other: a cycle for each request
         if self in self._all.flying:
             self._all.flying.discard(self)
             self._all.changed.set()
