@@ -123,7 +123,7 @@ class ResponseParser:
     def __init__(
         self, *, max_head: int = 0, max_body: int = 0, gunzip: bool = False, stream_above: int | None = None
     ) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
         self._body: list[bytes] = []
         self._size = 0
@@ -149,12 +149,15 @@ class ResponseParser:
             return
         self.started = True
         try:
+            assert self._parser is not None
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
             if self.done:
                 self.reusable = False
                 return
             raise self._trouble or errors.FunctionResponseError(detail=f"not HTTP: {exc}") from None
+        if self.done:
+            self._parser = None  # each knows the other: a cycle for each call
         if self._trouble:
             raise self._trouble
         if not self.done and self._head_size < 0 and self.streamed is None:
@@ -250,6 +253,7 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         if not self.done:
             self._head_size = -1
+            assert self._parser is not None
             self._status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
@@ -272,4 +276,5 @@ class ResponseParser:
             self._head_size = 0
             return
         self.done = True
+        assert self._parser is not None
         self.reusable = self._parser.should_keep_alive()
