@@ -19,7 +19,10 @@ from benchmarks.measuring import Case, Options
 from benchmarks.report import machine, show, write
 from tests.engine.packages import Missing
 
-CASES = ("sync", "slower", "burst", "bodies", "split", "constant", "detached", "idle_runner")
+CASES = (
+    "sync", "slower", "burst", "bodies", "split", "constant", "detached", "idle_runner", "containers", "cold",
+    "many_runners", "crud", "memory",
+)  # fmt: skip
 
 
 def main() -> int:

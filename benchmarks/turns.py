@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measuring import Options, Row, medians
@@ -14,13 +14,15 @@ Side = tuple[Node, str | Sequence[str]]
 """Whose CPU is counted, and what is called."""
 
 
-def in_turns(options: Options, bare: Side, ours: Side, callers: int, seconds: int = 0, **more: Any) -> Row:
-    """One row. *seconds*: instead of those of the options; *more*: wrk's, such as ``body``."""
+def in_turns(options: Options, bare: Side, ours: Side, callers: int, *,
+    ours_more: Mapping[str, Any] | None = None, **more: Any,
+) -> Row:  # fmt: skip
+    """One row. *more*: wrk's, such as ``body``; *ours_more*: what is so on our side only."""
     rounds: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     for _ in range(options.rounds):
-        for (measured, urls), found in zip((bare, ours), rounds, strict=True):
+        for (measured, urls), found, own in zip((bare, ours), rounds, ({}, ours_more or {}), strict=True):
             before = cpu(measured.pid)
-            one = load(urls, callers, seconds or options.seconds, **more)
+            one = load(urls, callers, options.seconds, **{**more, **own})
             one["cpu_us"] = (cpu(measured.pid) - before) / max(1, one["calls"]) * 1e6
             found.append(one)
     return compared(medians(rounds[0]), medians(rounds[1]), ours[0])

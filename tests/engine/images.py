@@ -28,6 +28,7 @@ from tests.engine.packages import debian, need
 ROOT = Path(__file__).parents[2]
 GOLDENFN = ROOT / "tests" / "wire" / "functions" / "goldenfn"
 HELLO = ROOT / "examples" / "hello"
+BENCH = ROOT / "benchmarks" / "functions" / "quick"
 LABEL = "fn.hybrid.test-image"
 FDK_NEEDS = ("httptools", "iso8601==0.1.12", "pbr")
 """What of its requirements the FDK imports; the rest of them are for its own tests."""
@@ -36,6 +37,8 @@ FDK_SCRIPT = b"#!/usr/bin/python3\nimport sys\nfrom fdk.scripts.fdk import main\
 FDK_HELLO = "fnhybrid/fdk-hello:1"
 BUSYBOX = "fnhybrid/busybox:1"
 """A shell that does what the environment variable RUN says."""
+QUICK = "fnhybrid/quick:1"
+"""The function of the benchmarks."""
 
 _GOLDEN = ("ENV IMAGE_VAR=from-image FN_PATH=image-says", 'ENTRYPOINT ["/goldenfn"]')
 _HEALTH = 'HEALTHCHECK --interval=1s --timeout=2s --retries=3 CMD ["/goldenfn","health"]'
@@ -147,6 +150,17 @@ def _python() -> Path:
     return _kept("python", {"release": release.encode(), "recipe": b"1"}, make)
 
 
+def _quick() -> Path:
+    base, code = _python(), (BENCH / "func.py").read_bytes()
+
+    def make(path: Path) -> None:
+        path.write_bytes(base.read_bytes())
+        with tarfile.open(path, "a") as archive:
+            _add(archive, "function/func.py", code, 0o644)
+
+    return _kept("quick", {"code": code, "base": base.name.encode()}, make)
+
+
 def _fdk_hello() -> Path:
     base = _python()
     files = {name: (HELLO / name).read_bytes() for name in ("func.py", "func.yaml", "requirements.txt")}
@@ -200,6 +214,7 @@ RECIPES = {
         ),
     ),
     BUSYBOX: Recipe(_busybox, ('ENTRYPOINT ["/bin/busybox", "sh", "-c", "eval \\"$RUN\\""]',)),
+    QUICK: Recipe(_quick, ('ENTRYPOINT ["/usr/bin/python3", "-I", "/function/func.py"]',)),
     "golden/func:1": Recipe(_goldenfn, _GOLDEN),
     "golden/func:2": Recipe(_goldenfn, ("ENV IMAGE_VAR=from-image-two FN_PATH=image-says", _GOLDEN[1])),
     "golden/volume:1": Recipe(_goldenfn, (*_GOLDEN, "VOLUME /data")),
