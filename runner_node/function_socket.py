@@ -16,6 +16,9 @@ from shared_models import errors
 
 Body = bytes | AsyncIterator[bytes]
 
+COPIED = 16 << 10
+"""Bytes of a body below which a copy costs less than buffers of its own."""
+_END = b"\r\n" + LAST_CHUNK
 HASTE = 0.02
 """Seconds after the head of an answer before what there is of its body is passed on."""
 HELD = 64 << 10
@@ -117,10 +120,12 @@ class FunctionSocket(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         self._begin(parser, heard)
-        if body:
-            transport.writelines((head, encode_chunk(body), body, b"\r\n" + LAST_CHUNK))
-        else:
+        if not body:
             transport.write(head + LAST_CHUNK)
+        elif len(body) < COPIED:
+            transport.write(b"".join((head, encode_chunk(body), body, _END)))
+        else:
+            transport.writelines((head, encode_chunk(body), body, _END))
 
     async def finish(self, parser: ResponseParser, sink: Sink | None) -> None:
         """What ``call`` does once it has sent everything."""
