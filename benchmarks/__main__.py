@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.measuring import Case, Options
+from benchmarks.measuring import Case, Options, label
 from benchmarks.report import machine, show, write
 from tests.engine.packages import Missing
 
@@ -42,13 +42,13 @@ def main() -> int:
     # Before the first figure: whoever commits meanwhile changes nothing of what runs.
     found_on = machine()
     results: dict[str, Any] = {}
+    modules = {name: cast("Case", importlib.import_module(f"benchmarks.cases.{name}")) for name in names}
     with tempfile.TemporaryDirectory(prefix="fnb-") as folder:
         options = Options(
             folder=Path(folder), seconds=1 if asked.quick else asked.seconds,
             rounds=1 if asked.quick else asked.rounds, callers=tuple(asked.callers), quick=asked.quick,
         )  # fmt: skip
-        for name in names:
-            case = cast("Case", importlib.import_module(f"benchmarks.cases.{name}"))
+        for name, case in modules.items():
             results[name] = outcome(case, options)
             show(case, results[name])
     if asked.into:
@@ -69,7 +69,7 @@ def outcome(case: Case, options: Options) -> dict[str, Any]:
         result["took_seconds"] = round(time.monotonic() - began, 1)
     for goal in case.GOALS:
         result["goals"] += [
-            {"goal": goal.text, "of": next(iter(row.items())), "value": value, "met": good}
+            {"goal": goal.text, "of": label(row), "value": value, "met": good}
             for row, value, good in goal.check(rows)
         ]
     if hasattr(case, "charts"):

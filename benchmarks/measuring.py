@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ class Goal:
 
 def _has(row: Row, name: str, wish: object) -> bool:
     return name in row and (bool(wish(row[name])) if callable(wish) else row[name] == wish)
+
+
+def label(row: Row) -> str:
+    """What a row is about: its names and numbers before the first figure."""
+    parts = itertools.takewhile(lambda item: not isinstance(item[1], float), row.items())
+    return ", ".join(f"{name} {value}" for name, value in list(parts)[:2])
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -99,6 +99,10 @@ def _cell(name: str, value: object) -> str:
         return "" if value is None else str(value)
     if name in ("of_bare", "of_full"):
         return f"{value:.1%}"
+    return _number(value)
+
+
+def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
@@ -127,7 +131,6 @@ def _goals(goals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         found = [each for each in goals if each["goal"] == text]
         met = "met" if all(each["met"] for each in found) else "**missed**"
         values = ", ".join(
-            f"{each['of'][0]} {each['of'][1]}: {each['value']:,.3g}{'' if each['met'] else ' (missed)'}"
-            for each in found
+            f"{each['of']}: {_number(each['value'])}{'' if each['met'] else ' (missed)'}" for each in found
         )
         yield f"- {met}: {text} ({values})"

@@ -17,8 +17,15 @@ Side = tuple[Node, str | Sequence[str]]
 def in_turns(options: Options, bare: Side, ours: Side, callers: int, *,
     ours_more: Mapping[str, Any] | None = None, **more: Any,
 ) -> Row:  # fmt: skip
-    """One row. *more*: wrk's, such as ``body``; *ours_more*: what is so on our side only."""
+    """One row. *more*: wrk's, such as ``body``; *ours_more*: what is so on our side only.
+
+    Before the rounds, each side is under load once without being measured.
+    """
     rounds: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    if not options.quick:
+        # Until there are as many containers as there will be.
+        for (_, urls), own in zip((bare, ours), ({}, ours_more or {}), strict=True):
+            load(urls, callers, options.seconds, **{**more, **own})
     for _ in range(options.rounds):
         for (measured, urls), found, own in zip((bare, ours), rounds, ({}, ours_more or {}), strict=True):
             before = cpu(measured.pid)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from benchmarks.chart import line_chart
 from benchmarks.measuring import Goal, Options, Row
 from benchmarks.nodes import bare_proxy, node
 from benchmarks.turns import in_turns
@@ -19,6 +22,8 @@ GOALS = (
     Goal("overhead at p50 at most 0.25 ms", "over_p50_ms", most=0.25, where={"callers": 1}),
     Goal("no call fails", "errors", most=0),
 )  # fmt: skip
+
+
 _FUNCTIONS = 64
 """Processes behind the bare proxy, so that it never waits for one where ours does not."""
 
@@ -51,3 +56,15 @@ def run(options: Options) -> list[Row]:
                 started = sum(map(full.started, names)) - before
                 rows.append({"function": "ten of 0.3 ms", "callers": callers, **row, "containers": started})
     return rows
+
+
+def charts(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Throughput by callers."""
+
+    def line(figure: str) -> list[tuple[float, float]]:
+        return [(row["callers"], row[figure]) for row in rows if row["function"] == "10 ms"]
+
+    lines = {"node": line("per_second"), "bare proxy*": line("bare_per_second")}
+    return {
+        "slower-throughput.svg": line_chart("Warm sync calls, 10 ms function", "callers", "calls/s", lines)
+    }
