@@ -61,7 +61,7 @@ def write(folder: Path, found_on: Mapping[str, Any], results: Mapping[str, Any])
         name: {key: value for key, value in one.items() if key != "charts"} for name, one in results.items()
     }
     (folder / "bench.json").write_text(json.dumps({"machine": found_on, "cases": kept}, indent=1) + "\n")
-    lines = ["# Benchmarks", "", _HOW_TO_READ, _sentence(found_on), ""]
+    lines = ["# Benchmarks", "", _HOW_TO_READ, sentence(found_on), ""]
     for one in results.values():
         lines += [f"## {one['title']}", ""]
         if "failed" in one:
@@ -83,7 +83,8 @@ def write(folder: Path, found_on: Mapping[str, Any], results: Mapping[str, Any])
 _OWN = ("README.md", "bench.json")
 
 
-def _sentence(on: Mapping[str, Any]) -> str:
+def sentence(on: Mapping[str, Any]) -> str:
+    """The machine in words."""
     return (
         f"{on['date']}, commit {on['commit']}; {on['cores']} cores, {on['memory_gb']} GB, "
         f"Linux {on['kernel']}, Python {on['python']}; load of the machine at the start: {on['load']}."

@@ -23,7 +23,7 @@ _CONNECTIONS = 128
 
 
 def run(options: Options) -> list[Row]:
-    """A row per rate, in percent of what the node does at 16 callers. The load generator takes a core, too."""
+    """A row per rate, in percent of what the node does at 16 callers. The generator takes a core, too."""
     folder, rows = options.own_folder("constant"), []
     with node("full", folder) as full, bare_proxy(folder) as bare:
         url = full.warm(full.deploy("quick"))

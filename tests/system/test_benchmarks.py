@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.profile import page, stacks_of
+from benchmarks.report import machine
 from tests.engine.packages import Missing, missing, need
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,21 @@ def test_a_quick_run_leaves_a_table_figures_and_curves(tmp_path: Path) -> None:
     assert re.search(r"^- (met|\*\*missed\*\*): overhead at p50", page, re.MULTILINE)
     for picture in re.findall(r"\]\((\S+\.svg)\)", page):
         assert ElementTree.parse(tmp_path / picture).getroot().tag.endswith("svg")
+
+
+def test_a_profile_tells_rooms_and_functions_apart() -> None:
+    lib = "/x/lib/python3.11"
+    stacks = stacks_of(
+        f"run ({lib}/asyncio/runners.py:118);begin (/src/runner_node/run.py:7) 6\n"
+        f"run ({lib}/asyncio/runners.py:118);begin (/src/runner_node/run.py:9) 1\n"
+        f"run ({lib}/asyncio/runners.py:118);write ({lib}/site-packages/aiohttp/web.py:3) 2\n"
+        f"run ({lib}/asyncio/runners.py:118) 1\n"
+    )
+    text = "\n".join(page(machine(), stacks, {"per_second": 5000.0, "cpu_us": 200.0}, 16))
+    assert "| runner_node | 70.0% | 140.0 |" in text
+    assert "| aiohttp | 20.0% | 40.0 |" in text
+    assert "| `runner_node/run.py: begin` | 70.0% | 70.0% |" in text
+    assert "| `asyncio/runners.py: run` | 10.0% | 100.0% |" in text
 
 
 def test_every_case_is_run_and_an_unknown_one_is_named() -> None:
