@@ -130,6 +130,7 @@ def api_routes(
         web.put("/v1/runner/async", guard(runner.enqueue_for_fn)),
         get("/v1/runner/async", guard(runner.dequeue_one)),
         web.post("/v1/runner/start", guard(runner.start)),
+        web.post("/v1/runner/starts", guard(runner.starts)),
         web.post("/v1/runner/finish", guard(runner.finish)),
         # What ours ask for besides.
         get("/v1/runner/fns/{fn_id}", guard(runner.fn)),

@@ -46,6 +46,10 @@ class _Start(CallOnWire, frozen=True, kw_only=True):
     lease: Lease | None = None
 
 
+class _Starts(msgspec.Struct, frozen=True, kw_only=True):
+    starts: list[_Start] = []
+
+
 class _Leases(msgspec.Struct, frozen=True, kw_only=True):
     leases: list[LeaseKey] = []
 
@@ -145,6 +149,20 @@ class RunnerAPI:
         body = wire.decode(await read_body(request), _Start)
         await self._data.start(LeasedCall(call=body.call(), lease=body.lease))
         return json_response({"msg": "slingshot: engage"})
+
+    async def starts(self, request: web.Request) -> web.StreamResponse:
+        """Many in one: those whose leases are lost are told, and the others may run."""
+        starts = wire.decode(await read_body(request), _Starts).starts
+        _check_size("starts", starts)
+        batch = [LeasedCall(call=one.call(), lease=one.lease) for one in starts]
+        outcomes = await asyncio.gather(*map(self._data.start, batch), return_exceptions=True)
+        lost = []
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, errors.LeaseLost):
+                lost.append(one.key)
+            elif outcome is not None:
+                raise outcome
+        return json_response({"lost": lost})
 
     async def extend(self, request: web.Request) -> web.StreamResponse:
         return json_response({"lost": await self._data.extend(await _keys(request))})

@@ -84,3 +84,19 @@ _BY_STATUS: dict[int, type[errors.FnError]] = {
     413: errors.TooLarge,
     429: errors.TooMany,
 }
+
+
+class UnknownThere(errors.APINodeUnavailable):
+    """The node does not know one of our endpoints."""
+
+
+def checked(answer: Answer, *, ours: bool = False) -> Answer:
+    """*answer* when it is a success; raises what it stands for otherwise."""
+    if answer.status < 300:
+        return answer
+    if ours and answer.unknown_path:
+        raise UnknownThere(detail=answer.message)
+    if answer.unknown_path or answer.status < 400:
+        said = answer.message or f"status {answer.status}"
+        raise errors.APINodeUnavailable(detail=f"is FN_RUNNER_API_URL that of an API node? ({said})")
+    raise answer.error()

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from hybrid_client import compat, on_wire
-from hybrid_client.answers import Answer
+from hybrid_client.answers import Answer, UnknownThere, checked
 from hybrid_client.settings import ClientSettings
+from hybrid_client.starts import COMPAT_FOR, Starts
 from hybrid_client.transport import Transport, new_session
 from shared_models import errors, wire
 from shared_models.app import App
@@ -39,8 +40,6 @@ MOST_WITHOUT = 100
 """Functions that a dequeue may pass over."""
 REMEMBERED = 4096
 """Look-ups whose last value is kept for its ETag."""
-COMPAT_FOR = 300.0
-"""Seconds until it is tried again whether the API node knows our endpoints by now."""
 
 
 @asynccontextmanager
@@ -63,6 +62,7 @@ class HTTPDataAccess(DataAccess):
         self._remembered: OrderedDict[str, tuple[str, Any]] = OrderedDict()
         self._compat_until = 0.0
         self._spoke_ours = False
+        self._starts = Starts(self._post)
 
     # -- look-ups ------------------------------------------------------------------------------
 
@@ -130,12 +130,12 @@ class HTTPDataAccess(DataAccess):
             if without:
                 asked["without"] = ",".join(sorted(without)[:MOST_WITHOUT])
             path = f"/v1/runner/dequeue?{urlencode(asked)}"
-            answer = _checked(await self._transport.send("GET", path, wait=wait, repeat=False), ours=True)
+            answer = checked(await self._transport.send("GET", path, wait=wait, repeat=False), ours=True)
             return on_wire.leased_calls(answer.decode(on_wire.CallsOnWire).calls)
 
         async def in_fns_words() -> list[LeasedCall]:
             answer = await compat.dequeue(self._transport)
-            return on_wire.leased_calls(_checked(answer).decode(on_wire.CallsOnWire).calls)
+            return on_wire.leased_calls(checked(answer).decode(on_wire.CallsOnWire).calls)
 
         return await self._either(in_ours, in_fns_words)
 
@@ -143,10 +143,7 @@ class HTTPDataAccess(DataAccess):
         if leased.lease is None:
             await compat.start(self._transport, leased.call)
             return
-        try:
-            await self._post("/v1/runner/start", {**leased.call.wire(), "lease": leased.lease})
-        except errors.Conflict as exc:
-            raise errors.LeaseLost(detail=exc.detail) from None
+        await self._starts.start(leased)
 
     async def extend(self, keys: Sequence[LeaseKey]) -> list[str]:
         async def in_ours() -> list[str]:
@@ -185,7 +182,7 @@ class HTTPDataAccess(DataAccess):
 
         async def in_fns_words() -> list[str]:
             for one in batch:
-                _checked(await compat.finish(self._transport, one))
+                checked(await compat.finish(self._transport, one))
             return []
 
         if not batch:
@@ -214,7 +211,7 @@ class HTTPDataAccess(DataAccess):
         path = f"/v1/runner/wanted?{urlencode({'since': since})}"
         try:
             return await self._look_up(path, Wanted, errors.NotFound, ours=True)
-        except _UnknownThere:
+        except UnknownThere:
             # Not ``_either``: an older node of ours knows leases all the same.
             return None
 
@@ -229,7 +226,7 @@ class HTTPDataAccess(DataAccess):
                 answer = await in_ours()
                 self._spoke_ours = True
                 return answer
-            except _UnknownThere:
+            except UnknownThere:
                 log.info("the API node is an unmodified Fn: no leases and no heartbeats")
                 self._compat_until = time.monotonic() + COMPAT_FOR
         return await in_fns_words()
@@ -250,7 +247,7 @@ class HTTPDataAccess(DataAccess):
 
     async def _post(self, path: str, body: object, *, final: tuple[type[errors.FnError], ...] = ()) -> Answer:
         answer = await self._transport.send("POST", path, body=wire.encode(body), final=final)
-        return _checked(answer, ours=True)
+        return checked(answer, ours=True)
 
     async def _look_up(
         self, path: str, type_: type[T], missing: type[errors.NotFound], *, ours: bool = False
@@ -265,28 +262,12 @@ class HTTPDataAccess(DataAccess):
             self._remembered.pop(path, None)
             if answer.unknown_path and not ours:
                 raise missing
-        found = _checked(answer, ours=ours).decode(type_)
+        found = checked(answer, ours=ours).decode(type_)
         if tag := answer.headers.get("ETag", ""):
             self._remembered[path] = (tag, found)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return found
-
-
-class _UnknownThere(errors.APINodeUnavailable):
-    """The node does not know one of our endpoints."""
-
-
-def _checked(answer: Answer, *, ours: bool = False) -> Answer:
-    """*answer* when it is a success; raises what it stands for otherwise."""
-    if answer.status < 300:
-        return answer
-    if ours and answer.unknown_path:
-        raise _UnknownThere(detail=answer.message)
-    if answer.unknown_path or answer.status < 400:
-        said = answer.message or f"status {answer.status}"
-        raise errors.APINodeUnavailable(detail=f"is FN_RUNNER_API_URL that of an API node? ({said})")
-    raise answer.error()
 
 
 def _whole(value: T, key: str) -> T:

@@ -10,7 +10,7 @@ import msgspec
 
 from shared_models import errors
 from shared_models.app import App
-from shared_models.call import CallOnWire, Finished, Lease, LeasedCall, bytes_on_wire
+from shared_models.call import CallOnWire, Finished, Lease, LeasedCall, LeaseKey, bytes_on_wire
 from shared_models.fn import Fn
 from shared_models.route import Route
 from shared_models.trigger import Trigger
@@ -48,6 +48,12 @@ class CallsOnWire(msgspec.Struct, frozen=True):
 
 class Lost(msgspec.Struct, frozen=True):
     lost: list[str] = []
+
+
+class NotStarted(msgspec.Struct, frozen=True):
+    """Leases of a batch that are not held any more."""
+
+    lost: list[LeaseKey] = []
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -88,6 +94,14 @@ def split(items: Sequence[T], size: Callable[[T], int] = lambda item: 0) -> Iter
         total += size(item)
     if part:
         yield part
+
+
+def started_on_wire(leased: LeasedCall) -> dict[str, object]:
+    """What an API node needs to know of a call that starts."""
+    call = leased.call
+    return {
+        "id": call.id, "timeout": call.timeout, "started_at": call.started_at, "lease": leased.lease,
+    }  # fmt: skip
 
 
 def finished_on_wire(one: Finished) -> dict[str, object]:

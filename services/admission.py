@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services import metrics
-from services.batches import Batches
 from services.callbacks.address import refusal
 from services.callbacks.settings import CallbackSettings
 from services.capacity import Capacity
@@ -19,6 +18,7 @@ from services.depths import Depths
 from services.stores import Stores
 from shared_models import async_policy, errors, times
 from shared_models.async_policy import AsyncSettings
+from shared_models.batches import Batches
 from shared_models.call import Call, Reason, Status
 from shared_models.errors import FnError, Invalid
 from shared_models.fn import Fn

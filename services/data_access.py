@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Sequence
 
 from services import metrics
 from services.admission import Admission
-from services.batches import Batches
 from services.callbacks.settings import CallbackSettings
 from services.handing_out import HandingOut
 from services.settling import Settling
@@ -24,6 +23,7 @@ from services.wanting import Wanting
 from shared_models import times
 from shared_models.app import App
 from shared_models.async_policy import AsyncSettings
+from shared_models.batches import Batches
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey
 from shared_models.errors import FnError, LeaseLost
 from shared_models.fn import Fn

@@ -384,8 +384,9 @@ class MessageQueue(ABC):
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         """Renews leases for *ttl* seconds from now; answers the ids that are no longer held. Idempotent.
 
-        A lease that ran out but was given to nobody else is renewed. An empty token renews the call's
-        lease whoever holds it (for unmodified Fn runners, which know no tokens).
+        A lease that ran out but was given to nobody else is renewed; one that has nine tenths of *ttl* left
+        may stay as it is. An empty token renews the call's lease whoever holds it (for unmodified Fn runners,
+        which know no tokens).
         """
 
     @abstractmethod

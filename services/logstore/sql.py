@@ -11,7 +11,6 @@ import msgspec
 from sqlalchemy import and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.batches import Batches
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
 from services.logstore import listing, removal
@@ -25,6 +24,7 @@ from services.logstore.records import (
 )
 from services.logstore.results import Start, judge, judge_start
 from shared_models import errors, times
+from shared_models.batches import Batches
 from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
 from shared_models.interfaces import CallFilter, LogStore, Purge
 

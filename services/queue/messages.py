@@ -22,6 +22,9 @@ from shared_models.interfaces import QueueDepth
 log = logging.getLogger(__name__)
 
 _ASIDE = 3600.0
+HARDLY_BEGUN = 0.9
+"""Part of its time that a lease still has which need not be renewed."""
+_IS_HELD = "token != '' AND held.column2 IN (token, '')"
 _HELD = "token != '' AND free_at > :now"
 _COUNTS = f"count(*), count(CASE WHEN {_HELD} THEN 1 END), min(CASE WHEN {_HELD} THEN NULL ELSE pushed END)"
 _decoder = msgspec.json.Decoder(Call)
@@ -154,15 +157,23 @@ def _read(text: bytes, payload: bytes, attempt: int) -> Call | None:
 
 
 def extend(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, ttl: float) -> list[str]:
-    """The ids of *keys* that hold nothing."""
+    """The ids of *keys* that hold nothing. Leases that have hardly begun stay as they are."""
     lost: list[str] = []
     for some in portions(keys):
-        renewed = db.execute(
-            f"UPDATE messages SET free_at = ? FROM (VALUES {places('(?, ?)', len(some))}) AS held "
-            "WHERE id = held.column1 AND token != '' AND held.column2 IN (token, '')",
-            (now + ttl, *flat([(key.id, key.token) for key in some])),
-        ).rowcount
-        if renewed != len(some):
+        held = f"(VALUES {places('(?, ?)', len(some))}) AS held"
+        values = flat([(key.id, key.token) for key in some])
+        # A call is mostly started right after it was leased: then this look is all, and nothing is synced.
+        old, found = db.execute(
+            f"SELECT count(CASE WHEN free_at NOT BETWEEN ? AND ? THEN 1 END), count(*) FROM {held} "
+            f"CROSS JOIN messages ON id = held.column1 WHERE {_IS_HELD}",
+            (now + ttl * HARDLY_BEGUN, now + ttl, *values),
+        ).fetchone()
+        if old:
+            db.execute(
+                f"UPDATE messages SET free_at = ? FROM {held} WHERE id = held.column1 AND {_IS_HELD}",
+                (now + ttl, *values),
+            )
+        if found != len(some):
             statement = "SELECT 1 FROM messages WHERE id = ? AND token != '' AND ? IN (token, '')"
             lost += [key.id for key in some if not db.execute(statement, (key.id, key.token)).fetchone()]
     return lost

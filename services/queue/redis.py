@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from services import urls
-from services.batches import Batches
 from services.queue.redis_bell import hearing_bell
 from services.queue.redis_errors import DRIVER_ERRORS, cause
 from services.queue.redis_link import Command, RedisLink, open_link
@@ -22,6 +21,7 @@ from services.queue.redis_settings import RedisSettings
 from services.queue.sizes import BYTES_AT_ONCE, portions
 from services.queue.waiting import WaitingQueue
 from shared_models import times
+from shared_models.batches import Batches
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 from shared_models.errors import FnError, Invalid, QueueUnavailable
 from shared_models.interfaces import MessageQueue, QueueDepth

@@ -19,7 +19,6 @@ import msgspec
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.batches import Batches
 from services.datastore.database import Database, open_database
 from services.datastore.rows import AT_ONCE, largest_statement, written
 from services.queue import sql_looks, sql_messages
@@ -27,6 +26,7 @@ from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
 from shared_models import times
+from shared_models.batches import Batches
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable, StoreUnavailable, TooLarge
 from shared_models.interfaces import MessageQueue, QueueDepth

@@ -18,6 +18,8 @@ from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 
 log = logging.getLogger(__name__)
 
+HARDLY_BEGUN = 0.9
+"""Part of its time that a lease still has which need not be renewed."""
 _ASIDE = 3600.0
 _OF_OTHERS = 32
 """Places that other nodes may be taking, beyond which a reserve that passes over functions does not look."""
@@ -80,7 +82,10 @@ async def extend(
     lost: list[list[str]] = []
     ttls: dict[int, float] = {}
     for keys, ttl in batch:
-        ttls.update({found[key.id]["place"]: ttl for key in keys if holds(key, found.get(key.id))})
+        for key in keys:
+            row = found.get(key.id)
+            if row and holds(key, row) and not now + ttl * HARDLY_BEGUN <= row["free_at"] <= now + ttl:
+                ttls[row["place"]] = ttl
         lost.append([key.id for key in keys if not holds(key, found.get(key.id))])
     for ttl in set(ttls.values()):
         change = update(messages).values(free_at=now + ttl, ready=0)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from services import batches
-from services.batches import Batches
+from shared_models import batches
+from shared_models.batches import Batches
 
 
 class Work:
