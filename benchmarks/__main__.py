@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}")
     names = CASES if not asked.cases or "all" in asked.cases else tuple(asked.cases)
+    # What was started is to end when this is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # Before the first figure: whoever commits meanwhile changes nothing of what runs.
     found_on = machine()
     results: dict[str, Any] = {}

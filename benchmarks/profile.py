@@ -97,11 +97,11 @@ def page(
     yield "# Where the time of a warm sync call goes"
     yield ""
     yield "Made by `python -m benchmarks.profile`; do not edit. Full node, SQLite, quick function,"
-    yield f"{callers} callers: {figures['per_second']:,.0f} calls/s, {figures['cpu_us']:.0f} us of CPU per call"
-    yield f"without the profiler; {total:,} samples. {sentence(found_on)}"
+    yield f"{callers} callers: {figures['per_second']:,.0f} calls/s, {figures['cpu_us']:.0f} us of CPU per"
+    yield f"call without the profiler; {total:,} samples. {sentence(found_on)}"
     yield ""
-    yield "`Runner.run` itself is the event loop in C: it asks the kernel what has come, and reads it. Functions"
-    yield "that write to sockets have the kernel's time for it in theirs."
+    yield "`Runner.run` itself is the event loop in C: it asks the kernel what has come, and reads it."
+    yield "Functions that write to sockets have the kernel's time for it in theirs."
     yield from ["", "| room | share | us per call |", "|---|---:|---:|"]
     for name, times in rooms.most_common():
         yield f"| {name} | {times / total:.1%} | {times / total * figures['cpu_us']:.1f} |"
