@@ -4,6 +4,7 @@ PORT ?= 8080
 RUNNER_PORT ?= 8081
 DATA ?= data
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 3
 MINUTES ?= 30
 
 VENV := .venv
@@ -15,9 +16,10 @@ CODE := api_node deploy hybrid_client runner_node services shared_models
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
-	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS)"
+	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS, TEST_WORKERS=3)"
 	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
-	@echo "make lint types imports bench bench-stores    one of them"
+	@echo "make lint types imports bench-stores    one of them"
+	@echo "make bench     docs/benchmarks anew, in some ten minutes (BENCH_ARGS=\"sync cold --seconds 5\", or --quick)"
 	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
 	@echo "make docs      docs/configuration.md anew"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
@@ -29,7 +31,7 @@ run: $(VENV)/.runtime
 	@$(BIN)/python -m deploy.run --port $(PORT) --runner-port $(RUNNER_PORT) --data "$(DATA)"
 
 test: lint types imports
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .
