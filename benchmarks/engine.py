@@ -7,13 +7,14 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 
+from benchmarks.processes import memory_mb
 from runner_node.drivers.contract import SOCKET, ContainerSpec
 from runner_node.drivers.settings import DriverSettings
 from runner_node.drivers.spec import NODE_LABEL, create_body
@@ -67,6 +68,19 @@ class Engine:
             with contextlib.suppress(docker.errors.APIError):
                 client.remove_container(one["Id"], force=True)
 
+    def memory(self, label: str) -> dict[str, float]:
+        """Megabytes of a container with *label*, on average: its own, and what the engine keeps beside it."""
+        client = self._clients[0]
+        names = [one["Id"] for one in client.containers(filters={"label": [label]})]
+        own = [
+            client.stats(name, stream=False, one_shot=True)["memory_stats"]["usage"] / 2**20 for name in names
+        ]
+        shims = [memory_mb(pid) for pid in _shims(names)]
+        return {
+            "container_mb": sum(own) / max(1, len(own)),
+            "engine_mb_per_container": sum(shims) / max(1, len(names)),
+        }
+
     def close(self) -> None:
         """Removes what it made."""
         self.clear()
@@ -89,6 +103,16 @@ class Engine:
         started = time.monotonic()
         _call(folder / SOCKET)
         return Began((started - begin) * 1000, (time.monotonic() - begin) * 1000)
+
+
+def _shims(names: Collection[str]) -> Iterator[int]:
+    """The processes of the engine that look after the containers *names*, one each."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "containerd-shim" in words[0] and any(name in words for name in names):
+                    yield int(entry.name)
 
 
 def _call(path: Path) -> None:

@@ -26,5 +26,12 @@ def run(options: Options) -> list[Row]:
                 name = f"warm{callers}"
                 url = full.warm(full.deploy(name, QUICK))
                 row = in_turns(options, (bare, bare.url), (full, url), callers)
-                rows.append({"callers": callers, **row, "containers": full.started(name)})
+                rows.append(
+                    {
+                        "callers": callers,
+                        **row,
+                        "containers": full.started(name),
+                        **engine.memory("fn.hybrid.node=bench-warm"),
+                    }
+                )
     return rows
