@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench bench-stores faults lock docs clean
+.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
@@ -20,6 +20,7 @@ help:
 	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
 	@echo "make lint types imports bench-stores    one of them"
 	@echo "make bench     docs/benchmarks anew, in some ten minutes (BENCH_ARGS=\"sync cold --seconds 5\", or --quick)"
+	@echo "make simulate  the scheduler's decision in virtual time, against Fn's; docs/benchmarks/simulation.md"
 	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
 	@echo "make docs      docs/configuration.md anew"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
@@ -45,6 +46,9 @@ imports: install
 
 bench: install
 	$(BIN)/python -m benchmarks --into docs/benchmarks $(BENCH_ARGS)
+
+simulate: install
+	$(BIN)/python -m benchmarks.simulate --into docs/benchmarks
 
 bench-stores: install
 	$(BIN)/python -m benchmarks.stores --into docs/benchmarks $(BENCH_ARGS)

@@ -14,8 +14,10 @@ START_GUESS = 0.5
 """Seconds that a start is thought to take before one was seen."""
 WEIGHT = 0.2
 """Of the newest observation in a moving average."""
-SLOWLY = 0.02
-"""The same where it is longer, in the time that a call takes alone."""
+SLOWLY, SLOWER = 0.02, 0.004
+"""The same where it is longer, in the time that a call takes alone; with more containers than cores."""
+CROWDED = 3.0
+"""Times that time, after which containers are thought to be in each other's way."""
 LEAK = 0.5
 """Callers who may wait at any time, on average, without anybody caring: a container costs memory too."""
 SHORT = 4
@@ -28,12 +30,13 @@ class Pace:
     """Of one function on a machine with *cores*. Times in seconds of any clock that only goes forward."""
 
     __slots__ = (
-        "_alone", "_leaked", "_served", "_starts",
+        "_alone", "_cores", "_leaked", "_served", "_starts",
         "debt", "ready_since", "service_time", "start_time", "trial",
     )  # fmt: skip
 
     def __init__(self, cores: int) -> None:
         self.trial = Trial(cores)
+        self._cores = cores
         self.service_time: float | None = None
         self.start_time = START_GUESS
         self.ready_since = -math.inf
@@ -53,7 +56,7 @@ class Pace:
         else:
             self.start_time += WEIGHT * (seconds - self.start_time)
         if first:
-            self.ready_since = self._served = now
+            self.ready_since = self._served = self._leaked = now
 
     def began_start(self) -> None:
         """A start has begun: what is owed for waiting is paid."""
@@ -73,7 +76,8 @@ class Pace:
         else:
             self.service_time = new = old + WEIGHT * (seconds - old)
             # What is longer may be so because of too many containers.
-            self._alone = min(self._alone + SLOWLY * (new - self._alone), new)
+            weight = SLOWLY if containers <= self._cores else SLOWER
+            self._alone = min(self._alone + weight * (new - self._alone), new)
         if crowded:
             self.trial.saw(seconds, containers, starting=starting, now=self._served)
 
@@ -94,13 +98,14 @@ class Pace:
             oldest_wait=now - (max(since, self.ready_since) if containers else since),
             stuck=now - self._served if containers else 0.0,
             debt=self.debt,
-            limit=self._limit(now),
+            limit=self._limit(containers, now),
         )
 
-    def _limit(self, now: float) -> float:
-        limit = self.trial.limit(now)
-        short = self.service_time is None or self._alone * SHORT < self.start_time
-        return limit if short or self.trial.failed else math.inf
+    def _limit(self, containers: int, now: float) -> float:
+        limit, service = self.trial.limit(now), self.service_time
+        if service is None or self._alone * SHORT < self.start_time or self.trial.doubtful:
+            return limit
+        return containers if containers > limit and service > CROWDED * self._alone else math.inf
 
 
 class Paces:

@@ -15,11 +15,11 @@ GAIN = 0.4
 """Part of what more containers could bring at best that they must bring."""
 ENOUGH = 10
 """Calls that are looked at before containers are judged, at least."""
-NOISE = 30
+NOISE = 60
 """Calls that are looked at if they vary as much as they are long; fewer if they vary less, by the square."""
 SURE = 2
 """Times as many, before it is believed that more containers bring nothing: that costs more if it is wrong."""
-FIRST_PAUSE, LONGEST_PAUSE = 30.0, 480.0
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 480.0
 """Seconds for which it is believed that more containers bring nothing; doubles each time."""
 
 
@@ -32,7 +32,7 @@ class Trial:
 
     __slots__ = (
         "_count", "_disturbed", "_judged", "_need", "_pause", "_rate", "_skip", "_squares", "_sum",
-        "_unproven", "_useless", "_useless_until", "proven",
+        "_unproven", "_useless", "_useless_until", "doubtful", "proven",
     )  # fmt: skip
 
     def __init__(self, cores: int) -> None:
@@ -41,6 +41,8 @@ class Trial:
         self._rate = 0.0
         """Calls a second that they serve when all are at work."""
         self._unproven = UNPROVEN * cores
+        self.doubtful = False
+        """The last growth brought too little: what can be done with more is to be shown first."""
         self._useless = False
         self._useless_until = -math.inf
         self._pause = FIRST_PAUSE
@@ -51,12 +53,8 @@ class Trial:
         """Containers that a function with short calls may have."""
         if self._useless and now >= self._useless_until:
             self._useless = False
+            self._watch(0)
         return max(self.proven if self._useless else 2 * self.proven, self._unproven)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the last growth brought too little, a while ago at most."""
-        return self._useless
 
     def surplus(self, containers: int) -> bool:
         """Whether one of so many *containers* is to be given back."""
@@ -99,8 +97,10 @@ class Trial:
             and containers >= 2 * before
             and rate >= self._rate * (1 + GAIN * (containers / before - 1))
         ):
-            # Be it disturbed: it brought enough all the same.
-            self.proven, self._rate, self._pause = containers, rate, FIRST_PAUSE
+            # Be it disturbed: it brought enough all the same. But what it will bring is not known yet.
+            self._rate = self._rate * containers / before if disturbed else rate
+            self.proven, self._pause = containers, FIRST_PAUSE
+            self.doubtful = False
         elif disturbed:
             pass
         elif containers == before or not before:
@@ -108,6 +108,7 @@ class Trial:
         elif count < SURE * enough:
             return
         elif containers >= self.limit(now) and not self._useless:
-            self._useless, self._useless_until = True, now + self._pause
+            self._useless = self.doubtful = True
+            self._useless_until = now + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._watch(0)
