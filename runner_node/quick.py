@@ -111,7 +111,8 @@ class Quick(Pending, Due):
 
     def _served(self, container: asyncio.Future[HotContainer]) -> None:
         wait = self._wait
-        assert wait is not None
+        if wait is None:
+            return  # it was cut off in this moment
         if container.cancelled() or container.exception():
             self._wait = None
             self._job.target.series.queued -= 1
@@ -183,15 +184,9 @@ class Quick(Pending, Due):
             self._leave_it_to(self._run.answer_to_the_end(self._conversation, container, self.until))
 
     def _leave_it_to(self, rest: Coroutine[None, None, Response]) -> None:
-        def unread() -> None:
+        async def unread() -> None:
             self._job.sink = Kept(0)
-            self._agent.spawn(_unread(rest))
+            with contextlib.suppress(errors.FnError, StartFailed):  # its record says so
+                await rest
 
-        if not self._exchange.hand_back(told(self._job, as_invoked, rest), unread):
-            unread()
-
-
-async def _unread(rest: Coroutine[None, None, Response]) -> None:
-    """The end of a call whose client has hung up."""
-    with contextlib.suppress(errors.FnError, StartFailed):  # its record says so
-        await rest
+        self._exchange.hand_back(told(self._job, as_invoked, rest), unread)

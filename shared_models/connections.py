@@ -18,7 +18,7 @@ from aiohttp.web_request import BaseRequest
 
 from shared_models import wire
 from shared_models.bodies import Bodies
-from shared_models.fast_exchange import FastExchange
+from shared_models.fast_exchange import FastExchange, Rest
 from shared_models.fast_path import FastPath, Handler
 
 log = logging.getLogger(__name__)
@@ -46,13 +46,15 @@ class Connections:
         self.open: set[Connection] = set()
         self.requests: set[asyncio.Task[Any]] = set()
         """Requests in flight, those of clients that have gone away among them."""
+        self.beginning: set[asyncio.Task[Any]] = set()
+        """Of requests in flight, those that are about to go on without their clients."""
         self.changed = asyncio.Event()
         """Set when a connection is closed, or a request has been answered."""
         self.flying: set[FastExchange] = set()
         """Requests that the fast path has, those of clients that have gone away among them."""
         self.fast_path: FastPath | None = None
         self.bodies: Bodies | None = None
-        self.continued: Callable[[Handler], Any] = lambda handler: handler
+        self.continued: Callable[[Rest], Handler] = lambda rest: rest.handler
         """What goes on with a request that the fast path has handed back to a handler."""
         self._server = server
         self._options = options
@@ -90,6 +92,28 @@ class Connections:
         if self._slow:
             self._sweeper = self._loop.call_later(self._write_timeout / 4, self._sweep)
 
+    def go_on_unread(self, rest: Rest) -> None:
+        """The client of a request that the fast path has handed back is gone."""
+        task = self._loop.create_task(self._unread(rest))
+        self.beginning.add(task)
+        task.add_done_callback(self.beginning.discard)
+
+    async def _unread(self, rest: Rest) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.beginning.discard(task)
+        self.requests.add(task)
+        try:
+            if rest.unread:
+                await rest.unread()
+        except Exception:
+            log.exception("a request whose client has gone broke down")
+        finally:
+            if self.bodies:
+                self.bodies.held -= rest.size
+            self.requests.discard(task)
+            self.changed.set()
+
     def close(self) -> None:
         """Cuts off whoever is still there."""
         if self._sweeper:
@@ -104,8 +128,8 @@ class Connection(web.RequestHandler):
     """One of them, as aiohttp serves it, and what is needed beyond that."""
 
     __slots__ = (
-        "_abandoned", "_all", "_behind", "_fast", "_handler", "_head_size", "_head_timer", "_link", "_sent",
-        "_writer", "idle_since",
+        "_all", "_behind", "_fast", "_head_size", "_head_timer", "_link", "_rest", "_sent", "_writer",
+        "idle_since",
     )  # fmt: skip
 
     def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
@@ -119,9 +143,8 @@ class Connection(web.RequestHandler):
         """The request that has been taken by the fast path."""
         self._behind = bytearray()
         """What has come behind it."""
-        self._handler: Handler | None = None
-        """Of a request that the fast path has handed back; and what is called when it cannot begin."""
-        self._abandoned: Callable[[], None] | None = None
+        self._rest: Rest | None = None
+        """Of a request that the fast path has handed back, until that begins."""
         self._sent = 0
         self.idle_since = self._loop.time()
 
@@ -152,9 +175,18 @@ class Connection(web.RequestHandler):
 
     def cancel(self) -> None:
         """Ends it at once, and what serves it."""
-        if self._task_handler:
-            self._task_handler.cancel()
+        task = self._task_handler
+        self._go_on_unread(task)
+        if task:
+            task.cancel()
         self.abort()
+
+    def _go_on_unread(self, task: asyncio.Task[None] | None) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            if task:
+                task.cancel()  # it would take the request for one that nobody has begun
+            self._all.go_on_unread(rest)
 
     # -- what asyncio and aiohttp call ---------------------------------------------------------
 
@@ -169,20 +201,20 @@ class Connection(web.RequestHandler):
         self._behind.clear()
         self._all.open.discard(self)
         self._all.changed.set()
+        task = self._task_handler
         super().connection_lost(exc)
-        if self._abandoned is not None:
-            abandoned, self._handler, self._abandoned = self._abandoned, None, None
-            abandoned()
+        self._go_on_unread(task)
 
     def data_received(self, data: bytes) -> None:
         if self._close or self._force_close:
             return
-        if self._fast is not None:
+        if self._fast is not None or self._behind:
             self._behind += data
             if len(self._behind) > self._all.max_head and self._link is not None:
                 self._link.pause_reading()
             return
-        if self._all.fast_path is None or not self._waits:
+        # Who does not take what it is sent gets no more of it: only a task can wait for that.
+        if self._all.fast_path is None or not self._waits or self._paused:
             super().data_received(data)
         elif self._received(data):
             return
@@ -234,8 +266,8 @@ class Connection(web.RequestHandler):
             exchange.pending = pending
         return True
 
-    def answered(self, exchange: FastExchange, data: bytes) -> None:
-        """The fast path's answer to *exchange*."""
+    def answered(self, data: bytes) -> None:
+        """The fast path's answer."""
         assert self._link is not None
         self._link.write(data)
         self._sent += len(data)
@@ -252,11 +284,9 @@ class Connection(web.RequestHandler):
             )
         self._over()
 
-    def handed_back(
-        self, message: Any, payload: Any, handler: Handler | None, abandoned: Callable[[], None] | None
-    ) -> None:
+    def handed_back(self, message: Any, payload: Any, rest: Rest | None) -> None:
         """The request goes to the task of this connection, as if it had just come."""
-        self._handler, self._abandoned = handler, abandoned
+        self._rest = rest
         self._messages.appendleft((message, payload))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -265,10 +295,14 @@ class Connection(web.RequestHandler):
     def _over(self) -> None:
         self._fast = None
         if self._behind:
-            behind, self._behind = bytes(self._behind), bytearray()
-            if self._link is not None and not self._link.is_closing():
-                self._link.resume_reading()
-            self._loop.call_soon(self.data_received, behind)
+            # What comes until then goes behind it.
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        behind, self._behind = bytes(self._behind), bytearray()
+        if self._link is not None and not self._link.is_closing():
+            self._link.resume_reading()
+        self.data_received(behind)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -280,9 +314,11 @@ class Connection(web.RequestHandler):
         task = asyncio.current_task()
         assert task is not None
         self._writer = request.writer
-        if self._handler is not None:
-            request_handler, self._handler = self._all.continued(self._handler), None
-            self._abandoned = None
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            request_handler = cast("_Handler", self._all.continued(rest))
+            if self._all.bodies:
+                self._all.bodies.by_request[id(request)] = rest.size
         self._all.requests.add(task)
         try:
             return await super()._handle_request(request, start_time, request_handler)

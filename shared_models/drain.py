@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from typing import Any
 
 from shared_models.connections import Connections
 
@@ -55,7 +56,7 @@ async def finish(connections: Connections, limit: float) -> None:
     """Returns when all requests are answered and all connections closed, or *limit* seconds are over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
-    while connections.open or connections.requests or connections.flying:
+    while connections.open or connections.requests or connections.flying or connections.beginning:
         now = loop.time()
         for one in list(connections.open):
             if one.idle and now - one.idle_since >= IDLE:
@@ -74,8 +75,13 @@ async def finish(connections: Connections, limit: float) -> None:
         one.cancel()
     for exchange in list(connections.flying):
         exchange.cut_off()
-    for request in connections.requests:
-        request.cancel()
+    cut: set[asyncio.Task[Any]] = set()
+    while connections.beginning or connections.requests - cut:
+        for request in connections.requests - cut:
+            request.cancel()
+        cut |= connections.requests
+        # What has not begun yet could not say how it ended.
+        await asyncio.sleep(0)
     if connections.requests:
         await asyncio.wait(set(connections.requests), timeout=CUT)
     connections.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11
 
-from shared_models.fast_path import Exchange, Handler, Pending
+from shared_models.fast_path import Exchange, Handler, Pending, Unread
 
 if TYPE_CHECKING:
     from shared_models.connections import Connection, Connections
@@ -19,10 +19,27 @@ _ORDINARY = ("expect", "traceparent", "upgrade")
 """Headers that ask for more than the fast path knows of."""
 
 
+class Rest:
+    """What is left of a request that its fast path has handed back, and had had since *began*.
+
+    *size* bytes of its body are held on until it is over.
+    """
+
+    __slots__ = ("began", "handler", "size", "unread")
+
+    def __init__(self, handler: Handler, unread: Unread | None, size: int, began: float) -> None:
+        self.handler = handler
+        self.unread = unread
+        self.size = size
+        self.began = began
+
+
 class FastExchange(Exchange):
     """Made by ``of``."""
 
-    __slots__ = ("_all", "_connection", "_message", "_payload", "body", "headers", "path", "pending")
+    __slots__ = (
+        "_all", "_began", "_connection", "_message", "_payload", "body", "headers", "path", "pending",
+    )  # fmt: skip
 
     def __init__(
         self, connection: Connection, connections: Connections, message: Any, payload: Any, body: bytes
@@ -31,6 +48,7 @@ class FastExchange(Exchange):
         self._all = connections
         self._message = message
         self._payload = payload
+        self._began = time.perf_counter()
         self.path = message.path
         self.headers = message.headers
         self.body = body
@@ -73,29 +91,36 @@ class FastExchange(Exchange):
 
     def answer(self, data: bytes) -> None:
         """See Exchange."""
-        self._over()
-        if not self.gone:
-            self._connection.answered(self, data)
+        if self._over() and not self.gone:
+            self._connection.answered(data)
 
-    def hand_back(self, handler: Handler | None = None, abandoned: Callable[[], None] | None = None) -> bool:
+    def hand_back(self, handler: Handler | None = None, unread: Unread | None = None) -> None:
         """See Exchange."""
-        self._over()
-        if self.gone:
-            return False
-        self._connection.handed_back(self._message, self._payload, handler, abandoned)
-        return True
+        if not self._over():
+            return
+        rest, bodies = None, self._all.bodies
+        if handler:
+            rest = Rest(handler, unread, len(self.body), self._began)
+            if bodies:
+                bodies.held += rest.size
+        if not self.gone:
+            self._connection.handed_back(self._message, self._payload, rest)
+        elif rest:
+            self._all.go_on_unread(rest)
 
     def cut_off(self) -> None:
         """The server stops."""
         pending = self.pending
-        self._over()
-        if pending:
+        if self._over() and pending:
             pending.cut_off()
 
-    def _over(self) -> None:
+    def _over(self) -> bool:
+        """Whether it was not before."""
         self.pending = None  # each knows the other: a cycle for each request
-        if self in self._all.flying:
-            self._all.flying.discard(self)
-            self._all.changed.set()
-            if self._all.bodies:
-                self._all.bodies.held -= len(self.body)
+        if self not in self._all.flying:
+            return False
+        self._all.flying.discard(self)
+        self._all.changed.set()
+        if self._all.bodies:
+            self._all.bodies.held -= len(self.body)
+        return True

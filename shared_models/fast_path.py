@@ -8,19 +8,21 @@ fast path stopped. On one connection one request is answered at a time; what a c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Unread = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Exchange(ABC):
     """One request, and the way for its answer. Times are of the event loop."""
 
     path: str
-    """As the client sent it, without a query: there is none."""
+    """As the client sent it, with its query."""
     headers: CIMultiDictProxy[str]
     body: bytes
 
@@ -31,13 +33,17 @@ class Exchange(ABC):
 
     @abstractmethod
     def answer(self, data: bytes) -> None:
-        """The whole answer, head and body; the client keeps its connection. Nothing when it has gone."""
+        """The whole answer, head and body; the client keeps its connection. Nothing when it has gone.
+
+        Only the first ``answer`` or ``hand_back`` of a request counts.
+        """
 
     @abstractmethod
-    def hand_back(self, handler: Handler | None = None, abandoned: Callable[[], None] | None = None) -> bool:
-        """The request goes the ordinary way, to *handler* if one is given. False when the client has gone.
+    def hand_back(self, handler: Handler | None = None, unread: Unread | None = None) -> None:
+        """The request goes the ordinary way, to *handler* if one is given.
 
-        *abandoned* is called instead of the handler when the client goes before that has begun.
+        When the client has gone, or goes before the handler has begun, *unread* is run instead, as a request
+        like any other: a server that stops waits for it, and cancels it at last.
         """
 
 

@@ -25,6 +25,7 @@ from shared_models.answers import JSON, error_response, is_v1, json_response, on
 from shared_models.bodies import BODIES, Bodies, body_limit, body_pieces, let_go, read_body
 from shared_models.connections import Connections
 from shared_models.drain import CUT, finish, stop_listening
+from shared_models.fast_exchange import Rest
 from shared_models.fast_path import FastPath
 from shared_models.http_settings import HTTPSettings
 from shared_models.unrouted import api_refusals, runner_refusals, unrouted
@@ -129,6 +130,7 @@ async def serving(
             app[_LEAVING].set()
             await asyncio.sleep(settings.not_ready)
         finally:
+            connections.fast_path = None
             app[_LEAVING].set()
             await stop_listening(server, connections)
             app[_STOPPING].set()
@@ -200,16 +202,16 @@ def _application(
     return app
 
 
-def _continued(app: web.Application) -> Callable[[Handler], Handler]:
+def _continued(app: web.Application) -> Callable[[Rest], Handler]:
     """Requests that a fast path handed back to a handler: limits, errors and metrics are as of all others."""
 
-    def continued(handler: Handler) -> Handler:
+    def continued(rest: Rest) -> Handler:
         async def going_on(request: web.Request) -> web.StreamResponse:
             match = await app.router.resolve(request)
             match.add_app(app)
             match.freeze()
             request._match_info = match
-            return await _answering(request, handler)
+            return await _answering(request, rest.handler, rest.began)
 
         return going_on
 
@@ -239,9 +241,9 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
 
 
 @web.middleware
-async def _answering(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Limits, errors and metrics of every request."""
-    started = time.perf_counter()
+async def _answering(request: web.Request, handler: Handler, began: float = 0.0) -> web.StreamResponse:
+    """Limits, errors and metrics of every request, which *began* before now if it says so."""
+    started = began or time.perf_counter()
     if "traceparent" in request.headers:
         telemetry.join_trace(request.headers)
     failure: Exception | None = None
