@@ -51,7 +51,8 @@ def of_worker(settings: Settings, place: Place) -> Settings:
             max_async=share(settings.agent.max_async),
             max_spool_size=share(settings.agent.max_spool_size),
         )
-        settings = replace(settings, agent=agent)
+        driver = replace(settings.driver, prefork_pool_size=share(settings.driver.prefork_pool_size))
+        settings = replace(settings, agent=agent, driver=driver)
     return settings
 
 

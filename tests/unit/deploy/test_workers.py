@@ -51,7 +51,7 @@ def test_workers_on_a_sqlite_file_are_warned_of_and_others_not() -> None:
 def test_workers_have_the_nodes_name_and_an_even_part_of_what_it_has() -> None:
     environ = {
         **RUNNER, "FN_WORKERS": "4", "FN_MAX_TOTAL_MEMORY_BYTES": "4000", "FN_MAX_WAITING_CALLS": "0",
-        "FN_MAX_SPOOL_SIZE_BYTES": "800", "FN_HTTP_MAX_CONNECTIONS": "100",
+        "FN_MAX_SPOOL_SIZE_BYTES": "800", "FN_HTTP_MAX_CONNECTIONS": "100", "FN_PREFORK_POOL_SIZE": "8",
     }  # fmt: skip
     settings, _ = read_all(environ, "runner")
     whole = shares.whole(settings, 4242)
@@ -61,6 +61,7 @@ def test_workers_have_the_nodes_name_and_an_even_part_of_what_it_has() -> None:
     assert own.http.port == 4242
     assert (own.agent.max_memory, own.agent.max_waiting_calls, own.agent.max_spool_size) == (1000, 0, 200)
     assert own.http.max_connections == 25
+    assert own.driver.prefork_pool_size == 2
     assert isinstance(whole, RunnerNode)
     assert own.agent.max_cpus == whole.agent.max_cpus // 4 > 0
 
