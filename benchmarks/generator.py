@@ -45,13 +45,18 @@ class Connection(asyncio.Protocol):
     async def send(self, request: bytes, due: int = 0) -> Answer:
         """The answer, or status 0. *due*: now, unless it was earlier."""
         due = due or time.time_ns()
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.open:
             return Answer(due, time.time_ns(), 0, b"")
         self._parser, self._body = httptools.HttpResponseParser(self), []
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         status, body = await self._answer
         return Answer(due, time.time_ns(), status, body)
+
+    @property
+    def open(self) -> bool:
+        """Whether there can be one more request."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def close(self) -> None:
         """Ends it."""
@@ -102,7 +107,10 @@ async def connect(url: str) -> Connection:
 
 
 async def at_rate(url: str, wanted: bytes, rate: float, seconds: float, connections: int) -> list[Answer]:
-    """*wanted* is sent *rate* times a second; who is due while all connections are busy waits, and counts."""
+    """*wanted* is sent *rate* times a second; who is due while all connections are busy waits, and counts.
+
+    Raises OSError where the server takes no connections; one that breaks is replaced.
+    """
     free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(connections):
         free.put_nowait(await connect(url))
@@ -111,7 +119,7 @@ async def at_rate(url: str, wanted: bytes, rate: float, seconds: float, connecti
     async def one(due: int) -> None:
         connection = await free.get()
         answers.append(await connection.send(wanted, due))
-        free.put_nowait(connection)
+        free.put_nowait(connection if connection.open else await connect(url))
 
     begin = time.time_ns() + 20_000_000
     async with asyncio.TaskGroup() as group:
@@ -128,7 +136,10 @@ async def at_rate(url: str, wanted: bytes, rate: float, seconds: float, connecti
 async def by_callers(
     url: str, wanted: bytes, callers: int, seconds: float, pause: float = 0.0
 ) -> list[Answer]:
-    """Each of the *callers* asks again when it has its answer, *pause* seconds later."""
+    """Each of the *callers* asks again when it has its answer, *pause* seconds later.
+
+    Raises OSError where the server takes no connections; one that breaks is replaced.
+    """
     answers: list[Answer] = []
     end = time.monotonic() + seconds
 
@@ -136,6 +147,8 @@ async def by_callers(
         connection = await connect(url)
         while time.monotonic() < end:
             answers.append(await connection.send(wanted))
+            if not connection.open:
+                connection = await connect(url)
             if pause:
                 await asyncio.sleep(pause)
         connection.close()
