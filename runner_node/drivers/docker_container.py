@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-import docker
 from docker.errors import APIError, NotFound
 
 from runner_node.drivers import io_dirs, marks, stats
@@ -49,11 +48,11 @@ class DockerContainer(Container):
 
     async def start(self, body: dict[str, Any]) -> None:
         """Creates, attaches and starts it; raises APIError or EngineUnavailable."""
-        await self._engine.call(lambda client: client.create_container_from_config(body, self.id))  # type: ignore[no-untyped-call]
+        await self._engine.create(self.id, body)
         await self._engine.listen(self.id, self._output)
         if body["OpenStdin"]:
             self._stdin = Stdin((await self._engine.attach_stdin(self.id)).detach())
-        await self._engine.call(lambda client: client.start(self.id))
+        await self._engine.start(self.id)
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.id}")
 
     def disown_output(self) -> None:
@@ -67,7 +66,7 @@ class DockerContainer(Container):
         """
         deadline = asyncio.get_running_loop().time() + HEALTH_LIMIT
         while True:
-            state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]
+            state = (await self._engine.inspect(self.id))["State"]
             health = (state.get("Health") or {}).get("Status", "none")
             if health in ("none", "healthy") or not state.get("Running"):
                 return
@@ -101,14 +100,14 @@ class DockerContainer(Container):
         return stats.from_engine(await self._engine.stats(self.id))
 
     async def freeze(self) -> None:
-        await self._signal(lambda client: client.pause(self.id))
+        await self._signal(self._engine.pause)
 
     async def unfreeze(self) -> None:
-        await self._signal(lambda client: client.unpause(self.id))
+        await self._signal(self._engine.unpause)
 
-    async def _signal(self, work: Callable[[docker.APIClient], object]) -> None:
+    async def _signal(self, verb: Callable[[str], Awaitable[None]]) -> None:
         try:
-            await self._engine.call(work)
+            await verb(self.id)
         except APIError as exc:
             # Already so, or ended: nothing is left to do. "wait" tells the latter.
             if exc.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT) or _harmless(exc):
@@ -131,7 +130,7 @@ class DockerContainer(Container):
         while True:
             await self._output.unclear.wait()
             try:
-                state = (await self._engine.call(lambda client: client.inspect_container(self.id)))["State"]
+                state = (await self._engine.inspect(self.id))["State"]
                 # A function may close its outputs and run on, and an engine may restart.
                 if not (state.get("Running") or state.get("Paused")) and state.get("Status") != "created":
                     return Exit(int(state.get("ExitCode", 0)), oom=bool(state.get("OOMKilled")))
@@ -149,7 +148,7 @@ class DockerContainer(Container):
         """The container's first process when it can be seen from here, else 0; asked once."""
         if self._pid is None:
             try:
-                found = await self._engine.call(lambda client: client.inspect_container(self.id))
+                found = await self._engine.inspect(self.id)
             except (APIError, errors.EngineUnavailable):
                 return 0
             pid = int(found["State"].get("Pid") or 0)
@@ -191,7 +190,7 @@ async def remove_container(engine: Engine, container: str) -> bool | None:
     """True when it was there, False when it was not, None when the engine did not say."""
     for attempt in range(REMOVALS):
         try:
-            await engine.call(lambda client: client.remove_container(container, force=True, v=True))
+            await engine.remove(container)
             return True
         except NotFound:
             return False

@@ -9,13 +9,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import docker
 import requests
 from docker.errors import APIError, DockerException
 
+from runner_node.drivers.engine_http import EngineHTTP
 from runner_node.drivers.threads import Threads
 from shared_models import errors
 
@@ -39,6 +41,7 @@ class Engine:
         self._timeout = timeout
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
+        self._http = EngineHTTP(host)
         self._threads = Threads(THREADS, "engine")
         # Of their own, so that slow registries do not hold up what runs.
         self._pulls = Threads(PULLS, "pull")
@@ -67,18 +70,44 @@ class Engine:
 
         await self._run(self._pulls, work, limit + self._timeout + GRACE)
 
-    async def listen(self, container: str, protocol: asyncio.BaseProtocol) -> None:
+    # What every start asks; each raises APIError and EngineUnavailable as ``call`` does.
+
+    async def create(self, name: str, body: dict[str, Any]) -> None:
+        """Creates the container *name*."""
+        await self._ask("POST", f"/containers/create?name={quote(name)}", body)
+
+    async def start(self, container: str) -> None:
+        await self._ask("POST", f"/containers/{container}/start")
+
+    async def inspect(self, container: str) -> dict[str, Any]:
+        return dict(await self._ask("GET", f"/containers/{container}/json"))
+
+    async def pause(self, container: str) -> None:
+        await self._ask("POST", f"/containers/{container}/pause")
+
+    async def unpause(self, container: str) -> None:
+        await self._ask("POST", f"/containers/{container}/unpause")
+
+    async def remove(self, container: str) -> None:
+        """Kills and removes it, with its volumes."""
+        await self._ask("DELETE", f"/containers/{container}?force=1&v=1")
+
+    async def listen(self, container: str, protocol: asyncio.Protocol) -> None:
         """Gives *protocol* what *container* writes from now on, in frames, and the end of it."""
-        attached = await self._attach(container, {"stdout": 1, "stderr": 1, "stream": 1})
-        loop = asyncio.get_running_loop()
+        path = f"/containers/{container}/attach?stdout=1&stderr=1&stream=1"
+        await self._limited(self._http.attach(path, protocol))
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        return await self._limited(self._http.ask(method, path, body))
+
+    async def _limited(self, work: Awaitable[T]) -> T:
+        limit = self._timeout + GRACE
         try:
-            if attached.family == socket.AF_UNIX:
-                await loop.create_unix_connection(lambda: protocol, sock=attached)
-            else:
-                await loop.create_connection(lambda: protocol, sock=attached)
-        except BaseException:
-            attached.close()
-            raise
+            async with asyncio.timeout(limit):
+                with _mapped():
+                    return await work
+        except TimeoutError:
+            raise errors.EngineUnavailable(detail=f"no answer within {limit:g} s") from None
 
     async def attach_stdin(self, container: str) -> socket.socket:
         """A socket that leads to stdin of *container*; the engine closes stdin when this is closed.

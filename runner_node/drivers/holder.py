@@ -72,17 +72,17 @@ class Holder(asyncio.Protocol):
         """Creates and starts it; raises EngineUnavailable. To be removed in any case."""
         body = holder_body(spec)
         try:
-            await self._engine.call(lambda client: client.create_container_from_config(body, self.name))  # type: ignore[no-untyped-call]
+            await self._engine.create(self.name, body)
             await self._engine.listen(self.name, self)
             self.alive = True
-            await self._engine.call(lambda client: client.start(self.name))
+            await self._engine.start(self.name)
         except APIError as exc:
             raise errors.EngineUnavailable(detail=words(exc)) from exc
 
     async def runs(self) -> bool:
         """Whether it runs, by asking the engine."""
         try:
-            found = await self._engine.call(lambda client: client.inspect_container(self.name))
+            found = await self._engine.inspect(self.name)
         except (APIError, errors.EngineUnavailable):
             return False
         return self.alive and bool(found["State"].get("Running"))

@@ -42,7 +42,7 @@ def spec(image: str, run: str = "sleep 600", **changes: Any) -> ContainerSpec:
 @asynccontextmanager
 async def driver_for(host: str, node: str = "", **settings: Any) -> AsyncIterator[DockerDriver]:
     async with open_docker(
-        DriverSettings(docker_host=host, **settings), node or f"test-{new_id()}"
+        DriverSettings(docker_host=host, prefork_pool_size=0, **settings), node or f"test-{new_id()}"
     ) as opened:
         assert isinstance(opened, DockerDriver)
         yield opened
@@ -175,6 +175,26 @@ async def test_a_start_that_fails_leaves_no_container(engine: str, engine_images
             await driver.start(spec(image), bytearray().extend)
         assert "no-such-network" in caught.value.detail
         assert containers(engine, node) == []
+
+
+@needs_engine
+async def test_an_image_that_vanished_since_it_was_seen_is_fetched_again(
+    engine: str, engine_images: Images
+) -> None:
+    """There is no registry to fetch it from: that is what the caller is told."""
+    image, node = engine_images.need(BUSYBOX), f"test-{new_id()}"
+    client = docker.APIClient(base_url=engine, version="auto")
+    client.tag(image, "fnhybrid/vanishing", tag="1")
+    async with driver_for(engine, node) as driver:
+        await driver.ensure_image("fnhybrid/vanishing:1")
+        client.remove_image("fnhybrid/vanishing:1")
+        client.close()
+        await driver.ensure_image("fnhybrid/vanishing:1")
+        with pytest.raises(errors.ImagePullFailed):
+            await driver.start(spec("fnhybrid/vanishing:1"), bytearray().extend)
+        assert containers(engine, node) == []
+        with pytest.raises(errors.ImagePullFailed):
+            await driver.ensure_image("fnhybrid/vanishing:1")
 
 
 @needs_engine

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from runner_node.drivers import images
 from runner_node.drivers.docker import open_docker
 from runner_node.drivers.settings import DriverSettings
 from shared_models import errors
@@ -23,6 +24,7 @@ class ScriptedEngine:
         self.pulls = list(pulls)
         self.asked: list[str] = []
         self.there = False
+        self.looks = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -33,6 +35,7 @@ class ScriptedEngine:
         return web.json_response([])
 
     async def image(self, request: web.Request) -> web.Response:
+        self.looks += 1
         if self.there:
             return web.json_response({"Config": {"Volumes": None}})
         return web.json_response({"message": "No such image: x"}, status=404)
@@ -117,6 +120,25 @@ async def test_an_image_that_is_there_is_not_pulled() -> None:
     engine.there = True
     await ensure(engine)
     assert engine.asked == []
+
+
+async def test_an_image_that_is_there_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine()
+    engine.there = True
+    async with ensuring(engine) as settings, open_docker(settings, "n1") as driver, asyncio.timeout(10):
+        for _ in range(3):
+            await driver.ensure_image("fn:1")
+        assert engine.looks == 1
+        monkeypatch.setattr(images, "FRESH", -1.0)
+        engine.there = False
+        await driver.ensure_image("fn:1")  # believed, and looked for behind that
+        while engine.looks < 2:
+            await asyncio.sleep(0.001)
+        engine.pulls.append(PULLED)
+        while not engine.asked:
+            await driver.ensure_image("fn:1")
+            await asyncio.sleep(0.001)
+        assert engine.asked == ["fn:1"]
 
 
 async def test_a_temporary_failure_is_tried_again() -> None:
