@@ -35,8 +35,8 @@ def run(options: Options) -> list[Row]:
             started = full.started(name)
             rows.append({
                 "callers": callers, "containers": started, "containers_per_caller": started / callers,
-                "first_wait_ms": min(waits), "p50_wait_ms": percentile(waits, 0.5), "last_wait_ms": max(waits),
-                "first_of_last_wait": min(waits) / max(waits), "per_second": len(answers) / seconds,
-                "errors": sum(each.status != 200 for each in answers),
+                "first_wait_ms": min(waits), "p50_wait_ms": percentile(waits, 0.5),
+                "last_wait_ms": max(waits), "first_of_last_wait": min(waits) / max(waits),
+                "per_second": len(answers) / seconds, "errors": sum(each.status != 200 for each in answers),
             })  # fmt: skip
     return rows
