@@ -18,6 +18,7 @@ from shared_models import errors
 from shared_models.annotations import Annotations
 
 MIB = 1 << 20
+CORES = 2
 EJECT = 1.0
 """Seconds: ``eject_idle`` of every simulated node."""
 T = TypeVar("T")
@@ -125,13 +126,15 @@ class SimDriver(ContainerDriver):
 
 
 class Node:
-    """A scheduler with memory for *containers* of 128 MB, and what its callers saw."""
+    """A scheduler with memory for *containers* of 128 MB and two cores, and what its callers saw."""
 
     def __init__(self, containers: float, *, start_time: float = 0.2, **settings: Any) -> None:
         settings = {"eject_idle": EJECT, "freeze_idle": 1e6, **settings}
         self.settings = AgentSettings(**settings)
         self.driver = SimDriver(start_time)
-        self.resources = Resources(int(containers * 128 * MIB), 0, self.settings.fair_share_reserve)
+        self.resources = Resources(
+            int(containers * 128 * MIB), 1000 * CORES, self.settings.fair_share_reserve
+        )
         self.scheduler = Scheduler(self.driver, self.settings, self.resources, "node")
         self.served: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = {}
