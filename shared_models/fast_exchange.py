@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from shared_models.fast_path import Exchange, Handler, Pending, Unread
 
 if TYPE_CHECKING:
     from shared_models.connections import Connection, Connections
+
+log = logging.getLogger(__name__)
 
 METHOD = "POST"
 LARGEST = 64 << 10
@@ -112,7 +115,10 @@ class FastExchange(Exchange):
         """The server stops."""
         pending = self.pending
         if self._over() and pending:
-            pending.cut_off()
+            try:
+                pending.cut_off()
+            except Exception:
+                log.exception("a request could not be cut off")
 
     def _over(self) -> bool:
         """Whether it was not before."""

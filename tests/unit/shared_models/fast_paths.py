@@ -141,8 +141,6 @@ class Node:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.bodies: Any = None
-        """Those of the server, once ``held`` was asked."""
 
     @asynccontextmanager
     async def client(self, receives: int = 0) -> AsyncIterator[Client]:
