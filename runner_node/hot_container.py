@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK = 0.002
 LONGEST_LOOK = 0.02
-"""Seconds between two looks for a function's socket: short at first, since most are there soon."""
+LOOKS = 20
+"""Seconds between two looks for a function's socket, at least and at most. In between they are this part of
+the time that it has taken so far: it is seen late by a fortieth of that on average, quick or slow."""
 LAST_WORDS = 0.5
 """Seconds that a container gets to end after it has cut its answer short."""
 EXPLAINS = 1.0
@@ -108,8 +110,7 @@ class HotContainer:
 
     async def _until_ready(self, container: Container) -> None:
         assert self._watcher is not None
-        deadline = self._loop.time() + self._settings.start_timeout
-        pause = FIRST_LOOK
+        begun = self._loop.time()
         while True:
             try:
                 self._socket = await function_socket.connect(container.io_dir, SOCKET)
@@ -119,12 +120,13 @@ class HotContainer:
                 pass
             if self._exit is not None:
                 raise errors.ContainerInitFailed(detail=exits.how(self._exit))
-            if self._loop.time() >= deadline:
+            waited = self._loop.time() - begun
+            if waited >= self._settings.start_timeout:
                 raise errors.ContainerInitTimedOut(
                     detail=f"no socket within {self._settings.start_timeout:g} s"
                 )
+            pause = min(max(waited / LOOKS, FIRST_LOOK), LONGEST_LOOK)
             await asyncio.wait({self._watcher}, timeout=pause)
-            pause = min(pause * 1.5, LONGEST_LOOK)
 
     async def _watch(self, container: Container) -> None:
         self._exit = await container.wait()
