@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+
+import msgspec
 
 SERVICE_GUESS = 1.0
 """Seconds that a call is thought to take before one has ended."""
@@ -17,8 +18,7 @@ SHORTEST = 0.001
 """Seconds until the next look, at least."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the decision looks at. Times in seconds."""
 
     waiting: int

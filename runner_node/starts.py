@@ -77,7 +77,7 @@ class Starts:
     def _look(self, queue: SlotQueue, owed: SlotQueue | None) -> bool:
         """False when a start is wanted that may not be."""
         now = self._loop.time()
-        while wants_container(queue.demand(now)):
+        while wants_container(demand := queue.demand(now)):
             delay = self._delay(queue, owed, now)
             if delay > NOW:
                 # Looked at again when a start or a removal ends, if not before.
@@ -85,7 +85,7 @@ class Starts:
                 self._look_later(delay)
                 return False
             self._begin(queue)
-        pause = next_look(queue.demand(now))
+        pause = next_look(demand)
         if pause is not None:
             self._look_in(queue, pause)
         return True
