@@ -69,8 +69,8 @@ class Series:
     """
 
     __slots__ = (
-        "busy", "calls", "cold", "completed", "done", "errors", "failed", "idle", "queued", "running", "start",
-        "timeouts", "wait",
+        "busy", "calls", "cold", "completed", "done", "errors", "failed", "idle", "queued", "running",
+        "start", "timeouts", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
