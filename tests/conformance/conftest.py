@@ -26,7 +26,7 @@ from services.datastore.tables import metadata
 from services.listening import ListeningDatastore
 from services.logstore.s3 import open_s3_logstore
 from services.logstore.sql import SQLLogStore
-from services.queue import open_queue
+from services.queue import open_queue, redis, sql, sqlite
 from services.stores import Stores
 from shared_models.async_policy import AsyncSettings
 from shared_models.ids import new_id
@@ -273,6 +273,14 @@ DATA_ACCESS: dict[str, Callable[..., AbstractAsyncContextManager[DataAccess]]] =
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits does not look by itself now and then: what does not wake it is found out."""
+    monkeypatch.setattr(sqlite, "LOOK_EVERY", 600.0)
+    monkeypatch.setattr(redis, "LOOK_EVERY", 600.0)
+    monkeypatch.setattr(sql, "LOOK_EVERY", dict.fromkeys(sql.LOOK_EVERY, 600.0))
 
 
 @pytest.fixture

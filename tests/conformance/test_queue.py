@@ -10,7 +10,6 @@ from collections.abc import Collection
 import msgspec
 import pytest
 
-from services.queue import redis, sql, sqlite
 from services.queue.memory import MemoryQueue
 from shared_models import times
 from shared_models.annotations import texts
@@ -21,14 +20,6 @@ from shared_models.interfaces import MessageQueue, QueueDepth
 TTL = 30.0
 WOKEN = 60.0
 """Seconds within which whoever waits is woken; with the fixture ``no_looks`` nothing else ends the wait."""
-
-
-@pytest.fixture
-def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits does not look by itself now and then: what does not wake it is found out."""
-    monkeypatch.setattr(sqlite, "LOOK_EVERY", 600.0)
-    monkeypatch.setattr(redis, "LOOK_EVERY", 600.0)
-    monkeypatch.setattr(sql, "LOOK_EVERY", dict.fromkeys(sql.LOOK_EVERY, 600.0))
 
 
 def a_call(**more: object) -> Call:

@@ -16,8 +16,8 @@ import docker
 
 from tests.engine.packages import Missing, need
 
-START = 60.0
-STOP = 20.0
+START = 240.0
+STOP = 60.0
 """Seconds that the engine may take to start, and to stop before it is killed."""
 
 

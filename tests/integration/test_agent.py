@@ -36,7 +36,7 @@ class Rig:
         self.data = data
 
     def deploy(self, image: str, **fields: Any) -> Fn:
-        fields = {"memory": 128, "timeout": 5, "idle_timeout": 30, **fields}
+        fields = {"memory": 128, "timeout": 60, "idle_timeout": 60, **fields}
         fn = Fn(id=new_id(), name=image, app_id="app", image=image, **fields)
         self.data.fns[fn.id] = fn
         return fn
@@ -44,7 +44,7 @@ class Rig:
     async def call(self, fn: Fn, body: bytes = b"x", **job: Any) -> Response:
         target = self.agent.target(await self.agent.data.fn(fn.id), await self.agent.data.app("app"))
         call = Call(id=new_id(), app_id="app", fn_id=fn.id, created_at=times.now(), attempt=1)
-        fields = {"headers": [], "body": body, "sync": True, "patience": 5.0, **job}
+        fields = {"headers": [], "body": body, "sync": True, "patience": 60.0, **job}
         return await self.agent.run(Job(call=call, target=target, **fields))
 
     def enqueue(self, fn: Fn, attempt: int = 1, ttl: float = 0.3, token: str = "", **fields: Any) -> str:
@@ -82,7 +82,7 @@ async def rig(
     data.apps["app"] = App(id="app", name="app")
     settings = {
         "spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "eject_idle": 0.05, "drain": 1.0,
-        "start_timeout": 0.5, **settings,
+        "start_timeout": 30.0, **settings,
     }  # fmt: skip
     async with open_fake(behaviours) as driver:
         async with running_agent(
@@ -239,7 +239,8 @@ async def test_a_function_that_says_it_failed_keeps_its_container():
     ids=["no socket", "a file", "exits", "no image", "no start"],
 )
 async def test_a_container_that_never_becomes_ready_fails_the_call_with_its_reason(behaviour, error):
-    async with rig({"f": behaviour}) as r:
+    limit = 0.5 if behaviour.socket == "never" else 30.0
+    async with rig({"f": behaviour}, start_timeout=limit) as r:
         with pytest.raises(StartFailed) as failure:
             await r.call(r.deploy("f"))
         assert isinstance(failure.value.error, error)

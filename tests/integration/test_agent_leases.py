@@ -133,7 +133,7 @@ async def test_a_runner_that_is_told_to_drain_takes_nothing_and_runs_on_until_it
 
 
 async def test_a_runner_that_is_told_to_drain_gives_unstarted_calls_back_at_once():
-    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=2.0) as r:
+    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=5.0) as r:
         call_id = r.enqueue(r.deploy("f", timeout=300))
         await until(lambda: r.driver.started == 1)
         await drained(r, RunnerState.DRAINING)
@@ -162,7 +162,7 @@ async def test_what_a_long_poll_leased_in_the_moment_of_the_stop_is_given_back()
 
 
 async def test_giving_back_is_finished_whatever_the_stop_interrupts():
-    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=2.0) as r:
+    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=5.0) as r:
         r.data.hold("release")
         call_id = r.enqueue(r.deploy("f", timeout=300))
         await until(lambda: r.driver.started == 1)
@@ -173,7 +173,7 @@ async def test_giving_back_is_finished_whatever_the_stop_interrupts():
 
 
 async def test_a_node_that_is_told_to_stop_gives_unstarted_calls_back_while_it_still_serves():
-    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=2.0) as r:
+    async with rig({"f": Behaviour(start_delay=3600)}, start_timeout=5.0) as r:
         call_id = r.enqueue(r.deploy("f", timeout=300))
         await until(lambda: r.driver.started == 1)
         r.agent.stopping()

@@ -128,7 +128,7 @@ async def test_a_function_that_was_killed_between_two_calls_costs_neither(tmp_pa
 
 
 async def test_a_function_that_never_opens_its_socket_fails_its_call_alone(tmp_path):
-    async with rig(tmp_path, start_timeout=0.3) as r:
+    async with rig(tmp_path, start_timeout=4.0) as r:
         deaf = r.deploy("f", config={"DEAF": "1"})
         with pytest.raises(StartFailed):
             await r.call(deaf, order())

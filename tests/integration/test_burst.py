@@ -134,7 +134,7 @@ async def test_a_call_whose_client_hangs_up_is_begun_no_more_but_goes_on_once_be
         bodies.append(request.body)
         return Answer()
 
-    async with open_fake({"f": Behaviour(function=note, call_delay=0.3)}) as driver:
+    async with open_fake({"f": Behaviour(function=note, call_delay=4.0)}) as driver:
         monkeypatch.setattr(opener, "open_driver", lambda *_: nullcontext(driver))
         async with full_node(tmp_path, driver, FN_MAX_TOTAL_MEMORY_BYTES=str(150 * MIB)) as client:
             fn_id = await deploy(client, "f")

@@ -160,7 +160,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('plans')}/fn.db"
     else:
-        url = request.getfixturevalue(request.param).url
+        url = f"{request.getfixturevalue(request.param).url}?timeout=600"
     asyncio.run(fill(url))
     yield url
     asyncio.run(empty(url))

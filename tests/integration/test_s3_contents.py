@@ -111,7 +111,7 @@ async def test_a_server_that_falls_silent_in_the_middle_of_a_log_is_unavailable_
     call = a_call(type="sync")
     async with proxy(plain.port) as network:
         url = plain.url.replace(f":{plain.port}/", f":{network.port}/")
-        async with open_logstore(f"{url}?timeout=0.5&connect_timeout=1") as store, asyncio.timeout(60):
+        async with open_logstore(f"{url}?timeout=3&connect_timeout=3") as store, asyncio.timeout(60):
             await store.finish_calls([ended(call, token="", log=b"x" * 2**24)])
             pieces = await store.log(call.id, app_id="app")
             await anext(pieces)

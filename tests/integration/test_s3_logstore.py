@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -81,7 +82,7 @@ async def test_a_removed_call_leaves_no_object(url: str) -> None:
 async def test_a_page_of_a_narrow_time_among_many_calls_is_full(url: str) -> None:
     first = times.seconds_of("2027-01-15T08:00:00.000Z")
     made = []
-    for number in range(300):
+    for number in range(180):
         moment = first + 10 * number
         call_id = IdMaker(1, partial(float, moment))()
         made.append(a_call(id=call_id, type="sync", path="", created_at=times.to_text(moment)))
@@ -206,7 +207,7 @@ async def test_without_conditions_a_node_still_decides_once(url: str) -> None:
 async def test_a_silent_server_is_told_in_time_and_found_again(own_server: Callable[..., Server]) -> None:
     server = own_server(S3)
     call = a_call()
-    async with open_logstore(f"{server.url}?timeout=1&connect_timeout=1") as store:
+    async with open_logstore(f"{server.url}?timeout=3&connect_timeout=3") as store:
         await store.insert_call(call)
         server.pause()
         async with asyncio.timeout(60):
@@ -214,9 +215,13 @@ async def test_a_silent_server_is_told_in_time_and_found_again(own_server: Calla
                 await store.call(call.id, app_id="app")
         assert caught.value.detail == "it did not answer in time"
         server.resume()
-        assert (await store.call(call.id, app_id="app")).id == call.id
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(errors.StoreUnavailable):  # it is a moment ago that it stood still
+                    assert (await store.call(call.id, app_id="app")).id == call.id
+                    break
     server.pause()
-    assert "did not answer in time" in await refusal(f"{server.url}?timeout=1&connect_timeout=1")
+    assert "did not answer in time" in await refusal(f"{server.url}?timeout=3&connect_timeout=3")
 
 
 async def test_a_server_that_breaks_off_is_unavailable_and_found_again(
@@ -226,7 +231,7 @@ async def test_a_server_that_breaks_off_is_unavailable_and_found_again(
     call = a_call(type="sync")
     async with proxy(server.port) as network:
         url = server.url.replace(f":{server.port}/", f":{network.port}/")
-        async with open_logstore(f"{url}?timeout=5&connect_timeout=1") as store:
+        async with open_logstore(f"{url}?timeout=50&connect_timeout=50") as store:
             await store.finish_calls([ended(call, token="", log=b"x" * 2**24)])
             pieces = await store.log(call.id, app_id="app")
             read = len(await anext(pieces))
@@ -245,7 +250,7 @@ async def test_a_server_that_breaks_off_is_unavailable_and_found_again(
 
 async def test_slow_readers_of_logs_keep_no_connection_from_others(url: str) -> None:
     call = a_call(type="sync")
-    async with open_logstore(f"{url}&pool_size=1&timeout=10") as store:
+    async with open_logstore(f"{url}&pool_size=1&timeout=50") as store:
         await store.finish_calls([ended(call, token="", log=b"x" * 2**22)])
         readers = [await store.log(call.id, app_id="app") for _ in range(3)]
         for pieces in readers:

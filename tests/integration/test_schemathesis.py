@@ -19,7 +19,7 @@ CHECKS = (
     "response_schema_conformance",
 )
 SECONDS = 9
-"""For each of the two pages."""
+"""For each of the two pages, of a machine that has time for it; else more."""
 
 
 async def with_what_the_examples_name(api):
@@ -35,12 +35,15 @@ async def with_what_the_examples_name(api):
 async def test_no_request_is_answered_with_500_or_as_the_page_does_not_say(tmp_path, version):
     async with live_api(tmp_path) as api:
         await with_what_the_examples_name(api)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "schemathesis.cli", "run", f"{api.base_url}/swagger/{version}.yml",
-            "--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--max-examples", "20", "--seed", "1",
-            "--suppress-health-check", "all", "--no-color", "--warnings", "off",
-            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        output = (await process.communicate())[0].decode()
-    assert process.returncode == 0, output
-    assert "No issues found" in output
+        for seconds in (SECONDS, 10 * SECONDS):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "schemathesis.cli", "run", f"{api.base_url}/swagger/{version}.yml",
+                "--checks", ",".join(CHECKS), "--max-time", str(seconds), "--max-examples", "20",
+                "--seed", "1", "--suppress-health-check", "all", "--no-color", "--warnings", "off",
+                cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
+            output = (await process.communicate())[0].decode()
+            assert process.returncode == 0, output
+            if "No issues found" in output:
+                return
+    raise AssertionError(f"nothing was tried: {output}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.engine.packages import Missing
 from tests.servers.ports import free_port
 
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 
 
 class Server(ABC):

@@ -52,7 +52,7 @@ class Clients:
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Returns when *condition* is true."""
         try:
-            async with asyncio.timeout(60), self._news:
+            async with asyncio.timeout(180), self._news:
                 await self._news.wait_for(condition)
         except TimeoutError:
             raise AssertionError(f"{what}: {len(self.accepted)} accepted, {self.refused} refused") from None
@@ -74,7 +74,7 @@ class Clients:
 
 async def until_unavailable(http: aiohttp.ClientSession, apis: list[Node]) -> None:
     """Returns when every one of *apis* has said that its database is away."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         for api in apis:
             while True:
                 async with http.get(f"{api.url}/v2/apps") as answer:

@@ -123,7 +123,7 @@ async def test_a_rolling_restart_of_all_nodes_fails_no_request_and_loses_no_call
         good = {"sync: 200", "detached: 202"}
         assert clients.answers.keys() == good, f"{clients.answers}\n{nodes.logs()}"
         assert min(clients.answers.values()) > 50
-        records = await until_final(http, nodes, fn_id, set(clients.accepted), limit=60)
+        records = await until_final(http, nodes, fn_id, set(clients.accepted), limit=240)
         ends = Counter(
             (records[call_id]["status"], records[call_id]["attempt"]) for call_id in clients.accepted
         )
