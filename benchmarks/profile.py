@@ -1,7 +1,9 @@
-"""Where a full node spends its CPU while warm sync calls come: samples by py-spy, by room and by function.
+"""Where a full node spends its CPU: samples by py-spy, by room and by function.
 
-``python -m benchmarks.profile [--callers 16] [--seconds 10] [--into docs/benchmarks]``. With --into it writes
-profile.md there. Only samples of threads at work count; what a function calls in C is counted as its own.
+``python -m benchmarks.profile [sync|detached|get] [--callers 16] [--seconds 10] [--into docs/benchmarks]``:
+under warm sync calls, detached calls, or requests for an app. With --into it writes profile-sync.md there.
+Only samples of threads at work count, and of those that wait for a core: on a busy machine threads look
+dearer than they are. What a function calls in C is counted as its own.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.nodes import node
-from benchmarks.processes import cpu
+from benchmarks.processes import ask, cpu
 from benchmarks.report import machine, sentence
 from benchmarks.wrk import load
 
 RATE = 500
 """Samples a second."""
+WHAT = {"sync": "warm sync calls", "detached": "detached calls", "get": "requests for an app"}
 MOST = 30
 """Functions that are shown."""
 _FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]+?)(:\d+)?\)$")
@@ -35,6 +39,7 @@ _ROOMS = ("api_node", "runner_node", "services", "hybrid_client", "shared_models
 def main() -> int:
     """Prints the page; answers 1 where py-spy is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=tuple(WHAT), default="sync")
     parser.add_argument("--callers", type=int, default=16)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--into", type=Path)
@@ -45,27 +50,37 @@ def main() -> int:
         return 1
     found_on = machine()
     with tempfile.TemporaryDirectory(prefix="fnb-") as name:
-        stacks, figures = sampled(program, Path(name), options.callers, options.seconds)
-    text = "\n".join(page(found_on, stacks, figures, options.callers)) + "\n"
+        stacks, figures = sampled(program, Path(name), options.what, options.callers, options.seconds)
+    text = (
+        "\n".join(page(found_on, stacks, figures, f"{WHAT[options.what]}, {options.callers} callers")) + "\n"
+    )
     print(text)
     if options.into:
         options.into.mkdir(parents=True, exist_ok=True)
-        (options.into / "profile.md").write_text(text)
+        (options.into / f"profile-{options.what}.md").write_text(text)
     return 0
 
 
-def sampled(program: str, folder: Path, callers: int, seconds: int) -> tuple[Stacks, dict[str, float]]:
+def sampled(
+    program: str, folder: Path, what: str, callers: int, seconds: int
+) -> tuple[Stacks, dict[str, float]]:
     """Samples by stack, outermost frame first, and what wrk said; ``cpu_us`` is without the profiler."""
     raw = folder / "stacks"
     with node("full", folder) as full:
         url = full.warm(full.deploy("quick"))
+        more: dict[str, Any] = {}
+        if what == "detached":
+            more = {"headers": [("Fn-Invoke-Type", "detached")]}
+        elif what == "get":
+            url = f"{full.url}/v2/apps/{ask('GET', f'{full.url}/v2/apps')['items'][0]['id']}"
+            more = {"method": "GET", "body": 0}
         before = cpu(full.pid)
-        figures = load(url, callers, seconds)
+        figures = load(url, callers, seconds, **more)
         figures["cpu_us"] = (cpu(full.pid) - before) / figures["calls"] * 1e6
         command = [program, "record", "--format", "raw", "--rate", str(RATE), "--nonblocking",
                    "--duration", str(seconds), "--output", str(raw), "--pid", str(full.pid)]  # fmt: skip
         with ThreadPoolExecutor(1) as beside:
-            loading = beside.submit(load, url, callers, seconds + 1)
+            loading = beside.submit(partial(load, url, callers, seconds + 1, **more))
             subprocess.run(command, check=True, capture_output=True)
             loading.result()
     return stacks_of(raw.read_text()), figures
@@ -81,7 +96,7 @@ def stacks_of(raw: str) -> dict[tuple[str, ...], int]:
 
 
 def page(
-    found_on: Mapping[str, Any], stacks: Stacks, figures: Mapping[str, float], callers: int
+    found_on: Mapping[str, Any], stacks: Stacks, figures: Mapping[str, float], under: str
 ) -> Iterator[str]:
     """The page, in Markdown."""
     total = sum(stacks.values()) or 1
@@ -94,15 +109,15 @@ def page(
         rooms[_room(stack[-1])] += times
         for name in set(names):
             below[name] += times
-    yield "# Where the time of a warm sync call goes"
+    yield f"# Where the time goes: {under}"
     yield ""
-    yield "Made by `python -m benchmarks.profile`; do not edit. Full node, SQLite, quick function,"
-    yield f"{callers} callers: {figures['per_second']:,.0f} calls/s, {figures['cpu_us']:.0f} us of CPU per"
-    yield f"call without the profiler; {total:,} samples. {sentence(found_on)}"
+    yield "Made by `python -m benchmarks.profile`; do not edit. Full node, SQLite, quick function:"
+    yield f"{figures['per_second']:,.0f} requests/s, {figures['cpu_us']:.0f} us of CPU for each"
+    yield f"without the profiler; {total:,} samples. {sentence(found_on)}"
     yield ""
     yield "`Runner.run` itself is the event loop in C: it asks the kernel what has come, and reads it."
     yield "Functions that write to sockets have the kernel's time for it in theirs."
-    yield from ["", "| room | share | us per call |", "|---|---:|---:|"]
+    yield from ["", "| room | share | us each |", "|---|---:|---:|"]
     for name, times in rooms.most_common():
         yield f"| {name} | {times / total:.1%} | {times / total * figures['cpu_us']:.1f} |"
     yield from ["", "| function | itself | with what it calls |", "|---|---:|---:|"]

@@ -56,7 +56,7 @@ def test_a_profile_tells_rooms_and_functions_apart() -> None:
         f"run ({lib}/asyncio/runners.py:118);write ({lib}/site-packages/aiohttp/web.py:3) 2\n"
         f"run ({lib}/asyncio/runners.py:118) 1\n"
     )
-    text = "\n".join(page(machine(), stacks, {"per_second": 5000.0, "cpu_us": 200.0}, 16))
+    text = "\n".join(page(machine(), stacks, {"per_second": 5000.0, "cpu_us": 200.0}, "sync"))
     assert "| runner_node | 70.0% | 140.0 |" in text
     assert "| aiohttp | 20.0% | 40.0 |" in text
     assert "| `runner_node/run.py: begin` | 70.0% | 70.0% |" in text
