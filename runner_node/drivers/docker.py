@@ -116,7 +116,8 @@ class DockerDriver(ContainerDriver):
                 return None
             await container.remove()
             raise start_error(exc) from exc
-        except errors.EngineUnavailable:
+        except (errors.EngineUnavailable, asyncio.CancelledError):
+            # The engine may make it yet.
             self._leftovers.add(spec.id)
             await asyncio.shield(container.remove())
             raise
