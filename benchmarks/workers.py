@@ -60,12 +60,14 @@ def main() -> int:
 
 
 def show(workers: int, callers: int, rounds: list[dict[str, float]]) -> None:
-    """Medians of the rounds."""
-    middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    """All calls of the rounds together; medians of their latencies."""
+    total = {name: sum(one[name] for one in rounds) for name in rounds[0]}
+    middle = {name: statistics.median(one[name] for one in rounds) for name in ("p50", "p99")}
     print(
-        f"{callers:4} callers, {workers} workers: {middle['per_second']:7.0f}/s, "
-        f"{middle['cpu']:6.0f} us CPU per call, p50 {middle['p50']:6.2f} ms, p99 {middle['p99']:6.2f} ms, "
-        f"errors {sum(one['errors'] for one in rounds):.0f}",
+        f"{callers:4} callers, {workers} workers: {total['calls'] / total['seconds']:7.0f}/s, "
+        f"{total['cpu'] / total['calls'] * 1e6:6.0f} us CPU per call, "
+        f"p50 {middle['p50']:6.2f} ms, p99 {middle['p99']:6.2f} ms, "
+        f"errors {total['errors']:.0f}",
         flush=True,
     )
 
@@ -78,10 +80,10 @@ def measured(url: str, callers: int, seconds: int, processes: list[int]) -> dict
         before = cpu(processes)
         command = ["wrk", "-t1", f"-c{callers}", f"-d{seconds}s", "--latency", "-s", lua.name, url]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    calls = int(_found(r"(\d+) requests in", out))
     return {
-        "per_second": float(_found(r"Requests/sec:\s+([\d.]+)", out)),
-        "cpu": (cpu(processes) - before) / calls * 1e6,
+        "calls": float(_found(r"(\d+) requests in", out)),
+        "seconds": float(seconds),
+        "cpu": cpu(processes) - before,
         "p50": _latency(out, "50%"),
         "p99": _latency(out, "99%"),
         "errors": float((re.search(r"Non-2xx or 3xx responses: (\d+)", out) or ["", "0"])[1]),
