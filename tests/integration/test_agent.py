@@ -57,6 +57,11 @@ class Rig:
         self.data.queued.put_nowait(LeasedCall(call=call, lease=lease))
         return call.id
 
+    def starts_take_long(self) -> None:
+        """Of all functions called so far: a machine that stalls makes no start look worth it."""
+        for queue in self.agent.scheduler._queues.values():
+            queue.pace.start_time = 5.0
+
     async def record(self, number: int = 0) -> Finished:
         await until(lambda: len(self.data.finished) > number)
         return self.data.finished[number]
@@ -221,6 +226,7 @@ async def test_a_function_that_says_it_failed_keeps_its_container():
         for _ in range(3):
             with pytest.raises(errors.FunctionFailed):
                 await r.call(fn)
+            r.starts_take_long()
         assert r.driver.started == 1
 
 
@@ -326,20 +332,18 @@ async def test_many_callers_of_a_short_function_share_few_containers():
     async with rig({"f": Behaviour()}) as r:
         fn = r.deploy("f")
         await r.call(fn)
-        # As if starts took long: a machine that stalls must not make them look worth it.
-        (queue,) = r.agent.scheduler._queues.values()
-        queue.pace.start_time = 5.0
+        r.starts_take_long()
         await asyncio.gather(*(r.call(fn) for _ in range(64)))
         assert r.driver.started <= 4
 
 
 async def test_callers_of_a_long_function_get_a_container_each():
-    async with rig({"f": Behaviour(call_delay=1.0, start_delay=0.01)}) as r:
+    async with rig({"f": Behaviour(call_delay=3.0, start_delay=0.01)}) as r:
         fn = r.deploy("f")
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(r.call(fn) for _ in range(6)))
         assert r.driver.started == 6
-        assert asyncio.get_running_loop().time() - began < 2.8
+        assert asyncio.get_running_loop().time() - began < 5.9
 
 
 async def test_no_more_containers_than_fit_in_memory_and_everybody_is_served():
@@ -386,7 +390,7 @@ async def test_what_can_never_fit_is_refused_at_once_with_what_it_needs():
 
 
 async def test_patience_has_an_end():
-    async with rig({"f": Behaviour(call_delay=1)}, max_memory=130 * MIB) as r:
+    async with rig({"f": Behaviour(call_delay=3)}, max_memory=130 * MIB) as r:
         fn = r.deploy("f")
         first = asyncio.create_task(r.call(fn))
         await until(lambda: r.agent.running)
@@ -413,6 +417,7 @@ async def test_idle_containers_are_frozen_and_woken():
         fn = r.deploy("f")
         for _ in range(3):
             await r.call(fn)
+            r.starts_take_long()
             await until(lambda: r.driver.containers[0].frozen)
         assert (r.driver.started, r.driver.unfrozen) == (1, 2)
 
@@ -422,6 +427,7 @@ async def test_freezing_at_once_is_possible():
         fn = r.deploy("f")
         for _ in range(50):
             assert (await r.call(fn)).body == b"x"
+            r.starts_take_long()
         assert r.driver.started == 1
 
 

@@ -87,6 +87,7 @@ async def test_a_dead_syslog_server_delays_no_call():
             async with asyncio.timeout(60):
                 for _ in range(50):
                     await r.call(fn, b"x" * 10_000)
+                    r.starts_take_long()
             assert len((await r.record(49)).log) == 10_009
             assert r.driver.started == 1
 

@@ -54,6 +54,7 @@ async def test_a_hot_function_serves_one_call_after_another():
             response = await call(r, route("f", "json"), b"%d" % number)
             assert response.body == b"%d" % number
             assert response.headers == [("Content-Type", "x/echo")]
+            r.starts_take_long()
         assert r.driver.started == 1
         done = await r.record(4)
     assert done.call.path == "/f"
