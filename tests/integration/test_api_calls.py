@@ -103,15 +103,18 @@ async def test_a_call_is_not_found_below_another_function(tmp_path):
         assert await api.json("GET", f"{path}/log", status=404) == {"message": "Call log not found"}
 
 
-async def test_a_call_that_is_no_id_is_not_waited_for(tmp_path):
+async def test_a_call_that_is_no_id_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(api_calls, "PATIENCE", 60.0)
     async with live_api(tmp_path) as api:
         fn = await api.fn()
         started = time.monotonic()
         await api.json("GET", f"/v2/fns/{fn.id}/calls/nonsense", status=404)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 30
 
 
-async def test_a_fresh_call_is_waited_for(tmp_path):
+async def test_a_fresh_call_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(api_calls, "PATIENCE", 60.0)
+    monkeypatch.setattr(api_calls, "FRESH", 600.0)
     async with live_api(tmp_path) as api:
         fn = await api.fn()
         one = ended(fn, id=new_id(), log=b"late")

@@ -105,7 +105,7 @@ async def test_attempts_are_bounded_and_the_last_error_is_told():
 
 
 async def test_a_node_that_hangs_gets_two_attempts_however_many_are_allowed():
-    async with client_of(SILENT, timeout=0.1, max_attempts=50) as (data, script):
+    async with client_of(SILENT, timeout=1.0, max_attempts=50) as (data, script):
         with pytest.raises(errors.APINodeUnavailable):
             await data.enqueue(Call(id=new_id()))
         assert len(script.requests) == 2
@@ -164,7 +164,7 @@ async def test_a_node_that_is_not_there_is_named_as_such(closed_port):
 
 
 async def test_a_node_that_says_nothing_is_named_with_what_happened():
-    async with client_of(SILENT, timeout=0.05, max_attempts=1) as (data, _):
+    async with client_of(SILENT, timeout=0.5, max_attempts=1) as (data, _):
         with pytest.raises(errors.APINodeUnavailable) as caught:
             await data.app_id("a")
         assert re.search(r"127\.0\.0\.1:\d+: TimeoutError$", caught.value.detail)
@@ -182,7 +182,7 @@ async def test_a_redirect_or_a_page_is_not_taken_for_an_answer():
 
 @pytest.mark.parametrize("trouble", [BUSY, CUT, SILENT], ids=["503", "cut", "silent"])
 async def test_a_dequeue_is_not_repeated_on_an_unclear_answer(trouble):
-    async with client_of(trouble, timeout=0.2) as (data, script):
+    async with client_of(trouble, timeout=2.0) as (data, script):
         with pytest.raises(errors.Unavailable):
             await data.dequeue("n", 1, 0)
         assert len(script.requests) == 1
