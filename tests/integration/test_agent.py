@@ -120,6 +120,7 @@ async def test_the_container_is_kept_for_the_next_call():
         fn = r.deploy("f")
         for _ in range(5):
             await r.call(fn)
+            r.starts_take_long()
         assert r.driver.started == 1
 
 

@@ -83,6 +83,7 @@ async def test_a_container_that_has_ended_before_the_runner_hears_of_it_costs_no
 async def test_space_between_answers_costs_nothing():
     async with rig({"f": Behaviour(stdio=json_function)}) as r:
         await call(r, route("f", "json"))
+        r.starts_take_long()
         r.driver.containers[0].say(b"\n\n")
         await asyncio.sleep(0)
         await call(r, route("f", "json"))
