@@ -105,6 +105,16 @@ class Engine:
         return Began((started - begin) * 1000, (time.monotonic() - begin) * 1000)
 
 
+def docker_node(engine: Engine, name: str) -> dict[str, str]:
+    """The settings of a node on *engine*: starts may take as long as the engine's own, which get all time."""
+    return {
+        "FN_DRIVER": "docker",
+        "DOCKER_HOST": engine.host,
+        "FN_NODE_ID": name,
+        "FN_HOT_START_TIMEOUT_MSECS": f"{_LIMIT * 1000:.0f}",
+    }
+
+
 def _shims(names: Collection[str]) -> Iterator[int]:
     """The processes of the engine that look after the containers *names*, one each."""
     for entry in Path("/proc").iterdir():

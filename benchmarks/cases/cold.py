@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from benchmarks.engine import own_engine
+from benchmarks.engine import docker_node, own_engine
 from benchmarks.generator import Answer, at_once, request
 from benchmarks.generator import run as run_loop
 from benchmarks.measuring import Goal, Options, Row, medians
@@ -32,7 +32,7 @@ def run(options: Options) -> list[Row]:
     """A row for one function, and one for twenty at once."""
     folder, rows = options.own_folder("cold"), []
     with own_engine() as engine:
-        environ = {"FN_DRIVER": "docker", "DOCKER_HOST": engine.host, "FN_NODE_ID": "bench-cold"}
+        environ = docker_node(engine, "bench-cold")
         with node("full", folder, **environ) as full:
             # The first start of all reads the disk, on both sides.
             engine.begin(1)

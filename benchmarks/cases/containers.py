@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.engine import own_engine
+from benchmarks.engine import docker_node, own_engine
 from benchmarks.measuring import Goal, Options, Row
 from benchmarks.nodes import bare_proxy, node
 from benchmarks.turns import in_turns
@@ -20,7 +20,7 @@ def run(options: Options) -> list[Row]:
     """A row per number of callers."""
     folder, rows = options.own_folder("docker"), []
     with own_engine() as engine, bare_proxy(folder) as bare:
-        environ = {"FN_DRIVER": "docker", "DOCKER_HOST": engine.host, "FN_NODE_ID": "bench-warm"}
+        environ = docker_node(engine, "bench-warm")
         with node("full", folder, **environ) as full:
             for callers in options.callers or options.of((64,), (16,)):
                 name = f"warm{callers}"
