@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
+from runner_node.function_socket import Heard
 from runner_node.hot_container import HotContainer
 from runner_node.job import Job
 from runner_node.protocols.contract import Format, StdioCall
@@ -58,7 +59,7 @@ class OverSocket(Conversation):
         await container.call(head, self._job.body, parser, self._job.target.timeout, self._sink)
         return self.answer()
 
-    def send(self, container: HotContainer, heard: Callable[[], None]) -> None:
+    def send(self, container: HotContainer, heard: Heard) -> None:
         """Sends the call, whose body is whole; *heard* is called when ``finish`` has something to do.
 
         Until then the job may be given a sink.

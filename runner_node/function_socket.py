@@ -15,6 +15,8 @@ from runner_node.sinks import Sink
 from shared_models import errors
 
 Body = bytes | AsyncIterator[bytes]
+Heard = Callable[[BaseException | None], None]
+"""Told what broke an answer, or None."""
 
 COPIED = 16 << 10
 """Bytes of a body below which a copy costs less than buffers of its own."""
@@ -77,7 +79,7 @@ class FunctionSocket(asyncio.Protocol):
         self._hurry: asyncio.TimerHandle | None = None
         self._held_back = False
         self._trouble: BaseException | None = None
-        self._heard: Callable[[], None] | None = None
+        self._heard: Heard | None = None
         self._woken = False
         """``_heard`` was called."""
         self.open = False
@@ -110,7 +112,7 @@ class FunctionSocket(asyncio.Protocol):
             self._end(parser, sent=await _ended(sending))
 
     def send(
-        self, head: bytes, body: bytes, parser: ResponseParser, heard: Callable[[], None] | None = None
+        self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None
     ) -> None:
         """Sends a request; ``finish`` follows, or ``end`` when *parser* is done.
 
@@ -139,7 +141,7 @@ class FunctionSocket(asyncio.Protocol):
         self._parser = None
         self._end(parser, sent=True)
 
-    def _begin(self, parser: ResponseParser, heard: Callable[[], None] | None) -> None:
+    def _begin(self, parser: ResponseParser, heard: Heard | None) -> None:
         self._parser, self._heard = parser, heard
         self._answered = self._trouble = None
         self._woken = False
@@ -283,7 +285,7 @@ class FunctionSocket(asyncio.Protocol):
         if self._heard:
             heard, self._heard = self._heard, None
             self._trouble, self._woken = trouble, True
-            heard()
+            heard(trouble)
         elif not self._answered or self._answered.done():
             self._trouble = self._trouble or trouble
         elif trouble:

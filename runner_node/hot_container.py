@@ -18,7 +18,7 @@ from runner_node.calls import Target
 from runner_node.container_states import TRANSITIONS, State
 from runner_node.drivers.contract import SOCKET, Container, ContainerDriver, ContainerSpec, Exit
 from runner_node.func_logs import CallLog
-from runner_node.function_socket import Body, FunctionSocket, SocketNotReady
+from runner_node.function_socket import Body, FunctionSocket, Heard, SocketNotReady
 from runner_node.notes import Notes
 from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
@@ -171,7 +171,7 @@ class HotContainer:
         return self._socket is not None and self._socket.usable()
 
     def send(
-        self, head: bytes, body: bytes, parser: ResponseParser, heard: Callable[[], None] | None = None
+        self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None
     ) -> None:
         """Sends a call over the socket, which is ``connected``. See ``FunctionSocket.send``."""
         assert self._socket is not None

@@ -142,11 +142,11 @@ class Quick(Pending, Due):
         agent.scheduler.deadlines.add(self)
         self._conversation.send(container, self._heard)
 
-    def _heard(self) -> None:
+    def _heard(self, trouble: BaseException | None) -> None:
         container = self._container
         if container is None:
             return
-        if not self._conversation.whole:
+        if trouble or not self._conversation.whole:
             self._leave_the_rest()
             return
         try:

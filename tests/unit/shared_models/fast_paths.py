@@ -100,7 +100,8 @@ def whole(body: bytes) -> bytes:
 
 def post(body: bytes = b"", path: str = "/x", more: str = "") -> bytes:
     """A request; *more* headers end with CRLF."""
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode("utf-8", "surrogateescape") + body
 
 
 class Client:
