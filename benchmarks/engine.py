@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -88,6 +89,7 @@ class Engine:
             self._clients[0].remove_container(self._holder, force=True)
         for client in self._clients:
             client.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _client(self) -> docker.APIClient:
         return docker.APIClient(base_url=self.host, version="auto", timeout=120)
