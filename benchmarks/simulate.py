@@ -78,8 +78,7 @@ def run(case: Case, policy: Policy, ready: int = 0) -> Outcome:
 def oracle(case: Case) -> Outcome:
     """The fewest containers, all of them ready before the first call, with about the least mean wait.
 
-    No policy can do better that serves calls in the order in which they come: it starts in time what is
-    needed, and never too much.
+    The best of a few constant numbers, not a proven bound: one that changes its number may do a bit better.
     """
     machine = dataclasses.replace(case.machine, idle_timeout=FOR_EVER)
     lasting = dataclasses.replace(case, machine=machine)

@@ -51,6 +51,7 @@ def report(rows: Sequence[Row]) -> str:
     cores = min(found["cores"] for found in rows)
     return PAGE.read_text().format(
         cases=len(rows),
+        below=f"in {sum(row['ours']['mean'] < row['oracle']['mean'] for row in rows)}",
         ratios=_ratio_table(rows),
         callers=_callers_table(rows, cores, 0.15),
         worst=_worst_table(rows),
