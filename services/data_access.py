@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from services import metrics
 from services.admission import Admission
 from services.callbacks.settings import CallbackSettings
+from services.fresh_leases import FreshLeases
 from services.handing_out import HandingOut
 from services.settling import Settling
 from services.stores import Stores
@@ -58,6 +59,7 @@ class DirectDataAccess(DataAccess):
         self._admission = Admission(stores, settings, callbacks, clock)
         self._settling = Settling(stores, settings, clock)
         self._starts = Batches(self._start_all)
+        self._fresh = FreshLeases(settings.lease, clock)
         self._handing_out = HandingOut(stores, self._settling, settings, clock)
         self._wanting = Wanting(stores.datastore, clock)
 
@@ -89,10 +91,16 @@ class DirectDataAccess(DataAccess):
     async def dequeue(
         self, node: str, limit: int, wait: float, without: Collection[str] = ()
     ) -> list[LeasedCall]:
-        return await self._handing_out.dequeue(node, limit, wait, without)
+        leased = await self._handing_out.dequeue(node, limit, wait, without)
+        if self._logstore.keeps:
+            self._fresh.given(leased)
+        return leased
 
     async def start(self, leased: LeasedCall) -> None:
-        """Lease first, then the record: each refuses a late runner by itself."""
+        """Lease first, then the record: each refuses a late runner by itself.
+
+        A lease that this node gave a moment ago cannot have run out: there the record decides alone.
+        """
         try:
             await self._starts.ask(leased)
         except LeaseLost:
@@ -104,6 +112,8 @@ class DirectDataAccess(DataAccess):
         rounds: dict[tuple[float, int], list[LeaseKey]] = {}
         times_named = Counter[str]()
         for one in batch:
+            if one.key in self._fresh:
+                continue
             ttl = self._lease_ttl if one.key.token else one.call.timeout + _GRACE
             # Two that name one call, a late runner's and the holder's, must be told apart.
             rounds.setdefault((ttl, times_named[one.key.id]), []).append(one.key)
