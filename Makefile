@@ -4,7 +4,8 @@ PORT ?= 8080
 RUNNER_PORT ?= 8081
 DATA ?= data
 PYTEST_ARGS ?=
-TEST_WORKERS ?= 3
+# Each worker has servers of its own, one file of tests at a time; those that are given are shared by all tests.
+TEST_WORKERS ?= $(if $(FN_TEST_POSTGRES_URL)$(FN_TEST_MARIADB_URL)$(FN_TEST_DOCKER_HOST),0,3)
 MINUTES ?= 30
 
 VENV := .venv
@@ -16,7 +17,7 @@ CODE := api_node deploy hybrid_client runner_node services shared_models
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
-	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS, TEST_WORKERS=3)"
+	@echo "make test      everything that must pass: lint, types, import rules, tests (PYTEST_ARGS, TEST_WORKERS)"
 	@echo "make install   $(VENV) with $(BIN)/fn-node and the tools of developers"
 	@echo "make lint types imports bench-stores    one of them"
 	@echo "make bench     docs/benchmarks anew, in some ten minutes (BENCH_ARGS=\"sync cold --seconds 5\", or --quick)"
@@ -32,7 +33,7 @@ run: $(VENV)/.runtime
 	@$(BIN)/python -m deploy.run --port $(PORT) --runner-port $(RUNNER_PORT) --data "$(DATA)"
 
 test: lint types imports
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .

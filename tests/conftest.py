@@ -21,23 +21,6 @@ from tests.servers.s3 import S3
 from tests.servers.server import Server, running
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shares tests out to the workers of ``--dist loadgroup``: those of a file stay together and in order.
-
-    All that need a container engine are one worker's, as there is one engine. A database that is given is
-    emptied by tests, so that they cannot be at it at the same time.
-    """
-    if not getattr(config.option, "loadgroup", False):
-        return
-    together = any(os.environ.get(name) for name in ("FN_TEST_POSTGRES_URL", "FN_TEST_MARIADB_URL"))
-    for item in items:
-        group = "all" if together else item.nodeid.partition("::")[0]
-        if item.get_closest_marker("engine"):
-            group = "all" if together else "engine"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One folder for what is made under the system's temporary folder: the killed leave nothing behind."""
