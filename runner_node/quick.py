@@ -140,7 +140,10 @@ class Quick(Pending, Due):
         run.begin(container)
         self.until = agent.clock() + self._job.target.timeout
         agent.scheduler.deadlines.add(self)
-        self._conversation.send(container, self._heard)
+        try:
+            self._conversation.send(container, self._heard)
+        except Exception as exc:
+            self._leave_the_rest(exc)
 
     def _heard(self, trouble: BaseException | None) -> None:
         container = self._container
@@ -176,12 +179,12 @@ class Quick(Pending, Due):
 
     # -- the ordinary way ----------------------------------------------------------------------
 
-    def _leave_the_rest(self) -> None:
-        """It takes longer, fails, or comes in pieces."""
+    def _leave_the_rest(self, trouble: Exception | None = None) -> None:
+        """It takes longer, fails, or comes in pieces; *trouble* is a bug of ours."""
         container, self._container = self._container, None
         if container:
             self._agent.scheduler.deadlines.discard(self)
-            self._leave_it_to(self._run.answer_to_the_end(self._conversation, container, self.until))
+            self._leave_it_to(self._run.answer_to_the_end(self._conversation, container, self.until, trouble))
 
     def _leave_it_to(self, rest: Coroutine[None, None, Response]) -> None:
         async def unread() -> None:

@@ -52,10 +52,15 @@ class Run:
         return await self._recording(self._answer(self.job, place))
 
     async def answer_to_the_end(
-        self, conversation: OverSocket, container: HotContainer, until: float
+        self,
+        conversation: OverSocket,
+        container: HotContainer,
+        until: float,
+        trouble: Exception | None = None,
     ) -> Response:
-        """The rest of a call that was ``begun`` and sent."""
-        rest = self._converse(conversation, container, conversation.finish(container, until), last=True)
+        """The rest of a call that was ``begun`` and sent, unless *trouble* kept it from that."""
+        finish = _raising(trouble) if trouble else conversation.finish(container, until)
+        rest = self._converse(conversation, container, finish, last=True)
         return await self._recording(self._serving(container, rest))
 
     async def _recording(self, answer: Coroutine[None, None, Response]) -> Response:
@@ -252,6 +257,10 @@ class Run:
         agent.recorder.add(Result(record, self._log, job.token, job.stored, answer))
         if agent.listeners:
             agent.spawn(agent.listeners.after(record))
+
+
+async def _raising(trouble: Exception) -> Response:
+    raise trouble
 
 
 def _count(series: Series, status: Status) -> None:

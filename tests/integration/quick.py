@@ -8,14 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from runner_node.agent import running_agent
+from runner_node.conversation import OverSocket
+from runner_node.drivers.contract import Exit
 from runner_node.drivers.fake import Behaviour, open_fake
 from runner_node.invoke import invoke_routes
 from runner_node.metrics import Series, series_of
 from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings
-from shared_models import telemetry
+from shared_models import telemetry, times
 from shared_models.app import App
 from shared_models.call import Finished
 from shared_models.fast_path import Exchange, Pending
@@ -37,8 +40,10 @@ class QuickRig(Rig):
 
     fast: Node
     ordinary: Node
+    fn: Fn
     quick = 0
-    """Calls that the fast path has begun."""
+    """Calls that the fast path has begun, and those of them that it has sent."""
+    sent = 0
 
     async def knows(self, fn: Fn) -> None:
         """From now on the fast path takes calls of *fn*."""
@@ -50,6 +55,12 @@ class QuickRig(Rig):
         async with node.client() as client:
             client.send(invoke(fn, body, more))
             return await answer(client)
+
+    async def restarts(self) -> None:
+        """All containers end: the next call gets a new one, with a connection that is open."""
+        for container in self.driver.alive:
+            container.end(Exit(0))
+        await until(lambda: not self.agent.scheduler.warm())
 
     async def ends(self, number: int) -> Finished:
         """The record with that *number*, and all that follows it."""
@@ -80,9 +91,11 @@ def common(done: Finished) -> dict[str, Any]:
     """A record without what no two calls share."""
     fields: dict[str, Any] = msgspec.structs.asdict(done)
     call = msgspec.structs.asdict(done.call)
-    assert call.pop("created_at") <= call["started_at"] <= call.pop("completed_at") or not call["started_at"]
+    created, started, completed = (call.pop(name) for name in ("created_at", "started_at", "completed_at"))
+    began = started != times.NEVER
+    assert created <= (started if began else created) <= completed
     assert len(call.pop("id")) == 26
-    return {**fields, "call": {**call, "started_at": bool(call["started_at"])}}
+    return {**fields, "call": {**call, "began": began}}
 
 
 def counts(series: Series) -> dict[str, Any]:
@@ -130,7 +143,14 @@ async def quick_rig(
                 rig.quick += pending is not None
                 return pending
 
+            send = OverSocket.send
+
+            def counted(self: OverSocket, *given: Any) -> None:
+                rig.sent += 1
+                send(self, *given)
+
             async with AsyncExitStack() as stack:
+                stack.enter_context(pytest.MonkeyPatch.context()).setattr(OverSocket, "send", counted)
                 enter = stack.enter_async_context
                 rig.ordinary = Node(await enter(serving(routes, served, node_type="runner")))
                 rig.fast = Node(await enter(serving(routes, served, node_type="runner", fast_path=counting)))

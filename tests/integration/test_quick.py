@@ -98,6 +98,8 @@ async def test_both_ways_make_the_same_of_an_answer(kind: str) -> None:
         await r.ends(0)
         seen = []
         for number, node in enumerate((r.ordinary, r.fast), 1):
+            if kind in ("closes", "too large", "nothing") or ANSWERS[kind].garbage:
+                await r.restarts()
             counted, answered = counts(r.series(fn)), answers_counted()
             told = await r.told(node, fn)
             record = common(await r.ends(number))
@@ -105,7 +107,7 @@ async def test_both_ways_make_the_same_of_an_answer(kind: str) -> None:
             took = [told_by_metrics.pop(name) for name in list(told_by_metrics) if "latency_sum" in name]
             assert len(took) == 1
             seen.append((told, record, less(counts(r.series(fn)), counted), told_by_metrics))
-        assert r.quick == 1
+        assert (r.quick, r.sent) == (1, 1)
     assert seen[1] == seen[0]
 
 
@@ -116,7 +118,7 @@ async def test_functions_see_the_same_both_ways(more: str, body: bytes) -> None:
         fn = r.deploy("f")
         await r.told(r.ordinary, fn)
         assert await r.told(r.fast, fn, body, more) == await r.told(r.ordinary, fn, body, more)
-        assert r.quick == 1
+        assert (r.quick, r.sent) == (1, 1)
 
 
 async def test_a_timeout_is_told_recorded_and_measured_the_same_both_ways() -> None:
