@@ -16,17 +16,13 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
-from shared_models import wire
 from shared_models.bodies import Bodies
 from shared_models.fast_exchange import FastExchange, Rest
 from shared_models.fast_path import FastPath, Handler
+from shared_models.turned_away import LINGER, TurnedAway, say
 
 log = logging.getLogger(__name__)
 
-LINGER = 1.0
-"""Seconds that a client which is turned away gets to read why."""
-TURNED_AWAY = 1000
-"""Clients that are told so at the same time; beyond that they are just cut off."""
 NEVER = 365 * 86400.0
 """Seconds that stand for no limit."""
 SPARE_FILES = 512
@@ -60,7 +56,7 @@ class Connections:
         self._options = options
         self._most = _possible(most)
         self._write_timeout = write_timeout or NEVER
-        self._turned_away: set[_TurnedAway] = set()
+        self._turned_away: set[TurnedAway] = set()
         self._slow: dict[Connection, tuple[int, float]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -69,7 +65,7 @@ class Connections:
         """What serves one more connection."""
         if len(self.open) < self._most:
             return Connection(self, self._server, loop=self._loop, **self._options)
-        return _TurnedAway(self._turned_away)
+        return TurnedAway(self._turned_away)
 
     def watch(self, connection: Connection) -> None:
         """Its client has not taken all that it was sent: the connection is cut unless that goes on."""
@@ -350,58 +346,9 @@ class Connection(web.RequestHandler):
     def _turn_away(self, status: int, reason: str, message: str) -> None:
         self._head_done()
         assert self._link is not None
-        _say(self._link, status, reason, message)
+        say(self._link, status, reason, message)
         self.close()
         self._loop.call_later(LINGER, self._link.abort)
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection too many: told so once it asks for something, and closed."""
-
-    def __init__(self, others: set[_TurnedAway]) -> None:
-        self._others = others
-        self._told = False
-        self._link: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._link = cast("asyncio.Transport", transport)
-        if len(self._others) >= TURNED_AWAY:
-            self._link.abort()
-            return
-        self._others.add(self)
-        asyncio.get_running_loop().call_later(LINGER, self._link.abort)
-
-    def data_received(self, data: bytes) -> None:
-        # The rest of what was asked is read as well: unread, it would cut the answer off.
-        if self._link and not self._told:
-            self._told = True
-            _say(
-                self._link,
-                503,
-                "Service Unavailable",
-                "Too many connections, try again",
-                "Retry-After: 1\r\n",
-            )
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._others.discard(self)
-
-    def abort(self) -> None:
-        """Ends it at once."""
-        if self._link:
-            self._link.abort()
-
-
-def _say(transport: asyncio.Transport, status: int, reason: str, message: str, more: str = "") -> None:
-    """Answers without having seen a request, and that this is all."""
-    body = wire.encode({"message": message})
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
-    )
-    transport.write(head.encode() + body)
-    if transport.can_write_eof():
-        transport.write_eof()
 
 
 def _possible(most: int) -> int:
