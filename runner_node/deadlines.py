@@ -7,7 +7,10 @@ put into a dict and taken out of it; only when the nearest deadline comes are th
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
+
+log = logging.getLogger(__name__)
 
 APART = 0.005
 """Seconds between two looks at all of them at least, by which a deadline may be late."""
@@ -59,4 +62,7 @@ class Deadlines:
         if self._due:
             self._arm(max(min(one.until for one in self._due), now + APART))
         for one in over:
-            one.expire()
+            try:
+                one.expire()
+            except Exception:
+                log.exception("what follows a deadline broke down")
