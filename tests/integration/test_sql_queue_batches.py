@@ -24,8 +24,8 @@ MOST_PARAMETERS = 32_767
 
 @pytest.fixture(params=["postgres", "mariadb"])
 async def url(request: pytest.FixtureRequest) -> str:
-    """The URL of a server that is there to stay, with an empty queue."""
-    found = str(request.getfixturevalue(request.param).url)
+    """The URL of a server that is there to stay, with an empty queue; it has time for large statements."""
+    found = f"{request.getfixturevalue(request.param).url}?timeout=600"
     await empty(found)
     return found
 

@@ -80,6 +80,9 @@ class MariaDB(Server):
             "--max-connections=300",
             "--innodb-buffer-pool-size=128M",
             "--innodb-log-file-size=64M",
+            # Plans do not change by chance: statistics are made when they are asked for, of all pages.
+            "--innodb-stats-auto-recalc=OFF",
+            "--innodb-stats-persistent-sample-pages=1000",
             "--skip-name-resolve",
             *self._options,
         ]
