@@ -100,6 +100,7 @@ async def test_both_ways_make_the_same_of_an_answer(kind: str) -> None:
         for number, node in enumerate((r.ordinary, r.fast), 1):
             if kind in ("closes", "too large", "nothing") or ANSWERS[kind].garbage:
                 await r.restarts()
+            await r.knows(fn)
             counted, answered = counts(r.series(fn)), answers_counted()
             told = await r.told(node, fn)
             record = common(await r.ends(number))
@@ -127,6 +128,7 @@ async def test_a_timeout_is_told_recorded_and_measured_the_same_both_ways() -> N
         await r.knows(fn)
         seen = []
         for number, node in enumerate((r.ordinary, r.fast)):
+            await r.knows(fn)
             before = answers_counted()
             told = await r.told(node, fn)
             done = await r.ends(number)
