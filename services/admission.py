@@ -169,13 +169,16 @@ class Admission:
         message is dropped when it comes up. Raises CallExists for another call of this id, and
         CallNeverAccepted for one that was ended because nobody had queued it.
         """
-        try:
-            known = await self._logstore.call(call.id, app_id=call.app_id)
-        except errors.CallNotFound:
-            # It was withdrawn in between, or is of another app.
-            if await self._logstore.insert_call(call):
-                return True
-            raise errors.CallExists from None
+        for _ in range(_TRIES):
+            try:
+                known = await self._logstore.call(call.id, app_id=call.app_id)
+                break
+            except errors.CallNotFound:
+                # It was withdrawn in between, and may be recorded again by now; or it is of another app.
+                if await self._logstore.insert_call(call):
+                    return True
+        else:
+            raise errors.CallExists
         if (known.fn_id, known.app_id, known.type) != (call.fn_id, call.app_id, call.type):
             raise errors.CallExists
         if known.reason == Reason.LOST and not known.attempt:

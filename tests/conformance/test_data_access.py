@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -208,6 +209,25 @@ async def test_a_dequeued_call_is_the_nodes(data: DataAccess, stores: Stores, fn
     assert leased.lease.ttl > 0
     record = await stores.logstore.call(call.id, app_id=call.app_id)
     assert (record.status, record.node, record.attempt) == ("queued", NODE, 1)
+
+
+async def test_a_repetition_that_finds_its_record_withdrawn_and_made_again_is_the_same_call(
+    data: DataAccess, stores: Stores, fn: Fn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = await accepted(data, fn)
+    store, looked = type(stores.logstore), []
+    look = store.call
+
+    async def withdrawn_for_a_moment(self: Any, call_id: str, **more: Any) -> Call:
+        looked.append(call_id)
+        if len(looked) == 1:
+            raise errors.CallNotFound
+        return await look(self, call_id, **more)
+
+    monkeypatch.setattr(store, "call", withdrawn_for_a_moment)
+    await data.enqueue(call)
+    assert looked == [call.id, call.id]
+    assert [one.call.id for one in await data.dequeue(NODE, 5, 0)] == [call.id]
 
 
 async def test_no_more_calls_are_handed_out_than_asked_for(data: DataAccess, fn: Fn) -> None:
