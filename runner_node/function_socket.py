@@ -111,9 +111,7 @@ class FunctionSocket(asyncio.Protocol):
             self._parser = None
             self._end(parser, sent=await _ended(sending))
 
-    def send(
-        self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None
-    ) -> None:
+    def send(self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None) -> None:
         """Sends a request; ``finish`` follows, or ``end`` when *parser* is done.
 
         *heard* is called once: when the answer is whole, when there is something of it to pass on, or when

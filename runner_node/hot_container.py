@@ -170,9 +170,7 @@ class HotContainer:
         """Whether a call can be sent at once."""
         return self._socket is not None and self._socket.usable()
 
-    def send(
-        self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None
-    ) -> None:
+    def send(self, head: bytes, body: bytes, parser: ResponseParser, heard: Heard | None = None) -> None:
         """Sends a call over the socket, which is ``connected``. See ``FunctionSocket.send``."""
         assert self._socket is not None
         self._socket.send(head, body, parser, heard)
