@@ -166,6 +166,11 @@ class HotContainer:
             raise errors.CallTimedOut(detail=f"no answer within {timeout:g} s") from None
 
     @property
+    def ended(self) -> bool:
+        """Whether it is known to run no more, though the call that has it may not have come to its end."""
+        return self._exit is not None
+
+    @property
     def connected(self) -> bool:
         """Whether a call can be sent at once."""
         return self._socket is not None and self._socket.usable()

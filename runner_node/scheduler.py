@@ -125,7 +125,7 @@ class Scheduler:
         if queue is None:
             return  # it ended by itself
         queue.saw_service(seconds)
-        keep = keep and not (queue.superseded or self._pool.closed)
+        keep = keep and not (container.ended or queue.superseded or self._pool.closed)
         if queue.pace.surplus(len(queue.containers)) and not self._pool.room.keeps_warm(queue):
             keep = False  # it was started in vain
         if not keep or (

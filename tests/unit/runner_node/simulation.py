@@ -95,8 +95,12 @@ class SimContainer(Container):
         return {}
 
     async def remove(self) -> None:
+        self.end(Exit(137))
+
+    def end(self, how: Exit) -> None:
+        """It runs no more."""
         if not self.ended.done():
-            self.ended.set_result(Exit(137))
+            self.ended.set_result(how)
             self.driver.alive[self.spec.image] -= 1
 
 
@@ -112,6 +116,7 @@ class SimDriver(ContainerDriver):
         self.wakeless = 0.0
         self.starts: dict[str, list[float]] = {}
         self.alive: Counter[str] = Counter()
+        self.containers: list[SimContainer] = []
         self.most: Counter[str] = Counter()
 
     async def ping(self) -> None: ...
@@ -122,7 +127,9 @@ class SimDriver(ContainerDriver):
         await asyncio.sleep(self.slow.get(spec.image, self.start_time))
         if spec.image in self.broken:
             raise self.broken[spec.image]
-        return SimContainer(self, spec)
+        container = SimContainer(self, spec)
+        self.containers.append(container)
+        return container
 
 
 class Node:

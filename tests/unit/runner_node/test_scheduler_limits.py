@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from runner_node.demand import Demand, retry_after
+from runner_node.drivers.contract import Exit
 from runner_node.fair_share import Share, WaitingRoom
 from shared_models import errors
 from shared_models.async_policy import MAX_CONCURRENCY
@@ -17,6 +18,20 @@ from tests.unit.runner_node.simulation import EJECT, Node, now, simulated
 
 def capped(number: int) -> dict[str, msgspec.Raw]:
     return {MAX_CONCURRENCY: msgspec.Raw(str(number).encode())}
+
+
+@simulated
+async def test_a_container_that_ends_while_a_call_has_it_serves_no_other() -> None:
+    node = Node(1)
+    fn = node.target("fn")
+    container = await node.scheduler.acquire(fn, sync=True, patience=10)
+    node.driver.containers[0].end(Exit(1))
+    await asyncio.sleep(0.01)
+    node.scheduler.release(container, 0.01, keep=True)
+    assert not node.scheduler.warm()
+    await node.call(fn, 0.1)
+    assert len(node.driver.containers) == 2
+    await node.close()
 
 
 # -- how many may wait -------------------------------------------------------------------------
