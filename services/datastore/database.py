@@ -118,14 +118,7 @@ class Database:
         False where it has none, and when one of them is there: then nothing is inserted.
         """
         bulk = self._bulk
-        if bulk is None:
-            return False
-
-        async def inserting() -> bool:
-            async with self._writing:
-                return await bulk.insert(rows)
-
-        return await self._to_the_end(inserting())
+        return await self._alone(lambda: bulk.insert(rows)) if bulk else False
 
     @property
     def has_trips(self) -> bool:
@@ -139,12 +132,16 @@ class Database:
         """
         bulk = self._bulk
         assert bulk is not None, "only for a file"
+        return await self._alone(lambda: bulk.run(work))
 
-        async def going() -> T:
+    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What *work* answers, when it is its turn."""
+
+        async def working() -> T:
             async with self._writing:
-                return await bulk.run(work)
+                return await work()
 
-        return await self._to_the_end(going())
+        return await self._to_the_end(working())
 
     async def close(self) -> None:
         """Takes nothing new, and returns when nothing is under way any more."""
