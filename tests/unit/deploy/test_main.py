@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from deploy.__main__ import explain, main
 from deploy.settings import read_all
 from shared_models.errors import Unavailable
+from tests.unit.deploy.node_processes import begin, until
 
 
 @pytest.fixture(autouse=True)
@@ -77,29 +77,14 @@ def test_a_store_that_does_not_answer_says_why() -> None:
 
 
 def _node(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "deploy", *arguments],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": "sesame", **environ},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _until(node: subprocess.Popen[str], words: str) -> str:
-    assert node.stderr
-    seen = ""
-    for line in node.stderr:
-        seen += line
-        if words in line:
-            return seen
-    raise AssertionError(f"ended without {words!r}: {seen}")
+    common = {"PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": "sesame"}
+    return begin(folder, ["-m", "deploy", *arguments], {**common, **environ})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_node_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with _node(tmp_path, "api", FN_PORT="0") as node:
-        _until(node, "api node listens on")
+        until(node, "api node listens on")
         node.send_signal(number)
         _, rest = node.communicate(timeout=60)
     assert node.returncode == 0
@@ -127,7 +112,7 @@ def test_a_signal_ends_a_node_that_waits_for_a_silent_store(tmp_path: Path, url:
 
 def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
     with _node(tmp_path, "api", FN_PORT="0") as node:
-        port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", until(node, "api node listens on"))[0])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             # The handler now waits for a body that never comes, and the node waits for the handler.
             client.sendall(
@@ -135,7 +120,7 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
             )
             assert client.recv(100).startswith(b"HTTP/1.1 100")
             node.send_signal(signal.SIGTERM)
-            _until(node, "stopping")
+            until(node, "stopping")
             node.send_signal(signal.SIGTERM)
             node.communicate(timeout=60)
     assert node.returncode == -signal.SIGTERM
@@ -143,10 +128,10 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
 
 def test_a_node_that_stops_serves_on_until_it_is_known_and_ends_in_time(tmp_path: Path) -> None:
     with _node(tmp_path, "api", FN_PORT="0", FN_HTTP_NOT_READY_SECS="4", FN_HTTP_DRAIN="300") as node:
-        port = int(re.findall(r"127\.0\.0\.1:(\d+)", _until(node, "api node listens on"))[0])
+        port = int(re.findall(r"127\.0\.0\.1:(\d+)", until(node, "api node listens on"))[0])
         with socket.create_connection(("127.0.0.1", port), timeout=60):  # idle, and no reason to wait
             node.send_signal(signal.SIGTERM)
-            _until(node, "stopping")
+            until(node, "stopping")
             began = time.monotonic()
             for path, status in (("readyz", b"503"), ("healthz", b"200"), ("v2/apps", b"200")):
                 with socket.create_connection(("127.0.0.1", port), timeout=60) as client:

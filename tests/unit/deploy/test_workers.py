@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from deploy.settings import RunnerNode, read_all
 from shared_models.env import InvalidSettings
 from shared_models.finding import Level
 from shared_models.workers import Place
+from tests.unit.deploy.node_processes import begin, until
 
 RUNNER = {"FN_RUNNER_API_URL": "http://127.0.0.1:9", "FN_RUNNER_TOKEN": "t"}
 
@@ -86,23 +86,7 @@ def _node(
         "PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_NODE_ID": f"workers-{os.getpid()}",
         "FN_DRIVER": "process", "FN_PROCESS_IMAGES": str(folder), "FN_WORKERS": "2", **RUNNER,
     }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=folder,
-        env={**common, **environ},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _until(node: subprocess.Popen[str], words: str) -> str:
-    assert node.stderr
-    seen = ""
-    for line in node.stderr:
-        seen += line
-        if words in line:
-            return seen
-    raise AssertionError(f"ended without {words!r}: {seen}")
+    return begin(folder, command, {**common, **environ})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -110,7 +94,7 @@ def test_workers_share_a_port_of_the_systems_choice_and_stop_in_order(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with _node(tmp_path, FN_PORT="0") as node:
-        said = _until(node, "worker 1 serves")
+        said = until(node, "worker 1 serves")
         ports = set(re.findall(r"listens on 127\.0\.0\.1:(\d+)", said))
         assert len(ports) == 1
         with socket.create_connection(("127.0.0.1", int(ports.pop())), timeout=20) as client:
@@ -136,7 +120,7 @@ def test_workers_on_a_taken_port_end_with_one_line(tmp_path: Path) -> None:
 
 def test_a_port_that_another_nodes_workers_share_is_taken(tmp_path: Path) -> None:
     with _node(tmp_path, FN_PORT="0") as first:
-        port = re.findall(r"127\.0\.0\.1:(\d+)", _until(first, "worker 1 serves"))[-1]
+        port = re.findall(r"127\.0\.0\.1:(\d+)", until(first, "worker 1 serves"))[-1]
         with _node(tmp_path, FN_PORT=port, FN_NODE_ID="another", FN_LOG_LEVEL="error") as second:
             _, text = second.communicate(timeout=30)
         first.terminate()
@@ -174,20 +158,20 @@ def test_a_worker_that_cannot_start_again_is_tried_later_and_later_while_the_oth
         _node(tmp_path, FN_PORT="0", FN_IOFS_PATH=f"{name}/s") as node,
     ):
         sockets = Path(name, "s")
-        said = _until(node, "worker 1 serves")
+        said = until(node, "worker 1 serves")
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", said)[-1])
         sockets.rename(Path(name, "away"))
         sockets.write_text("in the way")
         os.kill(_worker(said, 1), signal.SIGKILL)
-        _until(node, "worker 1 ended (SIGKILL) and is begun again in 0.25 s")
-        _until(node, "worker 1 ended (exit code 1) and is begun again in 0.5 s")
-        _until(node, "worker 1 ended (exit code 1) and is begun again in 1 s")
+        until(node, "worker 1 ended (SIGKILL) and is begun again in 0.25 s")
+        until(node, "worker 1 ended (exit code 1) and is begun again in 0.5 s")
+        until(node, "worker 1 ended (exit code 1) and is begun again in 1 s")
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
             assert client.recv(1000).split()[1] == b"200"
         sockets.unlink()
         Path(name, "away").rename(sockets)
-        _until(node, "worker 1 serves")
+        until(node, "worker 1 serves")
         node.terminate()
         node.communicate(timeout=30)
     assert node.returncode == 0
@@ -204,9 +188,9 @@ sys.exit(main(["runner"]))
 
 def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
     with _node(tmp_path, ("-c", _IMPATIENT), FN_PORT="0") as node:
-        said = _until(node, "worker 1 serves")
+        said = until(node, "worker 1 serves")
         os.kill(_worker(said, 1), signal.SIGSTOP)
-        said = _until(node, "worker 1 serves")
+        said = until(node, "worker 1 serves")
         assert "worker 1 has stood still for 6 s" in said
         assert "worker 1 ended (SIGKILL) and is begun again" in said
         assert "worker 0" not in said
