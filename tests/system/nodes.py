@@ -23,8 +23,12 @@ START_LIMIT = 120.0
 class Node:
     """A node process. Its log goes to a file, which a failing test shows."""
 
-    def __init__(self, name: str, kind: str, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, name: str, kind: str, environ: Mapping[str, str], folder: Path, code: Path = ROOT
+    ) -> None:
         self.name = name
+        self.code = code
+        """Folder of the packages that it runs: those of another release, perhaps, from its next start on."""
         self.kind = kind
         self.port = int(environ["FN_PORT"])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -37,7 +41,7 @@ class Node:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "deploy", self.kind,
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.code,
                 env={**_clean_environ(), **self._environ, **environ},
             )  # fmt: skip
         if wait:
@@ -110,6 +114,7 @@ class Cluster:
         runner_environ: Mapping[str, str],
         stores: Mapping[str, str] | None = None,
         apis: int = 1,
+        code: Path = ROOT,
     ) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
@@ -121,7 +126,7 @@ class Cluster:
             "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
         }
         names = ["api"] if apis == 1 else [f"api-{number}" for number in range(apis)]
-        self.apis = [self._node(name, "api", {"FN_NODE_ID": name, **stores}) for name in names]
+        self.apis = [self._node(name, "api", {"FN_NODE_ID": name, **stores}, code) for name in names]
         self.api = self.apis[0]
 
     def runner(self, name: str, first: int = 0, **environ: str) -> Node:
@@ -138,12 +143,12 @@ class Cluster:
             },
         )  # fmt: skip
 
-    def _node(self, name: str, kind: str, environ: Mapping[str, str]) -> Node:
+    def _node(self, name: str, kind: str, environ: Mapping[str, str], code: Path = ROOT) -> Node:
         common = {
             "FN_PORT": str(free_port()), "FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": TOKEN,
             "FN_DRAIN_SECS": "5", "FN_HTTP_DRAIN": "5",
         }  # fmt: skip
-        node = Node(name, kind, {**common, **environ}, self.folder)
+        node = Node(name, kind, {**common, **environ}, self.folder, code)
         self.nodes.append(node)
         return node
 
@@ -162,9 +167,10 @@ async def cluster(
     runner_environ: Mapping[str, str],
     stores: Mapping[str, str] | None = None,
     apis: int = 1,
+    code: Path = ROOT,
 ) -> AsyncIterator[Cluster]:
-    """Started API nodes and the means to start runners; every node is stopped at the end."""
-    nodes = Cluster(folder, runner_environ, stores, apis)
+    """Started API nodes of *code* and the means to start runners; every node is stopped at the end."""
+    nodes = Cluster(folder, runner_environ, stores, apis, code)
     try:
         # At once: the first on an empty database, all of which want to make its tables.
         await asyncio.gather(*(api.start() for api in nodes.apis))

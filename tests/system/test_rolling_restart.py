@@ -1,4 +1,4 @@
-"""All nodes are restarted one after the other under load: no request fails, each call runs exactly once."""
+"""Nodes are restarted, or upgraded, one after the other under load: no request fails, each call runs once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.servers.redis import Redis
 from tests.servers.server import Server
 from tests.system.faults import ledger
 from tests.system.faults.world import FUNCTIONS
-from tests.system.nodes import Cluster, Node, ask, cluster
+from tests.system.nodes import ROOT, Cluster, Node, ask, cluster
+from tests.system.releases.unpacked import unpacked
 from tests.system.test_two_runners import deploy, until_final
 
 pytestmark = pytest.mark.system
@@ -77,11 +78,12 @@ async def until_serving(balancer: HAProxy, names: set[str]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def restart_all(nodes: Cluster, balancer: HAProxy) -> None:
-    """One after the other, as a rolling update does: each is ready before the next one stops."""
+async def restart_all(nodes: Cluster, balancer: HAProxy, code: Path) -> None:
+    """One after the other, as a rolling update to *code* does: each is ready before the next one stops."""
     runners = {node.name for node in nodes.nodes if node.kind == "runner"}
     for node in nodes.nodes:
         assert await node.stop() == 0, node.log.read_text()
+        node.code = code
         await node.start()
         await until_serving(balancer, runners)
 
@@ -89,6 +91,17 @@ async def restart_all(nodes: Cluster, balancer: HAProxy) -> None:
 async def test_a_rolling_restart_of_all_nodes_fails_no_request_and_loses_no_call(
     tmp_path: Path, own_server: Callable[..., Server]
 ) -> None:
+    await roll(tmp_path, own_server, before=ROOT, after=ROOT)
+
+
+async def test_a_rolling_upgrade_from_the_previous_release_fails_no_request_and_loses_no_call(
+    tmp_path: Path, own_server: Callable[..., Server]
+) -> None:
+    await roll(tmp_path, own_server, before=unpacked(tmp_path), after=ROOT)
+
+
+async def roll(tmp_path: Path, own_server: Callable[..., Server], before: Path, after: Path) -> None:
+    """Two API nodes and three runner nodes under load, whose code was *before* and becomes *after*."""
     postgres, redis = own_server(Postgres), own_server(Redis)
     stores = {"FN_DB_URL": postgres.url, "FN_LOGSTORE_URL": postgres.url, "FN_MQ_URL": redis.url}
     patient = {"FN_HTTP_NOT_READY_SECS": str(NOT_READY), "FN_DRAIN_SECS": "20", "FN_HTTP_DRAIN": "20"}
@@ -99,10 +112,12 @@ async def test_a_rolling_restart_of_all_nodes_fails_no_request_and_loses_no_call
         **patient,
     }
     async with (
-        cluster(tmp_path, environ, {**stores, **patient}, apis=2) as nodes,
+        cluster(tmp_path, environ, {**stores, **patient}, apis=2, code=before) as nodes,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as http,
     ):
         runners: list[Node] = [nodes.runner(f"runner-{n}", first=n % 2) for n in range(3)]
+        for runner in runners:
+            runner.code = before
         await asyncio.gather(*(runner.start() for runner in runners))
         balancer = own_server(HAProxy, {runner.name: runner.port for runner in runners})
         assert isinstance(balancer, HAProxy)
@@ -117,7 +132,7 @@ async def test_a_rolling_restart_of_all_nodes_fails_no_request_and_loses_no_call
         async with asyncio.TaskGroup() as group:
             for kind in kinds:
                 group.create_task(kind())
-            await restart_all(nodes, balancer)
+            await restart_all(nodes, balancer, after)
             clients.stop()
 
         good = {"sync: 200", "detached: 202"}
