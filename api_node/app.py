@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,12 +18,15 @@ from api_node.calls_v1 import CallsV1
 from api_node.dead_letters import DeadLetterAPI
 from api_node.endpoints import Endpoints
 from api_node.fns import Fns
+from api_node.gate import Gate
 from api_node.queue import Queue
 from api_node.routes_v1 import RoutesV1
 from api_node.runner_api import RunnerAPI
 from api_node.runners import Runners
+from api_node.scopes import Scopes
 from api_node.swagger import swagger_routes
 from api_node.triggers import Triggers
+from shared_models.access import Authenticator
 from shared_models.call_interfaces import CallControl, DeadLetters
 from shared_models.env import env, one_of, words
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
@@ -67,9 +71,16 @@ class Stores(Protocol):
 
 
 def api_routes(
-    stores: Stores, data: DataAccess, control: CallControl, settings: APISettings
+    stores: Stores,
+    data: DataAccess,
+    control: CallControl,
+    settings: APISettings,
+    authenticator: Authenticator | None = None,
 ) -> list[web.RouteDef]:
-    """Every path of an API node; those that every node has come with ``serving``."""
+    """Every path of an API node, with what it needs; those that every node has come with ``serving``.
+
+    Without an *authenticator* anybody may do anything.
+    """
     endpoints = Endpoints(settings.public_lb_url)
     apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore, control)
     queue, letters = Queue(stores.queue), DeadLetterAPI(stores.dead_letters, control)
@@ -79,50 +90,52 @@ def api_routes(
     runners, runner = Runners(stores.datastore), RunnerAPI(data)
     guard = RunnerAuth(settings.runner_tokens, everybody=settings.runner_auth == "none")
     get, app, slashes = _get, "/v1/apps/{app:[^/]*}", _with_slashes
+    gate, of = Gate(authenticator, guard), Scopes(stores.datastore, stores.dead_letters)
+    reads, changes, own = gate.reads, gate.changes, None
     return [
-        web.post("/v2/apps", apps.create),
-        get("/v2/apps", apps.list),
-        get("/v2/apps/{app_id}", apps.get),
-        web.put("/v2/apps/{app_id}", apps.update),
-        web.delete("/v2/apps/{app_id}", apps.remove),
-        web.post("/v2/fns", fns.create),
-        get("/v2/fns", fns.list),
-        get("/v2/fns/{fn_id}", fns.get),
-        web.put("/v2/fns/{fn_id}", fns.update),
-        web.delete("/v2/fns/{fn_id}", fns.remove),
-        get("/v2/fns/{fn_id}/calls", calls.list),
-        web.delete("/v2/fns/{fn_id}/calls", calls.remove),
-        get("/v2/fns/{fn_id}/calls/{call_id}", calls.get),
-        web.delete("/v2/fns/{fn_id}/calls/{call_id}", calls.cancel),
-        get("/v2/fns/{fn_id}/calls/{call_id}/log", calls.log),
-        web.post("/v2/triggers", triggers.create),
-        get("/v2/triggers", triggers.list),
-        get("/v2/triggers/{trigger_id}", triggers.get),
-        web.put("/v2/triggers/{trigger_id}", triggers.update),
-        web.delete("/v2/triggers/{trigger_id}", triggers.remove),
-        get("/v2/runners", runners.list),
-        web.put("/v2/runners/{runner_id}", runners.update),
-        get("/v2/queue", queue.list),
-        get("/v2/dead-letters", letters.list),
-        web.delete("/v2/dead-letters", letters.purge),
-        web.post("/v2/dead-letters/redrive", letters.redrive_all),
-        get("/v2/dead-letters/{call_id}", letters.get),
-        web.delete("/v2/dead-letters/{call_id}", letters.remove),
-        web.post("/v2/dead-letters/{call_id}/redrive", letters.redrive),
-        web.post("/v1/apps", v1_apps.create),
-        get("/v1/apps", v1_apps.list),
-        get("/v1/apps/{app}", slashes(v1_apps.get)),
-        web.patch("/v1/apps/{app}", slashes(v1_apps.update)),
-        web.delete("/v1/apps/{app}", slashes(v1_apps.remove)),
-        web.post(f"{app}/routes", v1_routes.create),
-        get(f"{app}/routes", v1_routes.list),
-        get(f"{app}/routes/{{path:{SOME}}}", v1_routes.get),
-        web.put(f"{app}/routes/{{path:{ANY}}}", v1_routes.put),
-        web.patch(f"{app}/routes/{{path:{ANY}}}", v1_routes.update),
-        web.delete(f"{app}/routes/{{path:{ANY}}}", v1_routes.remove),
-        get(f"{app}/calls", v1_calls.list),
-        get(f"{app}/calls/{{call}}", v1_calls.get),
-        get(f"{app}/calls/{{call}}/log", v1_calls.log),
+        web.post("/v2/apps", changes(apps.create, own)),
+        get("/v2/apps", reads(apps.list, own)),
+        get("/v2/apps/{app_id}", reads(apps.get, of.app)),
+        web.put("/v2/apps/{app_id}", changes(apps.update, of.app)),
+        web.delete("/v2/apps/{app_id}", changes(apps.remove, of.app)),
+        web.post("/v2/fns", changes(fns.create, own)),
+        get("/v2/fns", reads(fns.list, of.asked_app)),
+        get("/v2/fns/{fn_id}", reads(fns.get, of.fn)),
+        web.put("/v2/fns/{fn_id}", changes(fns.update, of.fn)),
+        web.delete("/v2/fns/{fn_id}", changes(fns.remove, of.fn)),
+        get("/v2/fns/{fn_id}/calls", reads(calls.list, of.fn)),
+        web.delete("/v2/fns/{fn_id}/calls", changes(calls.remove, of.fn)),
+        get("/v2/fns/{fn_id}/calls/{call_id}", reads(calls.get, of.fn)),
+        web.delete("/v2/fns/{fn_id}/calls/{call_id}", changes(calls.cancel, of.fn)),
+        get("/v2/fns/{fn_id}/calls/{call_id}/log", reads(calls.log, of.fn)),
+        web.post("/v2/triggers", changes(triggers.create, own)),
+        get("/v2/triggers", reads(triggers.list, of.asked_app)),
+        get("/v2/triggers/{trigger_id}", reads(triggers.get, of.trigger)),
+        web.put("/v2/triggers/{trigger_id}", changes(triggers.update, of.trigger)),
+        web.delete("/v2/triggers/{trigger_id}", changes(triggers.remove, of.trigger)),
+        get("/v2/runners", reads(runners.list, of.every)),
+        web.put("/v2/runners/{runner_id}", gate.operates(runners.update, of.every)),
+        get("/v2/queue", reads(queue.list, of.asked_fn)),
+        get("/v2/dead-letters", reads(letters.list, of.asked_fn)),
+        web.delete("/v2/dead-letters", changes(letters.purge, of.asked_fn)),
+        web.post("/v2/dead-letters/redrive", changes(letters.redrive_all, of.asked_fn)),
+        get("/v2/dead-letters/{call_id}", reads(letters.get, of.letter)),
+        web.delete("/v2/dead-letters/{call_id}", changes(letters.remove, of.letter)),
+        web.post("/v2/dead-letters/{call_id}/redrive", changes(letters.redrive, of.letter)),
+        web.post("/v1/apps", changes(v1_apps.create, own)),
+        get("/v1/apps", reads(v1_apps.list, own)),
+        get("/v1/apps/{app}", slashes(gate.reads_as_runner(v1_apps.get, of.named))),
+        web.patch("/v1/apps/{app}", slashes(changes(v1_apps.update, of.named))),
+        web.delete("/v1/apps/{app}", slashes(changes(v1_apps.remove, of.named))),
+        web.post(f"{app}/routes", changes(v1_routes.create, of.named)),
+        get(f"{app}/routes", reads(v1_routes.list, of.named)),
+        get(f"{app}/routes/{{path:{SOME}}}", reads(v1_routes.get, of.named)),
+        web.put(f"{app}/routes/{{path:{ANY}}}", changes(v1_routes.put, of.named)),
+        web.patch(f"{app}/routes/{{path:{ANY}}}", changes(v1_routes.update, of.named)),
+        web.delete(f"{app}/routes/{{path:{ANY}}}", changes(v1_routes.remove, of.named)),
+        get(f"{app}/calls", reads(v1_calls.list, of.named)),
+        get(f"{app}/calls/{{call}}", reads(v1_calls.get, of.named)),
+        get(f"{app}/calls/{{call}}/log", reads(v1_calls.log, of.named)),
         *swagger_routes(),
         # What Fn 0.3.484's runner nodes ask for besides an app by its name.
         get("/v1/runner/apps/{app_id}", guard(runner.app)),
@@ -155,6 +168,7 @@ def _with_slashes(handler: Handler) -> Handler:
     The v1 API takes an escaped slash for a slash, and no app has one in its name.
     """
 
+    @functools.wraps(handler)
     async def handle(request: web.Request) -> web.StreamResponse:
         if "/" not in request.match_info["app"]:
             return await handler(request)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from api_node import v1
+from api_node.apps import apps_of
+from api_node.gate import asking, permit
 from api_node.paging import lenient_cursor, per_page, v1_cursor
 from shared_models import errors
 from shared_models.interfaces import AppFilter, Datastore
@@ -18,12 +20,15 @@ class AppsV1:
         self._store = store
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        app = await v1.new_app(self._store, await v1.app_in(request))
+        given = await v1.app_in(request)
+        permit(given.name)
+        app = await v1.new_app(self._store, given)
         return json_response({"message": "App successfully created", "app": app.wire()})
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         limit = per_page(request)
-        apps = await self._store.apps(AppFilter(after=lenient_cursor(request), limit=limit))
+        asked = AppFilter(after=lenient_cursor(request), limit=limit)
+        apps = await apps_of(asking(), self._store, asked)
         body = {
             "message": "Successfully listed applications",
             "next_cursor": v1_cursor(apps, limit, apps[-1].name if apps else ""),

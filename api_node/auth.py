@@ -42,6 +42,15 @@ class RunnerAuth:
 
         return guarded
 
+    def lets_in(self, request: web.Request) -> bool:
+        """Whether *request* is that of a runner node, for what others may ask, too."""
+        try:
+            if not self._everybody:
+                self._check(request.headers.get("Authorization", ""))
+        except Unauthorized:
+            return False
+        return True
+
     def _check(self, header: str) -> None:
         if not self._digests:
             raise Unauthorized(NO_TOKEN)

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from api_node.endpoints import Endpoints
+from api_node.gate import permit_app
 from api_node.paging import cursor, page, per_page
 from shared_models import errors, wire
 from shared_models.fn import Fn
@@ -22,7 +23,9 @@ class Fns:
         self._endpoints = endpoints
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        fn = await self._store.insert_fn(wire.decode(await read_body(request), Fn))
+        given = wire.decode(await read_body(request), Fn)
+        await permit_app(self._store, given.app_id)
+        fn = await self._store.insert_fn(given)
         return json_response(fn.wire(endpoint=self._endpoints.fn(request, fn), created=True))
 
     async def list(self, request: web.Request) -> web.StreamResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from api_node.endpoints import Endpoints
+from api_node.gate import permit_app
 from api_node.paging import cursor, page, per_page
 from shared_models import errors, wire
 from shared_models.interfaces import Datastore, TriggerFilter
@@ -23,7 +24,9 @@ class Triggers:
         self._endpoints = endpoints
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        trigger = await self._store.insert_trigger(wire.decode(await read_body(request), Trigger))
+        given = wire.decode(await read_body(request), Trigger)
+        await permit_app(self._store, given.app_id)
+        trigger = await self._store.insert_trigger(given)
         return json_response(trigger.wire(endpoint=await self._endpoint(request, trigger)))
 
     async def list(self, request: web.Request) -> web.StreamResponse:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shared_models import annotations as annotation_maps
+from shared_models import invoke_policy
 from shared_models.annotations import Annotations
 from shared_models.call import WITHOUT_RESULT, Call, Reason, Status
 from shared_models.env import env
@@ -188,14 +189,20 @@ _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
     MAX_QUEUED: (_whole(0, 10**9), "must be a whole number, 0 for no limit"),
     MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
     WARM_MIN: (_whole(0, MOST_WARM), f"must be a whole number from 0 to {MOST_WARM}"),
+    **invoke_policy.RULES,
 }
 
 
-def check(annotations: Annotations) -> None:
-    """Raises Invalid that names the annotation under ``fn.hybrid/`` that is unknown or has a bad value."""
+def check(annotations: Annotations, *, of_app: bool = True) -> None:
+    """Raises Invalid that names the annotation under ``fn.hybrid/`` that is unknown or has a bad value.
+
+    Without *of_app*, also one that only an app can have. A call has those of its app as well.
+    """
     for key in annotations:
         if not key.startswith(_OURS):
             continue
+        if key in invoke_policy.OF_APPS and not of_app:
+            raise Invalid(f"Annotation {key} is for apps: set it on the app of this function")
         if key not in _RULES:
             raise Invalid(f"Unknown annotation {key}: those under {_OURS} are {', '.join(sorted(_RULES))}")
         holds, rule = _RULES[key]

@@ -64,7 +64,7 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.InvalidMemory
         config.check(self.config)
         annotation_maps.check(self.annotations)
-        async_policy.check(self.annotations)
+        async_policy.check(self.annotations, of_app=False)
 
     def created(self, fn_id: str, now: str) -> Fn:
         """This function, checked, with its defaults, the *fn_id* and times of its creation."""

@@ -73,7 +73,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 < self.memory <= MAX_MEMORY:
             raise errors.InvalidMemory
         annotation_maps.check(self.annotations)
-        async_policy.check(self.annotations)
+        async_policy.check(self.annotations, of_app=False)
 
     def created(self, now: str) -> Route:
         """This route, checked, with its defaults and the times of its creation."""

@@ -3,11 +3,12 @@
     FnError
     +-- Invalid 400            what was asked for breaks a rule
     +-- Unauthorized 401       no valid token or certificate
+    +-- Forbidden 403          a valid one of somebody who may not do this
     +-- NotFound 404
     +-- LogNotAcceptable 406
     +-- Conflict 409           it exists already, or somebody else holds it
     +-- TooLarge 413
-    +-- TooMany 429            one function has too much waiting; knows when
+    +-- TooMany 429            a function has too much waiting, an app is called too often; knows when
     +-- BadFunction 502        the function's fault: its author must act
     +-- TimedOut 504
     +-- Unavailable 503        the one kind that a client may repeat; knows when

@@ -38,6 +38,11 @@ class Unauthorized(FnError):
     text = "Unauthorized"
 
 
+class Forbidden(FnError):
+    status = http.HTTPStatus.FORBIDDEN
+    text = "Forbidden"
+
+
 class NotFound(FnError):
     status = http.HTTPStatus.NOT_FOUND
     text = "Not found"

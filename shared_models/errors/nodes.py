@@ -19,6 +19,10 @@ class APINodeUnavailable(Unavailable):
     text = "The API node does not answer; try again"
 
 
+class IssuerUnavailable(Unavailable):
+    text = "The issuer of tokens does not answer; try again"
+
+
 class QueueUnavailable(Unavailable):
     text = "The message queue does not answer; the call was not accepted"
 

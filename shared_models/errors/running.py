@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from shared_models.errors.kinds import BadFunction, FnError, Invalid, TimedOut, TooLarge, Unavailable
+from shared_models.errors.kinds import (
+    BadFunction,
+    FnError,
+    Invalid,
+    TimedOut,
+    TooLarge,
+    TooMany,
+    Unavailable,
+)
 
 
 class BodyTooLarge(TooLarge):
@@ -80,6 +88,17 @@ class RequestTooLarge(TooLarge):
 
 class InvalidPayload(Invalid):
     text = "Invalid payload"
+
+
+class RateLimited(TooMany):
+    """More calls of an app than this runner node takes; *per_second* and *burst* are those of the node."""
+
+    def __init__(self, app_name: str, per_second: float, burst: float, retry_after: float) -> None:
+        super().__init__(
+            f"App {app_name} is called too often: this runner node takes {per_second:g} calls a second and "
+            f"{burst:g} at once; try again in {retry_after:.3g} s",
+            retry_after=retry_after,
+        )
 
 
 class CallTimedOut(TimedOut):

@@ -1,0 +1,1 @@
+"""Who is behind a token: those of a file, and those of an OpenID Connect issuer."""

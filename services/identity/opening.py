@@ -1,0 +1,79 @@
+"""``open_identity``: whoever sends an Authorization header, from all sources that are set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from services.identity.fetching import open_fetcher
+from services.identity.jwts import JWTs
+from services.identity.keys import Keys
+from services.identity.settings import IdentitySettings
+from services.identity.token_file import TokenFile, following
+from shared_models.access import Authenticator, Principal
+from shared_models.errors import Unauthorized
+
+MISSING = "No token: send the header Authorization: Bearer TOKEN (the fn command takes it from FN_TOKEN)"
+
+
+class Identity(Authenticator):
+    """Made by ``open_identity``."""
+
+    def __init__(
+        self, file: TokenFile | None, jwts: JWTs | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._file = file
+        self._jwts = jwts
+        self._clock = clock
+
+    async def who(self, header: str) -> Principal:
+        """See Authenticator."""
+        token = _bearer(header)
+        if not token:
+            raise Unauthorized(MISSING)
+        if self._file and (entry := self._file.find(token)):
+            if entry.expires is not None and entry.expires <= self._clock():
+                raise Unauthorized(f"The token of {entry.principal.name} has expired")
+            return entry.principal
+        if self._jwts and token.count(".") == 2:
+            return await self._jwts.principal(token)
+        raise Unauthorized("The token is not known here")
+
+    def known(self, header: str) -> Principal | None:
+        """See Authenticator."""
+        entry = self._file.find(_bearer(header)) if self._file and header else None
+        if entry is None or (entry.expires is not None and entry.expires <= self._clock()):
+            return None
+        return entry.principal
+
+    def ours(self, header: str) -> bool:
+        """See Authenticator."""
+        token = _bearer(header)
+        if self._file and self._file.find(token):
+            return True
+        return self._jwts is not None and self._jwts.ours(token)
+
+
+@asynccontextmanager
+async def open_identity(settings: IdentitySettings) -> AsyncIterator[Identity | None]:
+    """Those who are known by *settings*; None where nobody is told apart.
+
+    Raises ValueError for a file of tokens that cannot be used. An issuer may be away at first.
+    """
+    async with AsyncExitStack() as stack:
+        file = jwts = None
+        if settings.tokens_path:
+            file = await stack.enter_async_context(following(settings.tokens_path, settings.look_every))
+        if settings.issuer:
+            fetcher = await stack.enter_async_context(open_fetcher(settings))
+            keys = Keys(fetcher.keys, ask_every=settings.ask_every, age=settings.keys_age)
+            stack.push_async_callback(keys.close)
+            keys.ask()
+            jwts = JWTs(settings, keys)
+        yield Identity(file, jwts) if file or jwts else None
+
+
+def _bearer(header: str) -> str:
+    scheme, _, token = header.strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
