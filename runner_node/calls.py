@@ -12,6 +12,7 @@ from runner_node.protocols.default import environment
 from runner_node.protocols.formats import format_of
 from runner_node.protocols.http_stream import Header
 from shared_models import annotations as annotation_maps
+from shared_models import invoke_policy
 from shared_models.annotations import Annotations
 from shared_models.app import App
 from shared_models.call import Call
@@ -28,12 +29,14 @@ class Target:
 
     *key* says which calls may share containers: it covers everything that a container is made from. *origin*
     is the key of what it is a version of: its own, but for those made by ``alone``. *function* names it.
+    *private*: its callers need a token; *guarded*: or its app has a rate of its own.
     Memory in bytes, CPU in milli-CPUs, times in seconds.
     """
 
     __slots__ = (
-        "annotations", "app_id", "cpus", "env", "fn_id", "format", "function", "idle_timeout", "image", "key",
-        "memory", "origin", "path", "series", "syslog_url", "timeout", "tmpfs_size",
+        "annotations", "app_id", "cpus", "env", "fn_id", "format", "function", "guarded", "idle_timeout",
+        "image", "key", "memory", "origin", "path", "private", "series", "syslog_url", "timeout",
+        "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +71,8 @@ class Target:
         self.idle_timeout = idle_timeout
         self.env = env
         self.annotations = annotations
+        self.private = invoke_policy.private(annotations)
+        self.guarded = self.private or not invoke_policy.OF_APPS.isdisjoint(annotations)
         self.syslog_url = syslog_url
         self.format = format_
         """None is http-stream."""

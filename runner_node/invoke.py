@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 from runner_node import content_type
 from runner_node.agent import Agent
 from runner_node.calls import Target
+from runner_node.guard import Guard
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job
 from runner_node.protocols.http_stream import Header, Response, header_text, passes
@@ -35,29 +36,35 @@ _STATUS = re.compile(r"[2-9][0-9]{2}")
 _NOT_FROM_FUNCTIONS = frozenset({"content-length", "fn-call-id"})
 
 
-def invoke_routes(agent: Agent) -> list[web.RouteDef]:
-    """The URL table of a node that runs functions."""
+def invoke_routes(agent: Agent, guard: Guard | None = None) -> list[web.RouteDef]:
+    """The URL table of a node that runs functions. Without a *guard* nobody may call what is private."""
+    guard = guard or Guard()
 
     async def invoke(request: web.Request) -> web.StreamResponse:
+        visit = await guard.visit(request)
         fn = await agent.data.fn(request.match_info["fn_id"])
-        target = agent.target(fn, await agent.data.app(fn.app_id))
-        headers = foreign((name, value) for name, value in request.headers.items() if passes(name, value))
+        app = await agent.data.app(fn.app_id)
+        target = agent.target(fn, app)
+        theirs = await visit.admitted(app, private=target.private)
+        headers = foreign((name, value) for name, value in theirs if passes(name, value))
         if request.headers.get("Fn-Invoke-Type") == "detached":
             return await _detached(agent, request, target, headers)
         call = call_of(target)
         return await _sync(agent, request, call, target, headers, as_invoked)
 
     async def trigger(request: web.Request) -> web.StreamResponse:
+        visit = await guard.visit(request)
         source = request.match_info["source"] or "/"
         found = await agent.data.trigger(request.match_info["app"], HTTP, source)
         target = agent.target(found.fn, found.app)
+        theirs = await visit.admitted(found.app, private=target.private)
         call = call_of(target, trigger_id=found.trigger.id)
-        return await _sync(agent, request, call, target, _as_gateway(request), _unwrapped)
+        return await _sync(agent, request, call, target, _as_gateway(request, theirs), _unwrapped)
 
     return [
         web.post("/invoke/{fn_id}", invoke),
         web.route("*", "/t/{app}{source:(?:/.*)?}", trigger),
-        *route_routes(agent),
+        *route_routes(agent, guard),
     ]
 
 
@@ -95,10 +102,10 @@ def _unwrapped(response: Response) -> tuple[int, list[Header]]:
     return status, headers
 
 
-def _as_gateway(request: web.Request) -> list[Header]:
+def _as_gateway(request: web.Request, theirs: Iterable[Header]) -> list[Header]:
     """The client's headers, prefixed, and what the function is to know of the request."""
     headers: list[Header] = []
-    for name, value in foreign(request.headers.items()):
+    for name, value in foreign(theirs):
         lower = name.lower()
         if lower == "content-type":
             headers.append((name, value))

@@ -11,16 +11,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 
 from runner_node import quick_answer
 from runner_node.agent import Agent
 from runner_node.conversation import OverSocket
 from runner_node.deadlines import Due
+from runner_node.guard import Guard
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.invoke import as_invoked, call_of, told
 from runner_node.job import Job
-from runner_node.protocols.http_stream import Response
+from runner_node.protocols.http_stream import Header, Response
 from runner_node.sinks import Kept
 from runner_node.waits import Wait
 from runner_node.wishes import foreign
@@ -36,8 +37,9 @@ PATTERN = "/invoke/{fn_id}"
 _PATH = len(PREFIX) + LENGTH
 
 
-def quick_path(agent: Agent) -> FastPath:
-    """For ``POST /invoke/{fn_id}`` on a node with *agent*."""
+def quick_path(agent: Agent, guard: Guard | None = None) -> FastPath:
+    """For ``POST /invoke/{fn_id}`` on a node with *agent*; *guard* as that of the ordinary way."""
+    guard = guard or Guard()
 
     def take(exchange: Exchange) -> Pending | None:
         path, headers = exchange.path, exchange.headers
@@ -48,9 +50,14 @@ def quick_path(agent: Agent) -> FastPath:
         if (app := agent.data.known_app(fn.app_id)) is None or app.syslog_url:
             return None
         target = agent.target(fn, app)
+        theirs: Iterable[Header] | None = headers.items()
+        if target.guarded or guard.watches:
+            theirs = guard.at_once(headers, target, app)
+        if theirs is None:
+            return None  # whoever is to be refused is refused on the ordinary way
         job = Job(
             call=call_of(target), target=target, body=exchange.body, sync=True,
-            headers=foreign(headers.items()), patience=agent.settings.slot_wait, left=lambda: exchange.gone,
+            headers=foreign(theirs), patience=agent.settings.slot_wait, left=lambda: exchange.gone,
         )  # fmt: skip
         quick = Quick(agent, exchange, job)
         quick.begin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 from aiohttp import web
@@ -12,6 +12,7 @@ from runner_node import calls, content_type
 from runner_node.agent import Agent
 from runner_node.durations import go_duration
 from runner_node.function_socket import Body
+from runner_node.guard import Guard
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job, route_job
 from runner_node.protocols.cloudevent import CloudEventFormat, is_event
@@ -24,6 +25,7 @@ from shared_models.app import App
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.ids import new_id, time_of
+from shared_models.invoke_policy import private
 from shared_models.route import Route, clean_path
 from shared_models.web import body_limit, client_gone, error_response, json_response, read_body
 
@@ -42,15 +44,17 @@ async def _in_routes_words(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise errors.RequestTooLarge from None
 
 
-def route_routes(agent: Agent) -> list[web.RouteDef]:
+def route_routes(agent: Agent, guard: Guard) -> list[web.RouteDef]:
     """The URL table of routes."""
 
     async def invoke(request: web.Request) -> web.StreamResponse:
         if request.method not in METHODS:
             raise errors.NotFound(f"Path not found: {request.path}")
+        visit = await guard.visit(request)
         app = await agent.data.app(await agent.data.app_id(request.match_info["app"]))
         route = await agent.data.route(app.id, clean_path(request.match_info["path"] or "/"))
-        return await _Invocation(agent, request, app, route).answer()
+        theirs = await visit.admitted(app, private=private(app.annotations, route.annotations))
+        return await _Invocation(agent, request, app, route, theirs).answer()
 
     return [web.route("*", "/r/{app}{path:(?:/.*)?}", invoke)]
 
@@ -58,14 +62,14 @@ def route_routes(agent: Agent) -> list[web.RouteDef]:
 class _Invocation:
     """One request to a route."""
 
-    def __init__(self, agent: Agent, request: web.Request, app: App, route: Route) -> None:
+    def __init__(
+        self, agent: Agent, request: web.Request, app: App, route: Route, theirs: Iterable[Header]
+    ) -> None:
         self._agent = agent
         self._request = request
         self._route = route
         self._headers: list[Header] = [
-            (canonical_header(name), value)
-            for name, value in foreign(request.headers.items())
-            if name.lower() != "host"
+            (canonical_header(name), value) for name, value in foreign(theirs) if name.lower() != "host"
         ]
         self._target = agent.route_target(route, app, self._format())
         self._is_async = route.type == CallType.ASYNC

@@ -1,6 +1,6 @@
 """Who may do what: principals, their roles and apps, and the contract of whoever knows them.
 
-Pure decisions, no I/O. ``services/identity`` knows tokens, ``api_node/gate.py`` and ``runner_node/guard.py`` ask.
+Pure decisions, no I/O. ``services/identity`` knows tokens; gates and guards of nodes ask.
 """
 
 from __future__ import annotations
