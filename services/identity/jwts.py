@@ -85,7 +85,7 @@ def _header(token: str) -> tuple[str, str]:
     except jwt.PyJWTError as exc:
         raise Unauthorized("The token cannot be read", detail=str(exc)) from None
     algorithm, kid = header.get("alg"), header.get("kid", "")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Unauthorized(f"The token must be signed with one of {', '.join(ALGORITHMS)}")
     return algorithm, kid if isinstance(kid, str) else ""
 

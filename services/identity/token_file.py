@@ -41,6 +41,10 @@ class TokenFile:
             except (OSError, BadFile) as exc:
                 self._complain(_words(self._path, exc))
                 continue
+            except Exception:
+                # Our bug, and no reason to follow the file no more.
+                log.exception("%s was not read", self._path)
+                continue
             if found:
                 self._entries, self._seen = found
                 log.info("%s was read again: %d tokens", self._path, len(self._entries))

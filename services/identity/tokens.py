@@ -82,7 +82,7 @@ def _entry(given: Any, which: str) -> tuple[bytes, Entry]:
     if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256):
         raise BadFile(f'{which}: sha256: must be 64 hexadecimal digits in quotes; "fn-node token" makes them')
     role = given.get("role")
-    if role not in set(Role):
+    if not isinstance(role, str) or role not in set(Role):
         raise BadFile(f"{which}: role: must be one of {', '.join(Role)}")
     principal = Principal(name=name, role=Role(role), apps=_apps(given.get("apps"), Role(role), which))
     return bytes.fromhex(sha256), Entry(principal, _expires(given.get("expires"), which))
