@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
 from services.datastore import dialects, failures, migrate
-from services.datastore.bulk import Bulk, Rows
+from services.datastore.bulk import Rows
 from services.datastore.dialects import Backend
 from services.datastore.failures import Meaning
+from services.datastore.file import File
 from shared_models.errors import FnError, Invalid, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ logging.getLogger("sqlalchemy.pool.impl.AsyncAdaptedQueuePool").addFilter(
 )
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
 
 _TRIES = 5
 _PAUSE = 0.02
@@ -42,8 +44,8 @@ class Database:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._engine = backend.engine
-        self._bulk = Bulk(backend.file) if backend.file else None
-        # In one process writers take turns here, which is fair; SQLite's own lock is polled.
+        self._file = File(backend.file, _tell_unheard) if backend.file else None
+        # Of a database in memory, which has one connection.
         self._writing = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -57,8 +59,10 @@ class Database:
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work*, whose statements only read, each of them a transaction of its own.
 
-        It runs once more when its connection turns out to be dead.
+        *work* awaits nothing but its connection. It runs once more when that turns out to be dead.
         """
+        if self._file:
+            return await self._asked(self._file.read, work)
 
         async def reading() -> T:
             async with self._engine.connect() as raw:
@@ -84,11 +88,14 @@ class Database:
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Runs *work* in one transaction and commits; its exceptions roll back and pass.
 
-        A broken constraint means that somebody was faster: *work* runs again, and its own checks,
-        which see the winner now, name what is taken. It also runs again after a deadlock, and when the
-        connection broke before the commit. A commit without an answer may have happened: that is
-        StoreUnavailable, and whoever asked repeats what may be repeated.
+        *work* awaits nothing but its connection. A broken constraint
+        means that somebody was faster: *work* runs again, and its own checks, which see the winner now,
+        name what is taken. It also runs again after a deadlock, and when the connection broke before the
+        commit. A commit without an answer may have happened: that is StoreUnavailable, and whoever asked
+        repeats what may be repeated. Nobody is faster in a SQLite file, whose write lock the transaction has.
         """
+        if self._file:
+            return await self._asked(self._file.transact, work)
 
         async def writing() -> T:
             for left in reversed(range(_TRIES)):
@@ -117,40 +124,38 @@ class Database:
 
         False where it has none, and when one of them is there: then nothing is inserted.
         """
-        bulk = self._bulk
-        return await self._alone(lambda: bulk.insert(rows)) if bulk else False
+        return await self._asked(self._file.insert, rows) if self._file else False
 
     @property
     def has_trips(self) -> bool:
         """Whether the database is a file for which ``trip`` is the quick way."""
-        return self._bulk is not None
+        return self._file is not None
 
     async def trip(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs *work* in one transaction of a SQLite file, all of it in one trip to another thread.
+        """As ``transact`` in a SQLite file, without SQLAlchemy."""
+        assert self._file is not None, "only for a file"
+        return await self._asked(self._file.trip, work)
 
-        Its exceptions roll back and pass. Nobody is faster: the transaction has the file's write lock.
-        """
-        bulk = self._bulk
-        assert bulk is not None, "only for a file"
-        return await self._alone(lambda: bulk.run(work))
-
-    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """What *work* answers, when it is its turn."""
-
-        async def working() -> T:
-            async with self._writing:
-                return await work()
-
-        return await self._to_the_end(working())
+    async def _asked(self, ask: Callable[[Asked], asyncio.Future[T]], asked: Asked) -> T:
+        """What the file answers; it goes on when the caller is cancelled."""
+        self._refuse_if_closed()
+        with self._mapped():
+            result = await ask(asked)
+        self._told = ""
+        return result
 
     async def close(self) -> None:
         """Takes nothing new, and returns when nothing is under way any more."""
         self._closed = True
         while self._under_way:
             await asyncio.wait(self._under_way)
-        if self._bulk:
-            await self._bulk.close()
+        if self._file:
+            await self._file.close()
         await self._engine.dispose()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("The database is closed: the node is stopping")
 
     def _turn(self) -> AbstractAsyncContextManager[Any]:
         return self._writing if self._backend.turns else nullcontext()
@@ -163,7 +168,7 @@ class Database:
         """
         if self._closed:
             work.close()
-            raise StoreUnavailable("The database is closed: the node is stopping")
+        self._refuse_if_closed()
         task = asyncio.create_task(self._in_time(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -258,10 +263,16 @@ def explained(url: str, variable: str, port: int) -> Iterator[None]:
 
 
 def _unheard(task: asyncio.Task[Any]) -> None:
-    """A failure that nobody waits for any more is no news, unless it is a defect."""
     exc = None if task.cancelled() else task.exception()
-    if exc is not None and not isinstance(exc, (FnError, UnicodeEncodeError, OverflowError)):
-        if failures.known(exc):
-            log.warning("the database failed: %s", failures.words(exc))
-        else:
-            log.error("work on the database broke down", exc_info=exc)
+    if exc is not None:
+        _tell_unheard(exc)
+
+
+def _tell_unheard(exc: BaseException) -> None:
+    """A failure that nobody waits for any more is no news, unless it is a defect."""
+    if isinstance(exc, (FnError, UnicodeEncodeError, OverflowError)):
+        return
+    if failures.known(exc):
+        log.warning("the database failed: %s", failures.words(exc))
+    else:
+        log.error("work on the database broke down", exc_info=exc)

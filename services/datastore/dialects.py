@@ -26,7 +26,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
-from services.datastore.bulk import PRAGMAS
+from services.datastore.file import PRAGMAS
 from services.datastore.server_url import Server
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable

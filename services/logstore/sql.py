@@ -163,8 +163,7 @@ class SQLLogStore(LogStore):
         # A connection per piece: a slow reader must not keep one from everybody else.
         number = 0
         while True:
-            query = select(logs.c.body).where(logs.c.call_id == call_id, logs.c.piece == number)
-            body = await self._database.read(partial(AsyncConnection.scalar, statement=query))
+            body = await self._database.read(partial(_body, call_id=call_id, number=number))
             if body is None:
                 return
             yield body
@@ -190,6 +189,12 @@ class SQLLogStore(LogStore):
         return await self._database.transact(
             lambda connection: removal.expire_logs(connection, older_than, limit)
         )
+
+
+async def _body(connection: AsyncConnection, call_id: str, number: int) -> Any:
+    return await connection.scalar(
+        select(logs.c.body).where(logs.c.call_id == call_id, logs.c.piece == number)
+    )
 
 
 def _waiting(key: LeaseKey, attempt: int, node: str) -> dict[str, Any]:

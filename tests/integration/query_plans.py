@@ -35,7 +35,7 @@ class Plan:
 @contextmanager
 def captured(database: Database) -> Iterator[list[Statement]]:
     """The queries that *database* is sent meanwhile."""
-    engine = database._engine.sync_engine
+    engine = database._file._engine if database._file else database._engine.sync_engine
     found: list[Statement] = []
 
     def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, many: bool) -> None:

@@ -1,7 +1,7 @@
 """A SQLite database in memory for the SQL stores, without a thread: every transaction is one step.
 
-``services.datastore.database.Database`` waits for a driver's thread, which ends when it likes. The stores
-on top are the real ones; of a connection they use what is here.
+``services.datastore.database.Database`` waits for a thread, which ends when it likes. The stores on top are
+the real ones.
 """
 
 from __future__ import annotations
@@ -10,35 +10,19 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from services.datastore.database import Database
 from services.datastore.dialects import Backend
+from services.datastore.direct import at_once, direct
 from services.datastore.tables import metadata
 
 T = TypeVar("T")
-
-
-class _Inline:
-    """An ``AsyncConnection`` as far as the stores know it; nothing in it waits."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.dialect = connection.dialect
-
-    async def execute(self, *args: Any) -> Any:
-        return self._connection.execute(*args)
-
-    async def scalar(self, statement: Any, *args: Any) -> Any:
-        return self._connection.scalar(statement, *args)
-
-    async def scalars(self, statement: Any, *args: Any) -> Any:
-        return self._connection.scalars(statement, *args)
 
 
 @cache
@@ -74,19 +58,9 @@ class InlineDatabase(Database):
     async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         await asyncio.sleep(0)
         with self._inline.begin() as connection:
-            return await _at_once(work(cast("AsyncConnection", _Inline(connection))))
+            return at_once(work(direct(connection)))
 
     def rows(self, statement: Any) -> list[dict[str, Any]]:
         """What a query finds, for a test's own look."""
         with self._inline.begin() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
-
-
-async def _at_once(work: Awaitable[T]) -> T:
-    """Awaits *work*, which must not wait for anything: others would meet its open transaction."""
-    steps = work.__await__()
-    try:
-        next(steps)
-    except StopIteration as done:
-        return cast("T", done.value)
-    raise AssertionError("work on a database waited for something else than the database")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from services.logstore import open_logstore
 from shared_models.app import App
 from shared_models.errors import NotFound, StoreUnavailable
 from shared_models.interfaces import AppFilter, CallFilter
+
+LIMIT = 60.0
+"""Seconds until a test is given up."""
 
 
 async def test_a_file_keeps_what_was_stored_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -86,16 +90,16 @@ async def test_a_file_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, pa
 async def test_a_failure_whose_caller_has_left_is_told_in_order(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: Exception, told: str
 ) -> None:
-    begun, left = asyncio.Event(), asyncio.Event()
+    begun, left = threading.Event(), threading.Event()
 
     async def work(_connection: AsyncConnection) -> None:
         begun.set()
-        await left.wait()
+        assert left.wait(LIMIT)
         raise failure
 
     async with open_database(f"sqlite:///{tmp_path}/fn.db") as database:
         caller = asyncio.create_task(database.read(work))
-        await begun.wait()
+        assert await asyncio.to_thread(begun.wait, LIMIT)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller

@@ -1,0 +1,178 @@
+"""Work for a thread, as much of it in one trip as waits, and its answers with one wake-up of the event loop.
+
+A trip to a thread and back costs an event loop that is busy more than SQLite takes for what it is asked:
+both fight for the interpreter. So what is asked while a thread is at work waits for it, and no second thread
+is sent for it, unless the first one is held up by one piece: a cold disk, or a long query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Tool = TypeVar("Tool")
+
+_TOO_LONG = 0.005
+"""Seconds in which a thread that takes nothing new is held up: what waits gets another one."""
+
+
+class _Piece:
+    """One piece of work, and then what became of it."""
+
+    __slots__ = ("answer", "failure", "future", "work")
+
+    def __init__(self, work: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.answer: Any = None
+        self.failure: BaseException | None = None
+
+    def do(self, tool: Any) -> None:
+        """Does it with *tool*."""
+        try:
+            self.answer = self.work(tool)
+        except BaseException as exc:
+            self.failure = exc
+
+    def tell(self, unheard: Callable[[BaseException], None]) -> None:
+        """Its answer to who asked; a failure to *unheard* when nobody waits any more."""
+        failure, future = self.failure, self.future
+        # The failure's traceback leads here: what leads back to it would be a cycle.
+        del self.failure, self.future
+        if future.done():
+            if failure is not None:
+                unheard(failure)
+        elif failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(self.answer)
+
+
+class Trips(Generic[Tool]):
+    """Up to *threads* threads, each with a tool of its own that *make* makes there and *drop* ends.
+
+    Pieces begin in the order in which they were asked for. For an event loop, the first that asks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Tool],
+        drop: Callable[[Tool], None],
+        unheard: Callable[[BaseException], None],
+        threads: int = 1,
+    ) -> None:
+        self._name = name
+        self._make, self._drop, self._unheard = make, drop, unheard
+        self._most = threads
+        self._threads: list[threading.Thread] = []
+        self._go: SimpleQueue[bool] = SimpleQueue()
+        self._waiting: deque[_Piece] = deque()
+        self._done: deque[_Piece | None] = deque()  # None: a thread has come back
+        self._away = 0
+        self._held_up = 0  # of those that are away
+        self._begun = 0
+        self._not_told = 0
+        self._called = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._rest = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def ask(self, work: Callable[[Tool], T]) -> asyncio.Future[T]:
+        """What *work* will answer, or raise. It is done also when nobody waits for it any more."""
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(_Piece(work, future))
+        self._not_told += 1
+        if self._away == self._held_up and self._away < self._most:
+            self._send()
+        elif self._watch is None and self._away < self._most:
+            self._watch = loop.call_later(_TOO_LONG, self._look, self._begun)
+        return future
+
+    async def close(self) -> None:
+        """When all that was asked for is done. Idempotent; nothing may be asked for any more."""
+        while self._not_told:
+            self._rest.clear()
+            await self._rest.wait()
+        if self._watch:
+            self._watch.cancel()
+        for _ in self._threads:
+            self._go.put(False)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        self._threads.clear()
+
+    # -- on the event loop -------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """One more thread goes, which takes all that waits."""
+        self._away += 1
+        if self._away > len(self._threads):
+            name = f"{self._name}-{len(self._threads)}"
+            # One that is in the middle of a statement is not waited for when the process ends.
+            self._threads.append(threading.Thread(target=self._live, name=name, daemon=True))
+            self._threads[-1].start()
+        self._go.put(True)
+
+    def _look(self, begun: int) -> None:
+        self._watch = None
+        if self._waiting and self._loop and self._away < self._most:
+            if begun == self._begun:
+                self._held_up = self._away
+                self._send()
+            self._watch = self._loop.call_later(_TOO_LONG, self._look, self._begun)
+
+    def _tell(self) -> None:
+        self._called = False
+        while self._done:
+            piece = self._done.popleft()
+            if piece is None:
+                self._away -= 1
+                self._held_up = min(self._held_up, self._away)
+            else:
+                self._not_told -= 1
+                piece.tell(self._unheard)
+        if self._waiting and not self._away:
+            self._send()  # asked for when the last thread had looked for the last time
+        if not self._not_told:
+            self._rest.set()
+
+    # -- in a thread -------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        tools: list[Tool] = []
+        try:
+            while self._go.get():
+                while self._waiting:
+                    with suppress(IndexError):  # another one took it
+                        self._do(self._waiting.popleft(), tools)
+                self._ended(None)
+        finally:
+            for tool in tools:
+                self._drop(tool)
+
+    def _do(self, piece: _Piece, tools: list[Tool]) -> None:
+        self._begun += 1
+        try:
+            if not tools:
+                tools.append(self._make())
+        except BaseException as exc:
+            piece.failure = exc
+        else:
+            piece.do(tools[0])
+        self._ended(piece)
+
+    def _ended(self, piece: _Piece | None) -> None:
+        self._done.append(piece)
+        if not self._called:
+            self._called = True
+            assert self._loop is not None
+            with suppress(RuntimeError):  # the loop is closed: nobody is there who waits
+                self._loop.call_soon_threadsafe(self._tell)
