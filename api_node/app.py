@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +29,9 @@ from api_node.swagger import swagger_routes
 from api_node.triggers import Triggers
 from shared_models.access import Authenticator
 from shared_models.call_interfaces import CallControl, DeadLetters
-from shared_models.env import env, one_of, words
+from shared_models.env import env, one_of, port, words
 from shared_models.interfaces import DataAccess, Datastore, LogStore, MessageQueue
+from shared_models.web import Apart
 
 ANY, SOME = "(?s:.*)", "(?s:.+)"
 """What is left of a path, with line feeds that it may have."""
@@ -54,6 +56,13 @@ class APISettings:
         "token",
         "How runner nodes prove who they are: token, or none for everybody",
         parse=one_of("token", "none"),
+    )
+    runner_api_port: int | None = env(
+        "FN_RUNNER_API_PORT",
+        None,
+        "Port for runner nodes alone (/v1/runner/), which then are served on no other one; 0 lets the system "
+        "choose, empty: they are served on FN_PORT",
+        parse=port,
     )
 
 
@@ -155,6 +164,16 @@ def api_routes(
         get("/v1/runner/wanted", guard(runner.wanted)),
         web.post("/v1/runner/heartbeat", guard(runner.heartbeat)),
     ]
+
+
+def by_port(routes: Sequence[web.RouteDef], settings: APISettings) -> tuple[list[web.RouteDef], Apart | None]:
+    """*routes* of FN_PORT, and those of runner nodes, where these have a port of their own."""
+    if settings.runner_api_port is None:
+        return list(routes), None
+    public = [route for route in routes if not route.path.startswith("/v1/runner/")]
+    of_runners = [route for route in routes if route not in public]
+    shared = [route for route in public if (route.method, route.path) == ("GET", "/v1/apps/{app}")]
+    return public, Apart([*of_runners, *shared], settings.runner_api_port)
 
 
 def _get(path: str, handler: Handler) -> web.RouteDef:

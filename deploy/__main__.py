@@ -24,6 +24,7 @@ from deploy.extensions import ExtensionFailed
 from deploy.settings import NODE_TYPES, Settings, read_all, redact
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
+from shared_models.ports import PortUnavailable
 from shared_models.workers import ALONE, Place
 
 log = logging.getLogger("deploy.node")
@@ -227,6 +228,10 @@ def _spare_the_collector() -> None:
 def explain(exc: BaseException, settings: Settings) -> str:
     """One line for what kept a node from running: the cause, and the next step where there is one."""
     match exc:
+        case PortUnavailable(errno=errno.EADDRINUSE):
+            return f"port {exc.port} is taken: stop what listens there, or set {exc.variable}"
+        case PortUnavailable(errno=errno.EACCES) if 0 < exc.port < 1024:
+            return f"port {exc.port} is not allowed for this user: set {exc.variable} to 1024 or more"
         case OSError(errno=errno.EADDRINUSE):
             return f"port {settings.http.port} is taken: stop what listens there, or set FN_PORT"
         case OSError(errno=errno.EACCES) if not exc.filename and 0 < settings.http.port < 1024:

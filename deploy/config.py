@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deploy.extensions import ExtensionFailed, chosen
@@ -42,6 +42,17 @@ def table(settings: Settings, width: int = 110) -> str:
                 _sentence(variable.meaning), width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     return "\n".join(lines)
+
+
+def debug_pages(settings: Settings) -> dict[str, Callable[[], object]]:
+    """The debug page of the settings in force: as they could be written into variables, secrets hidden."""
+
+    def page() -> object:
+        kind = settings.node.type
+        values = in_force({field: getattr(settings, field) for field in groups(kind)})
+        return {name: shown(variable, values[name]) for name, variable in declared(kind).items()}
+
+    return {"settings": page}
 
 
 def extensions(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
+from deploy.config import debug_pages
 from deploy.extensions import open_extensions
 from deploy.settings import (
     APINode,
@@ -30,7 +31,7 @@ from shared_models.workers import ALONE, Place, Siblings, open_siblings
 @asynccontextmanager
 async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     """An API node: the stores, and what clients and runner nodes ask of them. Runs no functions."""
-    from api_node.app import api_routes
+    from api_node.app import api_routes, by_port
     from services.call_control import StoresCallControl
     from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
@@ -50,10 +51,19 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
         control = StoresCallControl(stores, data, settings.async_calls)
         routes = [*api_routes(stores, data, control, settings.api), *api_refusals()]
         routes += extensions.endpoints(routes)
+        routes, apart = by_port(routes, settings.api)
         around = extensions.middlewares()
         siblings = await _siblings(stack, place)
         yield await enter(
-            serving(routes, settings.http, node_type="api", middlewares=around, siblings=siblings)
+            serving(
+                routes,
+                settings.http,
+                node_type="api",
+                middlewares=around,
+                siblings=siblings,
+                apart=apart,
+                pages=debug_pages(settings),
+            )
         )
 
 
@@ -92,6 +102,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 middlewares=around,
                 siblings=siblings,
                 fast_path=quick_path(agent),
+                pages={**debug_pages(settings), "slots": agent.slots},
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
@@ -101,7 +112,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
 @asynccontextmanager
 async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     """Both in one process: the same agent, on direct data access."""
-    from api_node.app import api_routes
+    from api_node.app import api_routes, by_port
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
     from runner_node.invoke import invoke_routes
@@ -142,6 +153,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
         )
         routes = [*api_routes(stores, data, control, settings.api), *invoke_routes(agent)]
         routes += extensions.endpoints(routes)
+        routes, apart = by_port(routes, settings.api)
         around = extensions.middlewares()
         port = await enter(
             serving(
@@ -152,6 +164,8 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 middlewares=around,
                 siblings=siblings,
                 fast_path=quick_path(agent),
+                apart=apart,
+                pages={**debug_pages(settings), "slots": agent.slots},
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients

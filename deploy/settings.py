@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import unknown
+from deploy import ports, unknown
 from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
@@ -190,11 +190,8 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
     kind = read(NodeSettings, environ, []).type
     values: dict[str, Any] = {field: read(group, environ, problems) for field, group in groups(kind).items()}
     problems.extend(_contradictions(kind, in_force(values), environ))
-    if environ.get("FN_PORT", "").startswith("tcp://"):
-        problems.append(
-            "FN_PORT comes from a Kubernetes service called fn: set enableServiceLinks: false in the pod, "
-            "or give the service another name"
-        )
+    problems.extend(ports.taken_twice(in_force(values)))
+    problems.extend(ports.of_services(environ))
     if problems:
         raise InvalidSettings([redact(problem) for problem in problems])
     shape: dict[str, Any] = {

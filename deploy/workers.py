@@ -11,11 +11,12 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from deploy import shares
-from deploy.settings import Settings
+from deploy.settings import APINode, FullNode, Settings
 from deploy.supervisor import WAITED_FOR, Supervisor, Work
-from shared_models.http_settings import HTTPSettings
+from shared_models.ports import PortUnavailable, Where
 
 _API = ("api_node.app", "services.call_control", "services.callbacks.delivery", "services.janitor")
 _RUNNER = ("runner_node.agent", "runner_node.drivers.opener", "runner_node.invoke")
@@ -35,38 +36,65 @@ def supervise(settings: Settings, work: Work) -> int:
     # Threads that others begin meanwhile must not get them either.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
-        with held_port(settings.http) as port:
-            settings = shares.whole(settings, port)
+        with held_ports(settings) as held:
             for room in ("deploy.nodes", *_ROOMS[settings.node.type]):
                 importlib.import_module(room)
             # What is there already is not looked at again: that would copy the pages that workers share.
             gc.collect()
             gc.freeze()
-            return Supervisor(settings, work).run()
+            return Supervisor(held, work).run()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
-def held_port(http: HTTPSettings) -> Iterator[int]:
-    """The port that the workers will listen on, kept while the block runs; nothing listens on it by that.
+def held_ports(settings: Settings) -> Iterator[Settings]:
+    """*settings* of the node as a whole, with the ports that the workers will listen on.
 
-    Raises OSError when it is taken, also by another node whose workers would let others share it.
+    They are kept while the block runs; nothing listens on them by that. Raises PortUnavailable.
     """
-    port = http.port
+    http = settings.http
     with ExitStack() as stack:
-        found = socket.getaddrinfo(http.host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            for shared in (False, True):
-                held = socket.socket(family, kind, protocol)
-                with ExitStack() as unless_bound:
-                    unless_bound.callback(held.close)
-                    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    if family == socket.AF_INET6:
-                        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    if shared:
-                        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                        stack.enter_context(unless_bound.pop_all())
-                    held.bind((address[0], port, *address[2:]))
-                    port = held.getsockname()[1]
+        enter = stack.enter_context
+        port = enter(held_port(Where(host=http.host, port=http.port, variable="FN_PORT")))
+        settings = shares.whole(settings, port)
+        if http.admin_port is not None:
+            host = http.admin_host or http.host
+            port = enter(held_port(Where(host=host, port=http.admin_port, variable="FN_ADMIN_PORT")))
+            settings = replace(settings, http=replace(settings.http, admin_port=port))
+        if isinstance(settings, APINode | FullNode) and settings.api.runner_api_port is not None:
+            inner = Where(host=http.host, port=settings.api.runner_api_port, variable="FN_RUNNER_API_PORT")
+            settings = replace(settings, api=replace(settings.api, runner_api_port=enter(held_port(inner))))
+        yield settings
+
+
+@contextmanager
+def held_port(where: Where) -> Iterator[int]:
+    """The port that workers will listen on, kept while the block runs.
+
+    Raises PortUnavailable when it is taken, also by another node whose workers would let others share it.
+    """
+    with ExitStack() as stack:
+        try:
+            port = _hold(stack, where.host, where.port)
+        except OSError as exc:
+            raise PortUnavailable(exc, where.port, where.variable) from exc
         yield port
+
+
+def _hold(stack: ExitStack, host: str, port: int) -> int:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        for shared in (False, True):
+            held = socket.socket(family, kind, protocol)
+            with ExitStack() as unless_bound:
+                unless_bound.callback(held.close)
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if shared:
+                    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    stack.enter_context(unless_bound.pop_all())
+                held.bind((address[0], port, *address[2:]))
+                port = held.getsockname()[1]
+    return port

@@ -84,6 +84,16 @@ class Agent:
         """Empty when the node can take calls, else the reason why not."""
         return self.health.reason
 
+    def slots(self) -> object:
+        """What there is of memory, CPU and containers, and who has it: the debug page of this worker."""
+        has = self.scheduler.resources
+        return {
+            "running_calls": self.running,
+            "memory_bytes": {"all": has.memory, "free": has.free_memory},
+            "cpu_mcpus": {"all": has.cpus, "free": has.free_cpus},
+            "functions": self.scheduler.slots(),
+        }
+
     def target(self, fn: Fn, app: App) -> Target:
         """What the containers of *fn* are made from; a changed function's old containers make way."""
         return self._target(fn.id, fn, app, lambda: calls.of_fn(fn, app))

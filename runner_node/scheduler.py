@@ -172,6 +172,22 @@ class Scheduler:
         """Ids of functions that have a container."""
         return sorted({queue.target.fn_id for queue in self._queues.values() if queue.containers})
 
+    def slots(self) -> list[dict[str, object]]:
+        """Of each function with a container or a caller: its containers and calls, for the debug page."""
+        now = self._loop.time()
+        return [
+            {
+                "function": queue.target.function,
+                "containers": len(queue.containers),
+                "idle": len(queue.idle),
+                "starting": queue.starting,
+                "waiting": len(queue.waiters),
+                "oldest_wait_seconds": round(now - head.since, 3) if (head := queue.head()) else 0.0,
+                "superseded": queue.superseded,
+            }
+            for queue in list(self._queues.values())
+        ]
+
     async def close(self) -> None:
         """Removes every container, and tells those who wait that the node stops."""
         self._starts.end()

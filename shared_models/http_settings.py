@@ -5,15 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared_models import cors
-from shared_models.env import env, port, words
+from shared_models.env import env, words
+from shared_models.env import port as number_of_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPSettings:
     """Where a node listens, what it accepts there, and how it stops."""
 
-    port: int = env("FN_PORT", 8080, "Port to listen on; 0 lets the system choose", parse=port)
+    port: int = env("FN_PORT", 8080, "Port to listen on; 0 lets the system choose", parse=number_of_port)
     host: str = env("FN_HOST", "0.0.0.0", "Address to listen on")
+    admin_port: int | None = env(
+        "FN_ADMIN_PORT",
+        None,
+        "Port of /metrics and /debug, which then are on no other one; 0 lets the system choose, empty: "
+        "/metrics is on FN_PORT and /debug nowhere",
+        parse=number_of_port,
+    )
+    admin_host: str = env(
+        "FN_ADMIN_HOST", "", "Address to listen on for FN_ADMIN_PORT; empty: that of FN_HOST"
+    )
     max_connections: int = env(
         "FN_HTTP_MAX_CONNECTIONS",
         16_000,

@@ -20,6 +20,19 @@ def api_refusals() -> list[web.RouteDef]:
     return [web.route("*", "/r/{path:.*}", _refuse_invocation)]
 
 
+def misdirected() -> list[web.RouteDef]:
+    """What a runner node is answered that asks an API node on the wrong port."""
+    return [web.route("*", "/v1/runner/{path:.*}", _refuse_runner)]
+
+
+async def _refuse_runner(request: web.Request) -> web.StreamResponse:
+    # No 404: a runner takes that for an Fn server, which knows no leases. This one it tries again.
+    said = (
+        "This API node serves runner nodes on another port: set FN_RUNNER_API_URL to its FN_RUNNER_API_PORT"
+    )
+    return json_response({"error": {"message": said}}, 421)
+
+
 async def _refuse_invocation(request: web.Request) -> web.StreamResponse:
     raise errors.InvokeOnAPINode
 

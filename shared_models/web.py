@@ -12,30 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
-from aiohttp import HttpVersion11, web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from shared_models import cors, errors, expositions, telemetry
-from shared_models.answers import JSON, error_response, is_v1, json_response, one_line, tagged_response
-from shared_models.bodies import BODIES, Bodies, body_limit, body_pieces, let_go, read_body
-from shared_models.connections import Connections
-from shared_models.drain import CUT, finish, stop_listening
-from shared_models.fast_exchange import Rest
+from shared_models import cors
+from shared_models.answering import Stage, application, client_gone, stopping
+from shared_models.answers import JSON, error_response, is_v1, json_response, tagged_response
+from shared_models.bodies import Bodies, body_limit, body_pieces, read_body
+from shared_models.common import COMMON_PATHS, FN_VERSION, Common
+from shared_models.debug import Debug, Page
+from shared_models.drain import CUT
 from shared_models.fast_path import FastPath
 from shared_models.http_settings import HTTPSettings
-from shared_models.unrouted import api_refusals, runner_refusals, unrouted
+from shared_models.ports import Port, PortUnavailable, Where, open_port
+from shared_models.unrouted import api_refusals, misdirected, runner_refusals
 from shared_models.workers import Siblings
 
 __all__ = [
     "COMMON_PATHS",
     "FN_VERSION",
     "JSON",
+    "Apart",
     "HTTPSettings",
+    "PortUnavailable",
     "api_refusals",
     "body_limit",
     "body_pieces",
@@ -51,25 +54,17 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-_protocol_log = logging.getLogger(f"{__name__}.protocol")
+
+ADMIN_CONNECTIONS = 256
+"""Connections at most on the admin port: probes, Prometheus, and people."""
 
 
-def _worth_a_line(record: logging.LogRecord) -> bool:
-    # Anybody can send what is not HTTP, or hang up before the answer; that must not fill the log.
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """What runner nodes ask, on a *port* of its own."""
 
-
-_protocol_log.addFilter(_worth_a_line)
-
-FN_VERSION = "0.3.753"
-"""The version of Fn whose API this is; the ``fn`` command asks for it."""
-COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
-"""What every node answers to GET."""
-
-_LEAVING = web.AppKey("leaving", asyncio.Event)
-_STOPPING = web.AppKey("stopping", asyncio.Event)
-_BACKLOG = 1024
-_NO_METRICS = frozenset({"/metrics", "/healthz", "/readyz"})
+    routes: Sequence[web.RouteDef]
+    port: int
 
 
 @asynccontextmanager
@@ -82,246 +77,112 @@ async def serving(
     middlewares: Sequence[Middleware] = (),
     siblings: Siblings | None = None,
     fast_path: FastPath | None = None,
+    apart: Apart | None = None,
+    pages: Mapping[str, Page] | None = None,
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
     *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
     it, the first one outermost: they see every answer, errors included. With *siblings* they listen on the
-    same port, and ``/metrics`` has those of all.
+    same port, and ``/metrics`` has those of all. *apart* is served on its own port. With
+    ``settings.admin_port`` metrics are there alone, and so are the debug pages, to which *pages* are added.
 
     *fast_path* may take requests before all of that, while the node does not stop and neither middlewares nor
     pages of other origins want to see them.
 
     When the block ends the node is no longer ready; after ``settings.not_ready``
     seconds, in which it serves on, it takes no new connections, gives requests in flight ``settings.drain``
-    seconds, and closes. Raises OSError when the address cannot be bound.
+    seconds, and closes, the admin port last. Raises PortUnavailable when an address cannot be bound.
     """
-    app = _application(routes, settings, node_type, ready, middlewares, siblings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CUT)
-    await runner.setup()
-    assert runner.server is not None
-    connections = Connections(
-        runner.server,
-        most=settings.max_connections,
-        head_timeout=settings.head_timeout,
-        max_head=4 * settings.max_header_size,
-        write_timeout=settings.write_timeout,
-        access_log=None,
-        logger=_protocol_log,
-        auto_decompress=False,
-        keepalive_timeout=settings.keep_alive,
-        max_line_size=settings.max_header_size,
-        max_field_size=settings.max_header_size,
-        max_headers=settings.max_headers,
-    )
-    connections.bodies = app[BODIES]
-    connections.continued = _continued(app)
-    if not (middlewares or settings.cors_origins):
-        connections.fast_path = fast_path
-    try:
-        server = await asyncio.get_running_loop().create_server(
-            connections, settings.host, settings.port, backlog=_BACKLOG, reuse_port=siblings is not None
-        )
+    stage = Stage()
+    node = _Node(settings, node_type, stage, middlewares, Common(node_type, stage, ready, siblings), siblings)
+    async with AsyncExitStack() as stack:
+        admin = await node.open_admin(stack, pages or {})
+        serving = [await node.open_public(stack, routes, fast_path, apart)]
+        if apart:
+            serving.append(await node.open_apart(stack, apart))
         try:
-            port: int = server.sockets[0].getsockname()[1]
-            log.info("%s node listens on %s:%d", node_type, settings.host, port)
-            yield port
-            connections.fast_path = None  # it knows nothing of answers that close their connection
-            app[_LEAVING].set()
+            yield serving[0].number
+            serving[0].leave_the_fast_path()  # it knows nothing of answers that close their connection
+            stage.leaving.set()
             await asyncio.sleep(settings.not_ready)
         finally:
-            connections.fast_path = None
-            app[_LEAVING].set()
-            await stop_listening(server, connections)
-            app[_STOPPING].set()
-            await finish(connections, settings.drain)
-    finally:
-        await runner.cleanup()
+            serving[0].leave_the_fast_path()
+            stage.leaving.set()
+            await asyncio.gather(*(port.stop_listening() for port in serving))
+            stage.stopping.set()
+            await asyncio.gather(*(port.finish(settings.drain) for port in serving))
+            if admin:
+                await admin.stop_listening()
+                await admin.finish(CUT)
 
 
-def stopping(request: web.Request) -> asyncio.Event:
-    """Set when the node listens no more: long polls end then."""
-    return request.app[_STOPPING]
+class _Node:
+    """The ports of one node."""
 
+    def __init__(
+        self,
+        settings: HTTPSettings,
+        node_type: str,
+        stage: Stage,
+        middlewares: Sequence[Middleware],
+        common: Common,
+        siblings: Siblings | None,
+    ) -> None:
+        self._settings = settings
+        self._node_type = node_type
+        self._stage = stage
+        self._middlewares = middlewares
+        self._common = common
+        self._siblings = siblings
+        self._bodies = Bodies(
+            largest=settings.max_request_size,
+            most=settings.max_bodies,
+            silence=settings.read_timeout,
+            rate=settings.min_rate,
+        )
 
-def client_gone(request: web.Request) -> bool:
-    """Whether the connection of *request* is closed: nobody will read the answer."""
-    return request.transport is None or request.transport.is_closing()
+    async def open_public(
+        self,
+        stack: AsyncExitStack,
+        routes: Iterable[web.RouteDef],
+        fast_path: FastPath | None,
+        apart: Apart | None,
+    ) -> Port:
+        settings = self._settings
+        shown = [*self._common.routes(metrics=settings.admin_port is None), *routes]
+        shown += misdirected() if apart else []
+        app = application(shown, self._stage, self._bodies, self._middlewares)
+        if settings.cors_origins:
+            app.middlewares.insert(0, cors.cors(app, settings.cors_origins, settings.cors_headers))
+        fast_path = None if self._middlewares or settings.cors_origins else fast_path
+        where = self._where(settings.host, settings.port, "FN_PORT")
+        port = await stack.enter_async_context(
+            open_port(app, settings, where, most=settings.max_connections, fast_path=fast_path)
+        )
+        log.info("%s node listens on %s:%d", self._node_type, settings.host, port.number)
+        return port
 
+    async def open_apart(self, stack: AsyncExitStack, apart: Apart) -> Port:
+        settings = self._settings
+        shown = [*self._common.routes(metrics=False), *apart.routes]
+        app = application(shown, self._stage, self._bodies, self._middlewares)
+        where = self._where(settings.host, apart.port, "FN_RUNNER_API_PORT")
+        port = await stack.enter_async_context(open_port(app, settings, where, most=settings.max_connections))
+        log.info("runner nodes are served on %s:%d", settings.host, port.number)
+        return port
 
-# -- the server --------------------------------------------------------------------------------
+    async def open_admin(self, stack: AsyncExitStack, pages: Mapping[str, Page]) -> Port | None:
+        settings = self._settings
+        if settings.admin_port is None:
+            return None
+        shown = [*self._common.routes(metrics=True), *Debug(self._siblings, pages).routes()]
+        app = application(shown, self._stage, self._bodies)
+        host = settings.admin_host or settings.host
+        where = self._where(host, settings.admin_port, "FN_ADMIN_PORT")
+        port = await stack.enter_async_context(open_port(app, settings, where, most=ADMIN_CONNECTIONS))
+        log.info("metrics and debug pages are on %s:%d", host, port.number)
+        return port
 
-
-def _application(
-    routes: Iterable[web.RouteDef],
-    settings: HTTPSettings,
-    node_type: str,
-    ready: Callable[[], str],
-    middlewares: Sequence[Middleware],
-    siblings: Siblings | None,
-) -> web.Application:
-    if siblings:
-        siblings.answer("metrics", telemetry.exposition)
-
-    async def ping(request: web.Request) -> web.StreamResponse:
-        return json_response({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
-
-    async def version(request: web.Request) -> web.StreamResponse:
-        return json_response({"version": FN_VERSION})
-
-    async def metrics(request: web.Request) -> web.StreamResponse:
-        page = expositions.joined(await siblings.ask("metrics")) if siblings else telemetry.exposition()
-        return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
-
-    async def live(request: web.Request) -> web.StreamResponse:
-        return json_response({"status": "ok", "node_type": node_type})
-
-    async def readiness(request: web.Request) -> web.StreamResponse:
-        if reason := "The node is stopping" if app[_LEAVING].is_set() else ready():
-            return json_response({"message": reason}, 503)
-        return json_response({"status": "ready", "node_type": node_type})
-
-    layers = [_guarding, *middlewares, _answering] if middlewares else [_answering]
-    app = web.Application(middlewares=layers, client_max_size=0)
-    if settings.cors_origins:
-        app.middlewares.insert(0, cors.cors(app, settings.cors_origins, settings.cors_headers))
-    app.on_response_prepare.append(_closing)
-    app[BODIES] = Bodies(
-        largest=settings.max_request_size,
-        most=settings.max_bodies,
-        silence=settings.read_timeout,
-        rate=settings.min_rate,
-    )
-    app[_LEAVING], app[_STOPPING] = asyncio.Event(), asyncio.Event()
-    common = zip(COMMON_PATHS, (ping, version, metrics, live, readiness), strict=True)
-    app.add_routes([web.get(path, handler, allow_head=False) for path, handler in common])
-    app.add_routes(
-        web.RouteDef(route.method, route.path, route.handler, {"expect_handler": _expected, **route.kwargs})
-        for route in routes
-    )
-    return app
-
-
-def _continued(app: web.Application) -> Callable[[Rest], Handler]:
-    """Requests that a fast path handed back to a handler: limits, errors and metrics are as of all others."""
-
-    def continued(rest: Rest) -> Handler:
-        async def going_on(request: web.Request) -> web.StreamResponse:
-            match = await app.router.resolve(request)
-            match.add_app(app)
-            match.freeze()
-            request._match_info = match
-            return await _answering(request, rest.handler, rest.began)
-
-        return going_on
-
-    return continued
-
-
-async def _closing(request: web.Request, response: web.StreamResponse) -> None:
-    """On a node that stops every answer is the last one on its connection, and says so."""
-    if request.app[_LEAVING].is_set():
-        response.headers["Connection"] = "close"
-        response.force_close()
-
-
-async def _expected(request: web.Request) -> web.StreamResponse | None:
-    """Answers a client that waits before it sends a body: to go on (None), or what it would be told then."""
-    v1, expected = is_v1(request.path), request.headers.get("Expect", "")
-    if expected.lower() != "100-continue":
-        said = {"message": f"Unknown expectation: {one_line(expected, 80)}"}
-        return json_response({"error": said} if v1 else said, 417)
-    limit, announced = body_limit(request), request.content_length or 0
-    if limit and announced > limit:
-        return error_response(errors.BodyTooLarge(announced, limit), v1=v1)
-    if request.version >= HttpVersion11:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer has not begun
-    return None
-
-
-@web.middleware
-async def _answering(request: web.Request, handler: Handler, began: float = 0.0) -> web.StreamResponse:
-    """Limits, errors and metrics of every request, which *began* before now if it says so."""
-    started = began or time.perf_counter()
-    if "traceparent" in request.headers:
-        telemetry.join_trace(request.headers)
-    failure: Exception | None = None
-    try:
-        limit = body_limit(request)
-        # Routes have words, and a call id, of their own for it.
-        if limit and (request.content_length or 0) > limit and not request.path.startswith("/r/"):
-            raise errors.BodyTooLarge(request.content_length or 0, limit)
-        response = await handler(request)
-    except web.HTTPException as exc:
-        failure, response = exc, await unrouted(request, exc)
-    except Exception as exc:
-        failure, response = exc, _told(request, exc)
-    finally:
-        let_go(request)
-    if failure is not None:
-        _cut_if_begun(request, failure)
-    _observe(request, response, failure, started)
-    return response
-
-
-@web.middleware
-async def _guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Around the middlewares of extensions, for what they raise: the rest has been answered inside."""
-    started = time.perf_counter()
-    try:
-        return await handler(request)
-    except web.HTTPException:
-        raise
-    except Exception as exc:
-        failure, response = exc, _told(request, exc)
-    finally:
-        let_go(request)
-    _cut_if_begun(request, failure)
-    _observe(request, response, failure, started)
-    return response
-
-
-def _told(request: web.Request, exc: Exception) -> web.Response:
-    """The answer that tells of *exc*, logged when it is our fault; raises *exc* when the client is gone."""
-    if isinstance(exc, ConnectionError) and client_gone(request):
-        raise exc
-    if not isinstance(exc, errors.FnError):
-        log.error("%s %s failed", request.method, _pattern(request), exc_info=exc)
-    elif exc.code >= 500 and exc.detail:
-        log.warning("%s %s: %s (%s)", request.method, _pattern(request), exc.message, exc.detail)
-    return error_response(exc, v1=is_v1(request.path))
-
-
-def _cut_if_begun(request: web.Request, failure: Exception) -> None:
-    if request.writer.output_size:
-        # The head of another answer is out: all that is left is to cut it.
-        if request.transport is not None:
-            request.transport.close()
-        raise ConnectionResetError("the answer was cut") from failure
-
-
-def _observe(
-    request: web.Request, response: web.StreamResponse, failure: Exception | None, started: float
-) -> None:
-    pattern = _pattern(request)
-    if pattern in _NO_METRICS:
-        return
-    telemetry.observe_request(
-        request.method,
-        pattern,
-        response.status,
-        _blame(response.status, failure) if response.status >= 400 else "",
-        response.headers.get("Fn-Fdk-Version", ""),
-        time.perf_counter() - started,
-    )
-
-
-def _pattern(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "unknown"
-
-
-def _blame(status: int, failure: Exception | None) -> str:
-    at_fault = status < 500 or isinstance(failure, errors.BadFunction | errors.TimedOut)
-    return "user" if at_fault or (failure is None and status != 503) else "service"
+    def _where(self, host: str, port: int, variable: str) -> Where:
+        return Where(host=host, port=port, variable=variable, shared=self._siblings is not None)

@@ -1,0 +1,59 @@
+"""What every node answers, whatever its type: who it is, whether it is well, what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from shared_models import expositions, telemetry
+from shared_models.answering import Stage
+from shared_models.answers import json_response
+from shared_models.workers import Siblings
+
+FN_VERSION = "0.3.753"
+"""The version of Fn whose API this is; the ``fn`` command asks for it."""
+COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
+"""What every node answers to GET; ``/metrics`` on its admin port alone where it has one."""
+
+
+class Common:
+    """Handlers of those paths. *ready* gives the reason why the node is not ready, or ""."""
+
+    def __init__(
+        self, node_type: str, stage: Stage, ready: Callable[[], str], siblings: Siblings | None
+    ) -> None:
+        self._node_type = node_type
+        self._stage = stage
+        self._ready = ready
+        self._siblings = siblings
+        if siblings:
+            siblings.answer("metrics", telemetry.exposition)
+
+    def routes(self, *, metrics: bool) -> list[web.RouteDef]:
+        """All of them, the metrics only where they are wanted."""
+        handlers = (self._ping, self._version, self._metrics, self._live, self._readiness)
+        return [
+            web.get(path, handler, allow_head=False)
+            for path, handler in zip(COMMON_PATHS, handlers, strict=True)
+            if metrics or path != "/metrics"
+        ]
+
+    async def _ping(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
+
+    async def _version(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"version": FN_VERSION})
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        siblings = self._siblings
+        page = expositions.joined(await siblings.ask("metrics")) if siblings else telemetry.exposition()
+        return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        return json_response({"status": "ok", "node_type": self._node_type})
+
+    async def _readiness(self, request: web.Request) -> web.StreamResponse:
+        if reason := "The node is stopping" if self._stage.leaving.is_set() else self._ready():
+            return json_response({"message": reason}, 503)
+        return json_response({"status": "ready", "node_type": self._node_type})
