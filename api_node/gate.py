@@ -19,7 +19,7 @@ from api_node.auth import RunnerAuth
 from shared_models import access
 from shared_models.access import ANYBODY, Action, Authenticator, Principal
 from shared_models.answers import one_line
-from shared_models.errors import FnError, NotFound
+from shared_models.errors import FnError, NotFound, Unauthorized
 from shared_models.interfaces import Datastore
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Gate:
                     principal = await self._authenticator.who(request.headers.get("Authorization", ""))
                     await _refuse(principal, needs, request)
                 answer = await _as(principal, handler, request)
+            except Unauthorized:
+                raise  # not noted: those who are not known must not fill the log
             except FnError as exc:
                 _note(needs, principal, request, f"{exc.code} {exc.message}")
                 raise

@@ -55,6 +55,7 @@ async def live_api(
     drain=5.0,
     max_request_size=32 << 20,
     callbacks=NO_CALLBACKS,
+    authenticator=None,
     **settings,
 ):
     """*data* makes what the runner API calls from the direct data access."""
@@ -65,7 +66,8 @@ async def live_api(
     async with open_stores(stores_at) as stores:
         direct = DirectDataAccess(stores, callbacks=callbacks)
         control = StoresCallControl(stores, direct, DEFAULTS)
-        routes = [*api_routes(stores, data(direct) if data else direct, control, api), *api_refusals()]
+        asked = data(direct) if data else direct
+        routes = [*api_routes(stores, asked, control, api, authenticator), *api_refusals()]
         bound = HTTPSettings(port=0, host="127.0.0.1", drain=drain, max_request_size=max_request_size)
         async with serving(routes, bound, node_type="api") as port:
             base_url = f"http://127.0.0.1:{port}"
