@@ -19,9 +19,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from deploy import config, logs
+from deploy import config, logs, token
 from deploy.extensions import ExtensionFailed
 from deploy.settings import NODE_TYPES, Settings, read_all, redact
+from shared_models.access import Role
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
 from shared_models.ports import PortUnavailable
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command == "migrate":
         return _migrate(options)
+    if command == "token":
+        return _token(options)
     node_type = (options.type or "") if command in ("config", "doctor") else command
     try:
         settings, warnings = read_all(os.environ, node_type)
@@ -101,8 +104,27 @@ def _parser() -> argparse.ArgumentParser:
     only.add_argument("--sql", action="store_true", help="change nothing; print the statements")
     move.add_argument("--to", metavar="REVISION", default="", help="up or down to this revision")
     move.add_argument("--yes", action="store_true", help="allow a downgrade, which drops data")
+    key = commands.add_parser("token", help="make a token and its entry for the file of FN_API_TOKENS")
+    key.add_argument("--name", required=True, help="whose it is: in the log of changes")
+    key.add_argument("--role", required=True, choices=[*Role])
+    key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
+    key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _token(options: argparse.Namespace) -> int:
+    """The entry goes to stdout, so that ``>>`` puts it into the file; the token does not."""
+    try:
+        made = token.made(
+            token.Wish(name=options.name, role=options.role, apps=options.app, days=options.days)
+        )
+    except ValueError as exc:
+        _complain(str(exc))
+        return 2
+    print(made[1], end="", flush=True)
+    print(f"the token, which is shown only now: {made[0]}", file=sys.stderr)
+    return 0
 
 
 def _migrate(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import TypedDict
 
 from deploy.config import debug_pages
 from deploy.extensions import open_extensions
+from deploy.identity import with_authorization
 from deploy.settings import (
     APINode,
     FullNode,
@@ -35,6 +36,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     from services.call_control import StoresCallControl
     from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
+    from services.identity.opening import open_identity
     from services.janitor import running_janitor
     from services.listening import listening
     from services.stores import open_stores
@@ -42,6 +44,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        identity = await enter(open_identity(settings.identity))
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
@@ -49,7 +52,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
         await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
-        routes = [*api_routes(stores, data, control, settings.api), *api_refusals()]
+        routes = [*api_routes(stores, data, control, settings.api, identity), *api_refusals()]
         routes += extensions.endpoints(routes)
         routes, apart = by_port(routes, settings.api)
         around = extensions.middlewares()
@@ -57,7 +60,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
         yield await enter(
             serving(
                 routes,
-                settings.http,
+                with_authorization(settings.http, identity),
                 node_type="api",
                 middlewares=around,
                 siblings=siblings,
@@ -73,13 +76,16 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
     from hybrid_client.client import open_data_access
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
+    from runner_node.guard import Guard
     from runner_node.invoke import invoke_routes
     from runner_node.quick import quick_path
+    from services.identity.opening import open_identity
 
     name = node_id(settings.node, settings.http.port, os.getpid())
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        identity = await enter(open_identity(settings.identity))
         extensions = await enter(open_extensions(settings.node.extensions, Node(type="runner"), listeners))
         data = await enter(open_data_access(settings.client))
         siblings = await _siblings(stack, place)
@@ -90,18 +96,19 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 data, driver, settings.agent, name, **described, listeners=listeners.calls, siblings=siblings
             )
         )
-        routes = [*invoke_routes(agent), *runner_refusals()]
+        guard = Guard(identity, settings.guard, place.count)
+        routes = [*invoke_routes(agent, guard), *runner_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
         port = await enter(
             serving(
                 routes,
-                settings.http,
+                with_authorization(settings.http, identity),
                 node_type="runner",
                 ready=agent.ready,
                 middlewares=around,
                 siblings=siblings,
-                fast_path=quick_path(agent),
+                fast_path=quick_path(agent, guard),
                 pages={**debug_pages(settings), "slots": agent.slots},
             )
         )
@@ -115,11 +122,13 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     from api_node.app import api_routes, by_port
     from runner_node.agent import running_agent
     from runner_node.drivers.opener import open_driver
+    from runner_node.guard import Guard
     from runner_node.invoke import invoke_routes
     from runner_node.quick import quick_path
     from services.call_control import StoresCallControl
     from services.callbacks.delivery import running_callbacks
     from services.data_access import DirectDataAccess
+    from services.identity.opening import open_identity
     from services.janitor import running_janitor
     from services.listening import listening
     from services.stores import open_stores
@@ -128,6 +137,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        identity = await enter(open_identity(settings.identity))
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
@@ -151,19 +161,21 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 siblings=siblings,
             )
         )
-        routes = [*api_routes(stores, data, control, settings.api), *invoke_routes(agent)]
+        guard = Guard(identity, settings.guard, place.count)
+        management = api_routes(stores, data, control, settings.api, identity)
+        routes = [*management, *invoke_routes(agent, guard)]
         routes += extensions.endpoints(routes)
         routes, apart = by_port(routes, settings.api)
         around = extensions.middlewares()
         port = await enter(
             serving(
                 routes,
-                settings.http,
+                with_authorization(settings.http, identity),
                 node_type="full",
                 ready=agent.ready,
                 middlewares=around,
                 siblings=siblings,
-                fast_path=quick_path(agent),
+                fast_path=quick_path(agent, guard),
                 apart=apart,
                 pages={**debug_pages(settings), "slots": agent.slots},
             )

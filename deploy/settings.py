@@ -12,15 +12,17 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import ports, unknown
+from deploy import identity, ports, unknown
 from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
     from api_node.app import APISettings
     from hybrid_client.client import ClientSettings
     from runner_node.drivers.settings import DriverSettings
+    from runner_node.guard import GuardSettings
     from runner_node.settings import AgentSettings
     from services.callbacks.settings import CallbackSettings
+    from services.identity.settings import IdentitySettings
     from services.retention import RetentionSettings
     from services.stores import StoreSettings
     from shared_models.async_policy import AsyncSettings
@@ -107,6 +109,7 @@ class APINode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    identity: IdentitySettings
     stores: StoreSettings
     retention: RetentionSettings
     api: APISettings
@@ -121,7 +124,9 @@ class RunnerNode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    identity: IdentitySettings
     client: ClientSettings
+    guard: GuardSettings
     agent: AgentSettings
     driver: DriverSettings
 
@@ -133,11 +138,13 @@ class FullNode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    identity: IdentitySettings
     stores: StoreSettings
     retention: RetentionSettings
     api: APISettings
     async_calls: AsyncSettings
     callbacks: CallbackSettings
+    guard: GuardSettings
     agent: AgentSettings
     driver: DriverSettings
 
@@ -147,9 +154,11 @@ Settings = FullNode | APINode | RunnerNode
 
 def groups(node_type: str) -> dict[str, type]:
     """Settings group by field name, imported only now: a node needs only its own rooms' libraries."""
+    from services.identity.settings import IdentitySettings
     from shared_models.web import HTTPSettings
 
     found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
+    found |= {"identity": IdentitySettings}
     if node_type in ("full", "api"):
         from api_node.app import APISettings
         from services.callbacks.settings import CallbackSettings
@@ -165,9 +174,10 @@ def groups(node_type: str) -> dict[str, type]:
         found |= {"client": ClientSettings}
     if node_type in ("full", "runner"):
         from runner_node.drivers.settings import DriverSettings
+        from runner_node.guard import GuardSettings
         from runner_node.settings import AgentSettings
 
-        found |= {"agent": AgentSettings, "driver": DriverSettings}
+        found |= {"guard": GuardSettings, "agent": AgentSettings, "driver": DriverSettings}
     return found
 
 
@@ -190,6 +200,7 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
     kind = read(NodeSettings, environ, []).type
     values: dict[str, Any] = {field: read(group, environ, problems) for field, group in groups(kind).items()}
     problems.extend(_contradictions(kind, in_force(values), environ))
+    problems.extend(identity.contradictions(in_force(values), environ))
     problems.extend(ports.taken_twice(in_force(values)))
     problems.extend(ports.of_services(environ))
     if problems:
@@ -254,7 +265,11 @@ def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[
 
 
 def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    return [*_doubts_of_workers(node_type, values), *_doubts_of_token(node_type, values)]
+    return [
+        *_doubts_of_workers(node_type, values),
+        *_doubts_of_token(node_type, values),
+        *identity.doubts(node_type, values),
+    ]
 
 
 def _doubts_of_workers(node_type: str, values: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,19 @@ from deploy.settings import APINode, FullNode, Settings
 from deploy.supervisor import WAITED_FOR, Supervisor, Work
 from shared_models.ports import PortUnavailable, Where
 
-_API = ("api_node.app", "services.call_control", "services.callbacks.delivery", "services.janitor")
-_RUNNER = ("runner_node.agent", "runner_node.drivers.opener", "runner_node.invoke")
+_API = (
+    "api_node.app",
+    "services.call_control",
+    "services.callbacks.delivery",
+    "services.identity.opening",
+    "services.janitor",
+)
+_RUNNER = (
+    "runner_node.agent",
+    "runner_node.drivers.opener",
+    "runner_node.invoke",
+    "services.identity.opening",
+)
 _ROOMS = {
     "api": _API,
     "runner": ("hybrid_client.client", *_RUNNER),

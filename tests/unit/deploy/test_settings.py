@@ -35,13 +35,17 @@ def test_the_node_type_may_come_from_the_environment() -> None:
     assert isinstance(settings, RunnerNode)
 
 
+LOOPBACK = {"FN_HOST": "127.0.0.1"}
+"""Others need tokens, or are warned of."""
+
+
 def test_the_command_line_wins_over_the_environment() -> None:
     settings, _ = read_all({"FN_NODE_TYPE": "runner"}, "api")
     assert isinstance(settings, APINode)
 
 
 def test_a_node_is_full_when_nobody_says_what_it_is() -> None:
-    settings, warnings = read_all({})
+    settings, warnings = read_all(LOOPBACK)
     assert isinstance(settings, FullNode)
     assert warnings == []
 
@@ -98,22 +102,23 @@ def test_a_missing_runner_token_is_a_warning(node_type: str) -> None:
 
 
 def test_no_token_is_needed_when_the_api_node_asks_for_none() -> None:
-    _, warnings = read_all({"FN_RUNNER_AUTH": "none"}, "api")
+    _, warnings = read_all({**LOOPBACK, "FN_RUNNER_AUTH": "none"}, "api")
     assert warnings == []
 
 
 def test_an_unknown_variable_gets_the_nearest_name() -> None:
-    _, warnings = read_all({"FN_FREEZE_IDLE_MSEC": "1"}, "full")
+    _, warnings = read_all({**LOOPBACK, "FN_FREEZE_IDLE_MSEC": "1"}, "full")
     assert warnings == ["FN_FREEZE_IDLE_MSEC is not known: did you mean FN_FREEZE_IDLE_MSECS?"]
 
 
 def test_a_variable_like_no_other_is_named_without_a_guess() -> None:
-    _, warnings = read_all({"FN_QQQQQQQQ": "1"}, "full")
+    _, warnings = read_all({**LOOPBACK, "FN_QQQQQQQQ": "1"}, "full")
     assert warnings == ["FN_QQQQQQQQ is not known and has no effect"]
 
 
 def test_a_variable_of_fn_that_is_not_built_is_not_accepted_in_silence() -> None:
-    _, warnings = read_all({"FN_NODE_CERT": "cert.pem", "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "3"}, "full")
+    ours = {"FN_NODE_CERT": "cert.pem", "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "3"}
+    _, warnings = read_all({**LOOPBACK, **ours}, "full")
     assert [warning.split(" has no effect")[0] for warning in warnings] == [
         "FN_EXPERIMENTAL_PREFORK_POOL_SIZE",
         "FN_NODE_CERT",
@@ -121,7 +126,7 @@ def test_a_variable_of_fn_that_is_not_built_is_not_accepted_in_silence() -> None
 
 
 def test_a_variable_of_another_node_type_is_no_mistake() -> None:
-    _, warnings = read_all({"FN_RUNNER_TOKEN": "t", "FN_FREEZE_IDLE_MSECS": "10"}, "api")
+    _, warnings = read_all({**LOOPBACK, "FN_RUNNER_TOKEN": "t", "FN_FREEZE_IDLE_MSECS": "10"}, "api")
     assert warnings == []
 
 
@@ -132,7 +137,7 @@ def test_what_kubernetes_says_of_its_services_is_no_mistake() -> None:
         "FN_API_PORT": "tcp://10.0.0.7:80",
         "FN_API_PORT_80_TCP_ADDR": "10.0.0.7",
     }
-    assert read_all(links, "full")[1] == []
+    assert read_all({**LOOPBACK, **links}, "full")[1] == []
 
 
 def test_a_port_that_kubernetes_has_overwritten_is_told_apart() -> None:

@@ -1,0 +1,72 @@
+"""What the settings of tokens mean together, and for the rest of a node."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from shared_models import cors
+
+if TYPE_CHECKING:
+    from shared_models.access import Authenticator
+    from shared_models.http_settings import HTTPSettings
+
+_SOURCES = ("FN_API_TOKENS", "FN_OIDC_ISSUER")
+_OF_ISSUERS = ("FN_OIDC_AUDIENCE", "FN_OIDC_JWKS_URL", "FN_OIDC_APPS_CLAIM")
+
+
+def contradictions(values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """What of *values* (by variable), as they were read from *environ*, cannot be meant."""
+    found = []
+    if values["FN_OIDC_ISSUER"] and not values["FN_OIDC_AUDIENCE"]:
+        found.append(
+            "FN_OIDC_AUDIENCE: is not set, and without it tokens that the issuer made for others would be "
+            "taken; set it to the claim aud of those that are made for this platform"
+        )
+    # One that is set and bad is named already.
+    if not environ.get("FN_OIDC_ISSUER", "").strip():
+        found += [f"{name}: has no effect without FN_OIDC_ISSUER" for name in _OF_ISSUERS if values[name]]
+    if values.get("FN_INVOKE_AUTH") == "always" and not any(
+        environ.get(name, "").strip() for name in _SOURCES
+    ):
+        found.append(
+            "FN_INVOKE_AUTH=always: nobody could call anything, since this node knows no tokens; "
+            "set FN_API_TOKENS or FN_OIDC_ISSUER as well"
+        )
+    return found
+
+
+def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    """What an operator should be warned of."""
+    found = []
+    if node_type != "runner" and not _told_apart(values) and not _is_loopback(values["FN_HOST"]):
+        found.append(
+            "FN_API_TOKENS and FN_OIDC_ISSUER are not set: everybody who reaches this port may change and "
+            'remove all apps and functions; "fn-node token" makes tokens, see docs/security.md'
+        )
+    issuer = urlsplit(values["FN_OIDC_ISSUER"])
+    if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
+        found.append("FN_OIDC_ISSUER is http: whoever is on the way to it can make tokens; use https")
+    return found
+
+
+def with_authorization(http: HTTPSettings, authenticator: Authenticator | None) -> HTTPSettings:
+    """*http*, whose pages of other origins may send tokens where there are any."""
+    headers = http.cors_headers or cors.HEADERS
+    if authenticator is None or "authorization" in (name.lower() for name in headers):
+        return http
+    return dataclasses.replace(http, cors_headers=(*headers, "Authorization"))
+
+
+def _told_apart(values: Mapping[str, Any]) -> bool:
+    return any(values[name] for name in _SOURCES)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

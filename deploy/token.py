@@ -1,0 +1,59 @@
+"""``fn-node token``: makes a token, which is shown once, and the entry that a file of tokens has of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared_models import names
+from shared_models.access import EVERY_APP, Role
+
+PREFIX = "fnh_"
+"""What a token begins with, so that scanners for secrets know it."""
+BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked for; *days* None: for ever."""
+
+    name: str
+    role: str
+    apps: Sequence[str]
+    days: int | None = None
+
+
+def made(wish: Wish, now: datetime.datetime | None = None) -> tuple[str, str]:
+    """A new token and its entry in YAML, with its line feeds; raises ValueError for what cannot be meant."""
+    _check(wish)
+    token = PREFIX + secrets.token_urlsafe(BYTES)
+    lines = [
+        # A text in JSON is one in YAML.
+        f"- name: {json.dumps(wish.name, ensure_ascii=False)}",
+        f'  sha256: "{hashlib.sha256(token.encode()).hexdigest()}"',
+        f"  role: {wish.role}",
+    ]
+    if wish.role != Role.ADMIN:
+        every = EVERY_APP in wish.apps
+        lines.append(f"  apps: {json.dumps(EVERY_APP if every else list(dict.fromkeys(wish.apps)))}")
+    if wish.days is not None:
+        end = (now or datetime.datetime.now(datetime.UTC)) + datetime.timedelta(days=wish.days)
+        lines.append(f'  expires: "{end.replace(microsecond=0).isoformat()}"')
+    return token, "\n".join(lines) + "\n"
+
+
+def _check(wish: Wish) -> None:
+    if not 0 < len(wish.name) <= 128 or not wish.name.isprintable():
+        raise ValueError("--name: must have 1 to 128 characters")
+    if wish.role == Role.ADMIN and wish.apps:
+        raise ValueError("--app: an admin has all apps; leave it out, or take the role developer")
+    if wish.role != Role.ADMIN and not wish.apps:
+        raise ValueError(f"--app: must name the apps that the role {wish.role} is for, or '*' for all")
+    if bad := [name for name in wish.apps if name != EVERY_APP and not names.is_name(name)]:
+        raise ValueError(f"--app: {bad[0]!r} is no name of an app")
+    if wish.days is not None and not 0 < wish.days <= 36500:
+        raise ValueError("--days: must be a number of days from 1 to 36500")

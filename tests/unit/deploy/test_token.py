@@ -1,0 +1,75 @@
+"""``fn-node token``: what it makes is what nodes read."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+
+import pytest
+
+from deploy.__main__ import main
+from deploy.token import Wish, made
+from services.identity.tokens import digest, read
+from shared_models.access import Role
+
+
+def told(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(["token", *arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_entry_is_one_of_the_token() -> None:
+    code, entry, said = told("--name", "ci", "--role", "developer", "--app", "shop", "--app", "bank")
+    assert code == 0
+    token = said.split()[-1]
+    assert token.startswith("fnh_")
+    assert token not in entry
+    found = read(entry.encode())[digest(token)]
+    assert (found.principal.name, found.principal.role) == ("ci", Role.DEVELOPER)
+    assert found.principal.apps == {"shop", "bank"}
+    assert found.expires is None
+
+
+def test_entries_of_several_make_a_file() -> None:
+    pairs = [
+        made(Wish(name="root", role="admin", apps=())),
+        made(Wish(name='an "odd": name # ü', role="viewer", apps=("*",))),
+        made(
+            Wish(name="true", role="invoker", apps=("shop", "shop"), days=7),
+            datetime.datetime.now(datetime.UTC),
+        ),
+    ]
+    entries = read("".join(entry for _, entry in pairs).encode())
+    names = [entries[digest(token)].principal.name for token, _ in pairs]
+    assert names == ["root", 'an "odd": name # ü', "true"]
+
+
+def test_a_token_lasts_for_as_many_days_as_are_asked_for() -> None:
+    now = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    token, entry = made(Wish(name="ci", role="viewer", apps=("*",), days=31), now)
+    expires = read(entry.encode())[digest(token)].expires
+    assert expires == datetime.datetime(2026, 2, 1, 12, tzinfo=datetime.UTC).timestamp()
+
+
+def test_no_two_tokens_are_the_same() -> None:
+    wish = Wish(name="ci", role="admin", apps=())
+    assert len({made(wish)[0] for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--name", "ci", "--role", "developer"], "--app: must name the apps"),
+        (["--name", "ci", "--role", "admin", "--app", "shop"], "an admin has all apps"),
+        (["--name", "", "--role", "admin"], "--name: must have 1 to 128 characters"),
+        (["--name", "ci", "--role", "viewer", "--app", "a b"], "'a b' is no name of an app"),
+        (["--name", "ci", "--role", "viewer", "--app", "*", "--days", "0"], "--days: must be"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(arguments: list[str], words: str) -> None:
+    code, entry, said = told(*arguments)
+    assert (code, entry) == (2, "")
+    assert words in said
