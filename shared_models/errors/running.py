@@ -96,7 +96,7 @@ class RateLimited(TooMany):
     def __init__(self, app_name: str, per_second: float, burst: float, retry_after: float) -> None:
         super().__init__(
             f"App {app_name} is called too often: this runner node takes {per_second:g} calls a second and "
-            f"{burst:g} at once; try again in {retry_after:.3g} s",
+            f"{burst:g} at once; try again in {retry_after:.1f} s",
             retry_after=retry_after,
         )
 
