@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.datastore.parts import Part, find_one, held_app, refuse_if, row_of
+from services.datastore.parts import Part, add, all_of, find_one, held_app, refuse_if, row_of
 from services.datastore.seeking import long_is, seek
 from services.datastore.tables import routes
 from shared_models import errors
@@ -17,12 +17,10 @@ class Routes(Part):
     """The routes of apps: those verbs of the datastore that v1 knows alone."""
 
     async def route(self, app_id: str, path: str) -> Route:
-        return await self._read_one(
-            select(routes).where(_route_is(app_id, path)), Route, errors.RouteNotFound
-        )
+        return await self._read_one(all_of(Route).where(_route_is(app_id, path)), Route, errors.RouteNotFound)
 
     async def routes(self, page: RouteFilter) -> list[Route]:
-        query = select(routes).where(routes.c.path > page.after).limit(page.limit)
+        query = all_of(Route).where(routes.c.path > page.after).limit(page.limit)
         if page.image:
             query = query.where(routes.c.image == page.image)
         of = [(routes.c.app_id, page.app_id)]
@@ -36,7 +34,7 @@ class Routes(Part):
         async def work(connection: AsyncConnection) -> Route:
             await held_app(connection, new.app_id)
             await refuse_if(connection, routes, _route_is(new.app_id, new.path), errors.RouteExists)
-            await connection.execute(insert(routes).values(row_of(new)))
+            await add(connection, new)
             return new
 
         return await self._database.transact(work)
@@ -48,7 +46,7 @@ class Routes(Part):
 
     async def _merge_route(self, connection: AsyncConnection, app_id: str, path: str, change: Route) -> Route:
         this = _route_is(app_id, path)
-        query = select(routes).where(this).with_for_update()
+        query = all_of(Route).where(this).with_for_update()
         old = await find_one(connection, query, Route, errors.RouteNotFound)
         new = old.merged(change, self._now())
         if new is not old:
@@ -62,7 +60,7 @@ class Routes(Part):
                 return await self._merge_route(connection, route.app_id, route.path, route), False
             except errors.RouteNotFound:
                 new = route.created(self._now())
-            await connection.execute(insert(routes).values(row_of(new)))
+            await add(connection, new)
             return new, True
 
         return await self._database.transact(work)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.nodes import Nodes
-from services.datastore.parts import find_one, held_app, refuse_if, row_of
+from services.datastore.parts import add, all_of, held, held_app, held_fn, put_back, refuse_if, row_of
 from services.datastore.routes import Routes
 from services.datastore.seeking import long_is, seek
 from services.datastore.tables import apps, fns, purges, routes, triggers
@@ -36,10 +36,10 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
         return str(found)
 
     async def app(self, app_id: str) -> App:
-        return await self._read_one(select(apps).where(apps.c.id == app_id), App, errors.AppNotFound)
+        return await self._by_id(App, app_id, errors.AppNotFound)
 
     async def apps(self, page: AppFilter) -> list[App]:
-        query = select(apps).where(apps.c.name > page.after).limit(page.limit)
+        query = all_of(App).where(apps.c.name > page.after).limit(page.limit)
         if page.name:
             query = query.where(apps.c.name == page.name)
         return await self._read_all(
@@ -51,18 +51,17 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
 
         async def work(connection: AsyncConnection) -> App:
             await refuse_if(connection, apps, apps.c.name == new.name, errors.AppExists)
-            await connection.execute(insert(apps).values(row_of(new)))
+            await add(connection, new)
             return new
 
         return await self._database.transact(work)
 
     async def update_app(self, app_id: str, change: App) -> App:
         async def work(connection: AsyncConnection) -> App:
-            query = select(apps).where(apps.c.id == app_id).with_for_update()
-            old = await find_one(connection, query, App, errors.AppNotFound)
+            old = await held(connection, App, app_id, errors.AppNotFound)
             new = old.merged(change, self._now())
             if new is not old:
-                await connection.execute(update(apps).where(apps.c.id == app_id).values(row_of(new)))
+                await put_back(connection, new)
             return new
 
         return await self._database.transact(work)
@@ -70,8 +69,7 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
     async def remove_app(self, app_id: str) -> None:
         async def work(connection: AsyncConnection) -> None:
             # The app first: whoever adds to it holds it too, and waits, or is waited for.
-            query = select(apps).where(apps.c.id == app_id).with_for_update()
-            await find_one(connection, query, App, errors.AppNotFound)
+            await held(connection, App, app_id, errors.AppNotFound)
             for table in (triggers, routes, fns):
                 await connection.execute(delete(table).where(table.c.app_id == app_id))
             await connection.execute(delete(apps).where(apps.c.id == app_id))
@@ -82,10 +80,10 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
     # -- functions -----------------------------------------------------------------------------
 
     async def fn(self, fn_id: str) -> Fn:
-        return await self._read_one(select(fns).where(fns.c.id == fn_id), Fn, errors.FnNotFound)
+        return await self._by_id(Fn, fn_id, errors.FnNotFound)
 
     async def fns(self, page: FnFilter) -> list[Fn]:
-        query = select(fns).where(fns.c.name > page.after).limit(page.limit)
+        query = all_of(Fn).where(fns.c.name > page.after).limit(page.limit)
         if page.name:
             query = query.where(fns.c.name == page.name)
         of = [(fns.c.app_id, page.app_id)]
@@ -101,26 +99,24 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
             taken = and_(fns.c.app_id == new.app_id, fns.c.name == new.name)
             await refuse_if(connection, fns, taken, errors.FnExists)
             shaped = msgspec.structs.replace(new, shape=app.shape)
-            await connection.execute(insert(fns).values(row_of(shaped)))
+            await add(connection, shaped)
             return shaped
 
         return await self._database.transact(work)
 
     async def update_fn(self, fn_id: str, change: Fn) -> Fn:
         async def work(connection: AsyncConnection) -> Fn:
-            query = select(fns).where(fns.c.id == fn_id).with_for_update()
-            old = await find_one(connection, query, Fn, errors.FnNotFound)
+            old = await held(connection, Fn, fn_id, errors.FnNotFound)
             new = old.merged(change, self._now())
             if new is not old:
-                await connection.execute(update(fns).where(fns.c.id == fn_id).values(row_of(new)))
+                await put_back(connection, new)
             return new
 
         return await self._database.transact(work)
 
     async def remove_fn(self, fn_id: str) -> None:
         async def work(connection: AsyncConnection) -> None:
-            query = select(fns).where(fns.c.id == fn_id).with_for_update()
-            await find_one(connection, query, Fn, errors.FnNotFound)
+            await held(connection, Fn, fn_id, errors.FnNotFound)
             await connection.execute(delete(triggers).where(triggers.c.fn_id == fn_id))
             await connection.execute(delete(fns).where(fns.c.id == fn_id))
             await connection.execute(insert(purges).values(row_of(self._ordered(Purge(fn_id=fn_id)))))
@@ -130,16 +126,15 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
     # -- triggers ------------------------------------------------------------------------------
 
     async def trigger(self, trigger_id: str) -> Trigger:
-        query = select(triggers).where(triggers.c.id == trigger_id)
-        return await self._read_one(query, Trigger, errors.TriggerNotFound)
+        return await self._by_id(Trigger, trigger_id, errors.TriggerNotFound)
 
     async def trigger_by_source(self, app_id: str, type_: str, source: str) -> Trigger:
-        query = select(triggers).where(_source_is(app_id, type_, source))
+        query = all_of(Trigger).where(_source_is(app_id, type_, source))
         return await self._read_one(query, Trigger, errors.TriggerNotFound)
 
     async def triggers(self, page: TriggerFilter) -> list[Trigger]:
         name, id_ = triggers.c.name, triggers.c.id
-        query = select(triggers).where(triggers.c.app_id == page.app_id).limit(page.limit)
+        query = all_of(Trigger).where(triggers.c.app_id == page.app_id).limit(page.limit)
         if page.name:
             query = query.where(name == page.name)
         last_name, last_id = page.after or ("", "")
@@ -159,21 +154,18 @@ class SQLDatastore(Routes, Warm, Nodes, Datastore):
         async def work(connection: AsyncConnection) -> Trigger:
             await held_app(connection, new.app_id)
             await _check_trigger(connection, new)
-            await connection.execute(insert(triggers).values(row_of(new)))
+            await add(connection, new)
             return new
 
         return await self._database.transact(work)
 
     async def update_trigger(self, trigger_id: str, change: Trigger) -> Trigger:
         async def work(connection: AsyncConnection) -> Trigger:
-            query = select(triggers).where(triggers.c.id == trigger_id).with_for_update()
-            old = await find_one(connection, query, Trigger, errors.TriggerNotFound)
+            old = await held(connection, Trigger, trigger_id, errors.TriggerNotFound)
             new = old.merged(change, self._now())
             if new is not old:
                 await _check_trigger(connection, new)
-                await connection.execute(
-                    update(triggers).where(triggers.c.id == trigger_id).values(row_of(new))
-                )
+                await put_back(connection, new)
             return new
 
         return await self._database.transact(work)
@@ -193,8 +185,7 @@ def _source_is(app_id: str, type_: str, source: str) -> ColumnElement[bool]:
 
 async def _check_trigger(connection: AsyncConnection, new: Trigger) -> None:
     """Raises what keeps *new* from being stored; a taken source is named before a taken name."""
-    query = select(fns).where(fns.c.id == new.fn_id).with_for_update(read=True)
-    fn = await find_one(connection, query, Fn, errors.FnNotFound)
+    fn = await held_fn(connection, new.fn_id)
     if fn.app_id != new.app_id:
         raise errors.TriggerFnNotOwned
     other = triggers.c.id != new.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -51,9 +52,9 @@ class JSONText(TypeDecorator[Any]):
         """To the database."""
         return msgspec.json.encode(value).decode()
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        """From the database."""
-        return self._decoder.decode(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """From the database: called for every value of a page, so nothing is around it."""
+        return self._decoder.decode
 
 
 metadata = MetaData(

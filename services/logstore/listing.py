@@ -20,6 +20,7 @@ from shared_models.interfaces import CallFilter
 
 SLACK = 60.0
 """Seconds by which the time in an id and ``created_at`` may differ."""
+_RECORDS = select(*RECORD)
 # What indexes of calls have before the id, the best one first.
 _INDEXED = (
     (calls.c.fn_id, calls.c.status),
@@ -46,6 +47,11 @@ def page_of(page: CallFilter, dialect: str) -> Select[Any]:
     return found.limit(page.limit)
 
 
+def one(call_id: str, fn_id: str, app_id: str) -> Select[Any]:
+    """The record of the call, where it is one of the function and the app that are named."""
+    return _RECORDS.where(calls.c.id == call_id, *_owned(fn_id, app_id))
+
+
 def records(
     dialect: str,
     columns: Sequence[Column[Any]] = RECORD,
@@ -65,7 +71,7 @@ def records(
     named = {"fn_id": fn_id, "app_id": app_id, "path_hash": path_hash(path), "status": status}
     equal = {name: value for name, value in named.items() if value}
     fixed = next(columns for columns in _INDEXED if all(column.name in equal for column in columns))
-    query = select(*columns)
+    query = _RECORDS if columns is RECORD else select(*columns)
     if path:
         query = query.where(calls.c.path == path)
     rest = equal.keys() - {column.name for column in fixed}
@@ -89,7 +95,7 @@ def records(
     )
 
 
-def owned(fn_id: str, app_id: str) -> list[ColumnElement[bool]]:
+def _owned(fn_id: str, app_id: str) -> list[ColumnElement[bool]]:
     """Of that function and app, where one is named."""
     named = [(calls.c.fn_id, fn_id), (calls.c.app_id, app_id)]
     return [column == value for column, value in named if value]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy import Row, Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.rows import portions
@@ -28,6 +28,11 @@ _NAMES = tuple(column.name for column in RECORD)
 def path_hash(path: str) -> str:
     """What stands for *path* in an index (16 hex digits); "" for none, as of a call without a route."""
     return hashlib.blake2b(path.encode(), digest_size=8).hexdigest() if path else ""
+
+
+def call_of(row: Row[Any]) -> Call:
+    """The call whose ``RECORD`` is *row*."""
+    return Call(**dict(zip(_NAMES, row, strict=True)))
 
 
 def row_of(call: Call, token: str, now: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from services.logstore.changes import Changes, Known, change
 from services.logstore.fresh import never_seen, rows_of
 from services.logstore.records import (
     PIECE,
-    RECORD,
+    call_of,
     pieces_of,
     result_of,
 )
@@ -137,18 +137,19 @@ class SQLLogStore(LogStore):
         return await change(self._database, [one.call.id for one in batch], now, decide)
 
     async def call(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> Call:
-        query = select(*RECORD).where(calls.c.id == call_id, *listing.owned(fn_id, app_id))
+        query = listing.one(call_id, fn_id, app_id)
         found = await self._database.read(lambda connection: connection.execute(query))
-        row = found.mappings().first()
+        row = found.first()
         if row is None:
             raise errors.CallNotFound
-        return Call(**row)
+        return call_of(row)
 
     async def calls(self, page: CallFilter) -> list[Call]:
-        rows = await self._database.read(
-            lambda connection: connection.execute(listing.page_of(page, connection.dialect.name))
-        )
-        return [Call(**row) for row in rows.mappings()]
+        async def work(connection: AsyncConnection) -> list[Call]:
+            rows = (await connection.execute(listing.page_of(page, connection.dialect.name))).all()
+            return [call_of(row) for row in rows]
+
+        return await self._database.read(work)
 
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
         try:
