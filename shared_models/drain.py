@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any
+import ssl
+from typing import Any, TypedDict
 
 from shared_models.connections import Connections
 
@@ -21,12 +22,25 @@ IDLE = 0.25
 """Seconds without a request after which a connection is closed: less, and one may just be on its way."""
 ROUNDS = 5
 """Rounds of the event loop after which what it has accepted by itself has become a connection."""
+GREETING = 5.0
+"""Seconds that a client gets for its handshake which has connected just before a server stops."""
 CUT = 0.5
 """Seconds that requests which are cut off get to clean up."""
 
 
-async def stop_listening(server: asyncio.Server, connections: Connections) -> None:
-    """Closes the listening sockets, and takes on everybody whom the system has connected by then."""
+class Handshake(TypedDict, total=False):
+    """How a port speaks TLS, as event loops take it; empty where it does not. Seconds."""
+
+    ssl: ssl.SSLContext
+    ssl_handshake_timeout: float
+    ssl_shutdown_timeout: float
+
+
+async def stop_listening(server: asyncio.Server, connections: Connections, tls: Handshake) -> None:
+    """Closes the listening sockets, and takes on everybody whom the system has connected by then.
+
+    Those who are about to agree on TLS have ``GREETING`` seconds for it.
+    """
     loop = asyncio.get_running_loop()
     kept = [one.dup() for one in server.sockets]
     # asyncio drops those whom it has accepted a moment before its server is closed.
@@ -44,12 +58,17 @@ async def stop_listening(server: asyncio.Server, connections: Connections) -> No
                     waiting.append(listener.accept()[0])
                 except OSError:  # nobody is left, or no more files may be open
                     break
-    for client in waiting:
-        try:
-            client.setblocking(False)
-            await loop.connect_accepted_socket(connections, client)
-        except OSError:
-            client.close()  # it has hung up
+    await asyncio.gather(*(_take_on(client, connections, tls) for client in waiting))
+
+
+async def _take_on(client: socket.socket, connections: Connections, tls: Handshake) -> None:
+    if tls:
+        tls = {**tls, "ssl_handshake_timeout": min(tls["ssl_handshake_timeout"], GREETING)}
+    try:
+        client.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(connections, client, **tls)
+    except OSError:
+        client.close()  # it has hung up, or does not speak TLS
 
 
 async def finish(connections: Connections, limit: float) -> None:

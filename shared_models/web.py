@@ -29,6 +29,7 @@ from shared_models.drain import CUT
 from shared_models.fast_path import FastPath
 from shared_models.http_settings import HTTPSettings
 from shared_models.ports import Port, PortUnavailable, Where, open_port
+from shared_models.tls import TLS, Clients
 from shared_models.unrouted import api_refusals, misdirected, runner_refusals
 from shared_models.workers import Siblings
 
@@ -79,6 +80,8 @@ async def serving(
     fast_path: FastPath | None = None,
     apart: Apart | None = None,
     pages: Mapping[str, Page] | None = None,
+    tls: TLS | None = None,
+    certified: bool = False,
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
@@ -86,6 +89,9 @@ async def serving(
     it, the first one outermost: they see every answer, errors included. With *siblings* they listen on the
     same port, and ``/metrics`` has those of all. *apart* is served on its own port. With
     ``settings.admin_port`` metrics are there alone, and so are the debug pages, to which *pages* are added.
+
+    With the certificate of *tls* the ports speak TLS. *certified*: runner nodes are asked for certificates of
+    theirs; on a port of their own nobody is heard without one.
 
     *fast_path* may take requests before all of that, while the node does not stop and neither middlewares nor
     pages of other origins want to see them.
@@ -95,7 +101,8 @@ async def serving(
     seconds, and closes, the admin port last. Raises PortUnavailable when an address cannot be bound.
     """
     stage = Stage()
-    node = _Node(settings, node_type, stage, middlewares, Common(node_type, stage, ready, siblings), siblings)
+    common = Common(node_type, stage, ready, siblings)
+    node = _Node(settings, node_type, stage, middlewares, common, siblings, tls, certified)
     async with AsyncExitStack() as stack:
         admin = await node.open_admin(stack, pages or {})
         serving = [await node.open_public(stack, routes, fast_path, apart)]
@@ -128,6 +135,8 @@ class _Node:
         middlewares: Sequence[Middleware],
         common: Common,
         siblings: Siblings | None,
+        tls: TLS | None,
+        certified: bool,
     ) -> None:
         self._settings = settings
         self._node_type = node_type
@@ -135,6 +144,8 @@ class _Node:
         self._middlewares = middlewares
         self._common = common
         self._siblings = siblings
+        self._tls = tls
+        self._certified = certified
         self._bodies = Bodies(
             largest=settings.max_request_size,
             most=settings.max_bodies,
@@ -156,7 +167,8 @@ class _Node:
         if settings.cors_origins:
             app.middlewares.insert(0, cors.cors(app, settings.cors_origins, settings.cors_headers))
         fast_path = None if self._middlewares or settings.cors_origins else fast_path
-        where = self._where(settings.host, settings.port, "FN_PORT")
+        clients = Clients.WHO_HAVE_ONE if self._certified and not apart else Clients.NOBODY
+        where = self._where(settings.host, settings.port, "FN_PORT", clients)
         port = await stack.enter_async_context(
             open_port(app, settings, where, most=settings.max_connections, fast_path=fast_path)
         )
@@ -167,7 +179,8 @@ class _Node:
         settings = self._settings
         shown = [*self._common.routes(metrics=False), *apart.routes]
         app = application(shown, self._stage, self._bodies, self._middlewares)
-        where = self._where(settings.host, apart.port, "FN_RUNNER_API_PORT")
+        clients = Clients.ALL if self._certified else Clients.NOBODY
+        where = self._where(settings.host, apart.port, "FN_RUNNER_API_PORT", clients)
         port = await stack.enter_async_context(open_port(app, settings, where, most=settings.max_connections))
         log.info("runner nodes are served on %s:%d", settings.host, port.number)
         return port
@@ -179,10 +192,12 @@ class _Node:
         shown = [*self._common.routes(metrics=True), *Debug(self._siblings, pages).routes()]
         app = application(shown, self._stage, self._bodies)
         host = settings.admin_host or settings.host
-        where = self._where(host, settings.admin_port, "FN_ADMIN_PORT")
+        plain = not (self._tls and self._tls.settings.admin)
+        where = self._where(host, settings.admin_port, "FN_ADMIN_PORT", None if plain else Clients.NOBODY)
         port = await stack.enter_async_context(open_port(app, settings, where, most=ADMIN_CONNECTIONS))
         log.info("metrics and debug pages are on %s:%d", host, port.number)
         return port
 
-    def _where(self, host: str, port: int, variable: str) -> Where:
-        return Where(host=host, port=port, variable=variable, shared=self._siblings is not None)
+    def _where(self, host: str, port: int, variable: str, clients: Clients | None) -> Where:
+        tls = self._tls.server(clients) if self._tls and clients else None
+        return Where(host=host, port=port, variable=variable, shared=self._siblings is not None, tls=tls)
