@@ -41,7 +41,7 @@ def contradictions(values: Mapping[str, Any], environ: Mapping[str, str]) -> lis
 
 def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
     """What an operator should be warned of."""
-    found = []
+    found = _doubts_of_runners(node_type, values)
     if node_type != "runner" and not _told_apart(values) and not _is_loopback(values["FN_HOST"]):
         found.append(
             "FN_API_TOKENS and FN_OIDC_ISSUER are not set: everybody who reaches this port may change and "
@@ -51,6 +51,22 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
     if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
         found.append("FN_OIDC_ISSUER is http: whoever is on the way to it can make tokens; use https")
     return found
+
+
+def _doubts_of_runners(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    if node_type == "full" or values["FN_RUNNER_TOKEN"]:
+        return []
+    if node_type == "runner":
+        return [
+            "FN_RUNNER_TOKEN is not set: the API node answers 401 unless it has FN_RUNNER_AUTH=none; "
+            "set it to the API node's token"
+        ]
+    if values["FN_RUNNER_AUTH"] == "none":
+        return []
+    return [
+        "FN_RUNNER_TOKEN is not set: runner nodes will get 401; set it here and on the runner nodes, "
+        "or FN_RUNNER_AUTH=none if everybody who reaches this port may run calls"
+    ]
 
 
 def with_authorization(http: HTTPSettings, authenticator: Authenticator | None) -> HTTPSettings:

@@ -265,11 +265,7 @@ def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[
 
 
 def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    return [
-        *_doubts_of_workers(node_type, values),
-        *_doubts_of_token(node_type, values),
-        *identity.doubts(node_type, values),
-    ]
+    return [*_doubts_of_workers(node_type, values), *identity.doubts(node_type, values)]
 
 
 def _doubts_of_workers(node_type: str, values: Mapping[str, Any]) -> list[str]:
@@ -278,22 +274,6 @@ def _doubts_of_workers(node_type: str, values: Mapping[str, Any]) -> list[str]:
     return [
         "FN_WORKERS is more than 1, and FN_DB_URL a SQLite file, to which only one worker writes at a time: "
         "more of them need PostgreSQL, MySQL or MariaDB to be faster"
-    ]
-
-
-def _doubts_of_token(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    if node_type == "full" or values["FN_RUNNER_TOKEN"]:
-        return []
-    if node_type == "runner":
-        return [
-            "FN_RUNNER_TOKEN is not set: the API node answers 401 unless it has FN_RUNNER_AUTH=none; "
-            "set it to the API node's token"
-        ]
-    if values["FN_RUNNER_AUTH"] == "none":
-        return []
-    return [
-        "FN_RUNNER_TOKEN is not set: runner nodes will get 401; set it here and on the runner nodes, "
-        "or FN_RUNNER_AUTH=none if everybody who reaches this port may run calls"
     ]
 
 
