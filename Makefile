@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs clean
+.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs site clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench     docs/benchmarks anew, in some ten minutes (BENCH_ARGS=\"sync cold --seconds 5\", or --quick)"
 	@echo "make simulate  the scheduler's decision in virtual time, against Fn's; docs/benchmarks/simulation.md"
 	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
+	@echo "make site      the documentation as a site, in build/site"
 	@echo "make docs      docs/configuration.md anew"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
 	@echo "make clean     removes $(VENV) and caches, not the data"
@@ -59,6 +60,10 @@ faults: install
 
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
+
+site: install
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
+	@echo "build/site/index.html"
 
 # In an environment of its own, so that what a developer tried out does not get in.
 lock: $(BIN)/pip
