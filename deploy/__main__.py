@@ -108,22 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--name", required=True, help="whose it is: in the log of changes")
     key.add_argument("--role", required=True, choices=[*Role])
     key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
+    key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
     commands.add_parser("version", help="print the version")
     return parser
 
 
 def _token(options: argparse.Namespace) -> int:
-    """The entry goes to stdout, so that ``>>`` puts it into the file; the token does not."""
+    wish = token.Wish(name=options.name, role=options.role, apps=options.app, days=options.days)
     try:
-        made = token.made(
-            token.Wish(name=options.name, role=options.role, apps=options.app, days=options.days)
-        )
+        token.run(wish, options.file)
     except ValueError as exc:
         _complain(str(exc))
         return 2
-    print(made[1], end="", flush=True)
-    print(f"the token, which is shown only now: {made[0]}", file=sys.stderr)
+    except OSError as exc:
+        _complain(f"{options.file}: {exc.strerror}")
+        return 1
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -65,6 +66,8 @@ def _made(url: str, query: dict[str, str], body: dict[str, str]) -> dict[str, An
 def _fetch(method: str, url: str, body: bytes | None, timeout: float) -> str:
     request = urllib.request.Request(url, data=body, method=method)
     request.add_header("Content-Type", "application/json")
+    if token := os.environ.get("FN_TOKEN", ""):  # as the fn command has it
+        request.add_header("Authorization", f"Bearer {token}")
     try:
         # An opener of its own: a proxy from the environment has no business between these nodes.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,20 @@ class Wish:
     days: int | None = None
 
 
+def run(wish: Wish, file: str) -> None:
+    """Makes a token. With *file* it is printed; without, its entry is, so that ``>>`` leaves the token out.
+
+    Raises ValueError for what cannot be meant, OSError for a file that cannot be written.
+    """
+    token, entry = made(wish)
+    if file:
+        add(file, entry)
+        print(token)
+    else:
+        print(entry, end="", flush=True)
+        print(f"the token, which is shown only now: {token}", file=sys.stderr)
+
+
 def made(wish: Wish, now: datetime.datetime | None = None) -> tuple[str, str]:
     """A new token and its entry in YAML, with its line feeds; raises ValueError for what cannot be meant."""
     _check(wish)
@@ -44,6 +60,21 @@ def made(wish: Wish, now: datetime.datetime | None = None) -> tuple[str, str]:
         end = (now or datetime.datetime.now(datetime.UTC)) + datetime.timedelta(days=wish.days)
         lines.append(f'  expires: "{end.replace(microsecond=0).isoformat()}"')
     return token, "\n".join(lines) + "\n"
+
+
+def add(path: str, entry: str) -> None:
+    """Puts *entry* at the end of the file, which is made when there is none; raises OSError.
+
+    In one write, so that a node which reads it meanwhile sees all of it.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        ends = not size or os.pread(descriptor, 1, size - 1) == b"\n"
+        os.write(descriptor, (entry if ends else f"\n{entry}").encode())
+    finally:
+        os.close(descriptor)
 
 
 def _check(wish: Wish) -> None:

@@ -36,6 +36,8 @@ NOT_BUILT = {
 """Variables of Fn's servers that have no effect here, and what holds instead."""
 
 _FOR_TESTS = "FN_TEST_"
+_OF_THE_COMMAND = "FN_TOKEN"
+"""Of the ``fn`` command, which may be run where nodes are."""
 _KUBERNETES = re.compile(r"\w+_SERVICE_(HOST|PORT\w*)|\w+_PORT_\d+_(TCP|UDP)\w*")
 
 
@@ -50,7 +52,9 @@ def strange(environ: Mapping[str, str], own: Container[str]) -> list[str]:
 
 def _of_others(name: str, value: str) -> bool:
     # Kubernetes gives every container the addresses of its services: FN_API_SERVICE_HOST for "fn-api".
-    return name.startswith(_FOR_TESTS) or bool(_KUBERNETES.fullmatch(name)) or value.startswith("tcp://")
+    if name == _OF_THE_COMMAND or name.startswith(_FOR_TESTS):
+        return True
+    return bool(_KUBERNETES.fullmatch(name)) or value.startswith("tcp://")
 
 
 def hint(name: str, known: Iterable[str]) -> str:

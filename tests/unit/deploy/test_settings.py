@@ -130,6 +130,10 @@ def test_a_variable_of_another_node_type_is_no_mistake() -> None:
     assert warnings == []
 
 
+def test_what_the_fn_command_is_told_is_no_mistake() -> None:
+    assert read_all({**LOOPBACK, "FN_TOKEN": "t"}, "full")[1] == []
+
+
 def test_what_kubernetes_says_of_its_services_is_no_mistake() -> None:
     links = {
         "FN_API_SERVICE_HOST": "10.0.0.7",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,31 @@ def test_the_entry_is_one_of_the_token() -> None:
     assert (found.principal.name, found.principal.role) == ("ci", Role.DEVELOPER)
     assert found.principal.apps == {"shop", "bank"}
     assert found.expires is None
+
+
+def test_a_file_gets_the_entry_and_the_token_is_printed_alone(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    tokens = []
+    for name in ("one", "two"):
+        code, out, said = told("--name", name, "--role", "admin", "--file", str(file))
+        assert (code, said, out.count("\n")) == (0, "", 1)
+        tokens.append(out.strip())
+    entries = read(file.read_bytes())
+    assert [entries[digest(token)].principal.name for token in tokens] == ["one", "two"]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_without_its_last_line_feed_stays_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    file.write_text(made(Wish(name="one", role="admin", apps=()))[1].rstrip("\n"))
+    assert told("--name", "two", "--role", "admin", "--file", str(file))[0] == 0
+    assert len(read(file.read_bytes())) == 2
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    code, out, said = told("--name", "ci", "--role", "admin", "--file", str(tmp_path / "no" / "tokens"))
+    assert (code, out) == (1, "")
+    assert f"{tmp_path}/no/tokens: No such file or directory" in said
 
 
 def test_entries_of_several_make_a_file() -> None:
