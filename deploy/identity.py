@@ -47,6 +47,11 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
             "FN_API_TOKENS and FN_OIDC_ISSUER are not set: everybody who reaches this port may change and "
             'remove all apps and functions; "fn-node token" makes tokens, see docs/security.md'
         )
+    if node_type != "runner" and _told_apart(values) and values["FN_RUNNER_AUTH"] == "none":
+        found.append(
+            "FN_RUNNER_AUTH=none: everybody who reaches this port may read all apps and run calls as a runner "
+            "node, whatever tokens say; set FN_RUNNER_TOKEN, and FN_RUNNER_API_PORT to keep them apart"
+        )
     issuer = urlsplit(values["FN_OIDC_ISSUER"])
     if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
         found.append("FN_OIDC_ISSUER is http: whoever is on the way to it can make tokens; use https")

@@ -40,6 +40,11 @@ def test_a_runner_node_is_not() -> None:
     assert of_tokens(read_all(RUNNER, "runner")[1]) == []
 
 
+def test_a_way_past_the_tokens_is_warned_of() -> None:
+    _, warnings = read_all({**ISSUER, "FN_RUNNER_AUTH": "none"}, "api")
+    assert [one for one in warnings if one.startswith("FN_RUNNER_AUTH=none: everybody")]
+
+
 def test_an_issuer_without_tls_is_warned_of_unless_it_is_on_this_machine() -> None:
     for host, many in (("login.example", 1), ("127.0.0.1:8443", 0), ("localhost", 0), ("[::1]:80", 0)):
         _, warnings = read_all({**ISSUER, "FN_OIDC_ISSUER": f"http://{host}/realm"}, "api")
