@@ -49,8 +49,8 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
         )
     if node_type != "runner" and _told_apart(values) and values["FN_RUNNER_AUTH"] == "none":
         found.append(
-            "FN_RUNNER_AUTH=none: everybody who reaches this port may read all apps and run calls as a runner "
-            "node, whatever tokens say; set FN_RUNNER_TOKEN, and FN_RUNNER_API_PORT to keep them apart"
+            "FN_RUNNER_AUTH=none: everybody who reaches this port may read all apps, and run calls as a "
+            "runner node, whatever tokens say; set FN_RUNNER_TOKEN, and FN_RUNNER_API_PORT to keep them apart"
         )
     issuer = urlsplit(values["FN_OIDC_ISSUER"])
     if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
@@ -62,11 +62,15 @@ def _doubts_of_runners(node_type: str, values: Mapping[str, Any]) -> list[str]:
     if node_type == "full" or values["FN_RUNNER_TOKEN"]:
         return []
     if node_type == "runner":
-        return [
-            "FN_RUNNER_TOKEN is not set: the API node answers 401 unless it has FN_RUNNER_AUTH=none; "
-            "set it to the API node's token"
-        ]
-    if values["FN_RUNNER_AUTH"] == "none":
+        return (
+            []
+            if values["FN_NODE_CERT"]
+            else [
+                "FN_RUNNER_TOKEN is not set: the API node answers 401 unless it has FN_RUNNER_AUTH=none; "
+                "set it to the API node's token"
+            ]
+        )
+    if values["FN_RUNNER_AUTH"] in ("none", "mtls"):
         return []
     return [
         "FN_RUNNER_TOKEN is not set: runner nodes will get 401; set it here and on the runner nodes, "
