@@ -1,8 +1,9 @@
 """Work for a thread, as much of it in one trip as waits, and its answers with one wake-up of the event loop.
 
 A trip to a thread and back costs an event loop that is busy more than SQLite takes for what it is asked:
-both fight for the interpreter. So what is asked while a thread is at work waits for it, and no second thread
-is sent for it, unless the first one is held up by one piece: a cold disk, or a long query.
+both fight for the interpreter. So what is asked while a thread is at work waits for it, and answers come when
+it comes back. Where one piece holds it up, as a cold disk or a long query does, the answers that it has are
+taken from it, and another thread goes for what waits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 Tool = TypeVar("Tool")
 
 _TOO_LONG = 0.005
-"""Seconds in which a thread that takes nothing new is held up: what waits gets another one."""
+"""Seconds after which a thread that is away is looked after."""
 
 
 class _Piece:
@@ -79,7 +80,6 @@ class Trips(Generic[Tool]):
         self._held_up = 0  # of those that are away
         self._begun = 0
         self._not_told = 0
-        self._called = False
         self._watch: asyncio.TimerHandle | None = None
         self._rest = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,9 +90,8 @@ class Trips(Generic[Tool]):
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append(_Piece(work, future))
         self._not_told += 1
-        if self._away == self._held_up and self._away < self._most:
-            self._send()
-        elif self._watch is None and self._away < self._most:
+        self._send_if_wanted()
+        if self._watch is None:
             self._watch = loop.call_later(_TOO_LONG, self._look, self._begun)
         return future
 
@@ -111,8 +110,10 @@ class Trips(Generic[Tool]):
 
     # -- on the event loop -------------------------------------------------------------------------
 
-    def _send(self) -> None:
-        """One more thread goes, which takes all that waits."""
+    def _send_if_wanted(self) -> None:
+        """One more thread goes for what waits, unless one is away that is going to take it."""
+        if not self._waiting or self._away > self._held_up or self._away == self._most:
+            return
         self._away += 1
         if self._away > len(self._threads):
             name = f"{self._name}-{len(self._threads)}"
@@ -122,15 +123,16 @@ class Trips(Generic[Tool]):
         self._go.put(True)
 
     def _look(self, begun: int) -> None:
+        """Looks after those that are away for long: *begun* is what the last look saw."""
         self._watch = None
-        if self._waiting and self._loop and self._away < self._most:
-            if begun == self._begun:
-                self._held_up = self._away
-                self._send()
+        self._tell()
+        if self._away and begun == self._begun:
+            self._held_up = self._away
+            self._send_if_wanted()
+        if self._not_told and self._loop:
             self._watch = self._loop.call_later(_TOO_LONG, self._look, self._begun)
 
     def _tell(self) -> None:
-        self._called = False
         while self._done:
             piece = self._done.popleft()
             if piece is None:
@@ -139,8 +141,7 @@ class Trips(Generic[Tool]):
             else:
                 self._not_told -= 1
                 piece.tell(self._unheard)
-        if self._waiting and not self._away:
-            self._send()  # asked for when the last thread had looked for the last time
+        self._send_if_wanted()  # what was asked for when a thread had looked for the last time
         if not self._not_told:
             self._rest.set()
 
@@ -153,7 +154,10 @@ class Trips(Generic[Tool]):
                 while self._waiting:
                     with suppress(IndexError):  # another one took it
                         self._do(self._waiting.popleft(), tools)
-                self._ended(None)
+                self._done.append(None)
+                assert self._loop is not None
+                with suppress(RuntimeError):  # the loop is closed: nobody is there who waits
+                    self._loop.call_soon_threadsafe(self._tell)
         finally:
             for tool in tools:
                 self._drop(tool)
@@ -167,12 +171,4 @@ class Trips(Generic[Tool]):
             piece.failure = exc
         else:
             piece.do(tools[0])
-        self._ended(piece)
-
-    def _ended(self, piece: _Piece | None) -> None:
         self._done.append(piece)
-        if not self._called:
-            self._called = True
-            assert self._loop is not None
-            with suppress(RuntimeError):  # the loop is closed: nobody is there who waits
-                self._loop.call_soon_threadsafe(self._tell)

@@ -79,6 +79,20 @@ async def test_a_long_piece_keeps_nobody_waiting_but_who_asked_for_it() -> None:
         assert await slow == "long"
 
 
+async def test_the_answers_before_a_long_piece_come_while_it_lasts() -> None:
+    left = threading.Event()
+
+    def long(_tool: int) -> None:
+        assert left.wait(LIMIT)
+
+    async with Tools().trips(1) as trips, asyncio.timeout(LIMIT):
+        short, slow = trips.ask(lambda _tool: "short"), trips.ask(long)
+        assert await short == "short"
+        assert not slow.done()
+        left.set()
+        await slow
+
+
 async def test_with_one_thread_nothing_is_done_beside_a_long_piece() -> None:
     order: list[str] = []
     left = threading.Event()
