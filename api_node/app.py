@@ -54,8 +54,9 @@ class APISettings:
     runner_auth: str = env(
         "FN_RUNNER_AUTH",
         "token",
-        "How runner nodes prove who they are: token, or none for everybody",
-        parse=one_of("token", "none"),
+        "How runner nodes prove who they are: token; mtls: by a certificate of FN_NODE_CERT_AUTHORITY, and "
+        "by the token where FN_RUNNER_TOKEN is set; or none for everybody",
+        parse=one_of("token", "mtls", "none"),
     )
     runner_api_port: int | None = env(
         "FN_RUNNER_API_PORT",
@@ -97,7 +98,8 @@ def api_routes(
     v1_apps, v1_routes = AppsV1(stores.datastore), RoutesV1(stores.datastore)
     v1_calls = CallsV1(stores.datastore, stores.logstore)
     runners, runner = Runners(stores.datastore), RunnerAPI(data)
-    guard = RunnerAuth(settings.runner_tokens, everybody=settings.runner_auth == "none")
+    how = settings.runner_auth
+    guard = RunnerAuth(settings.runner_tokens, everybody=how == "none", certified=how == "mtls")
     get, app, slashes = _get, "/v1/apps/{app:[^/]*}", _with_slashes
     gate, of = Gate(authenticator, guard), Scopes(stores.datastore, stores.dead_letters)
     reads, changes, own = gate.reads, gate.changes, None

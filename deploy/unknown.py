@@ -7,7 +7,6 @@ import re
 from collections.abc import Container, Iterable, Mapping
 
 NOT_BUILT = {
-    "FN_ADMIN_PORT": "everything is on FN_PORT",
     "FN_ASYNC_CHEW_POLL_MSECS": "a new message wakes the waiting runner, nothing polls",
     "FN_CALL_END_TIMEOUT_MSECS": "finished calls go out in batches, behind the response",
     "FN_DISABLE_DEBUG_USER_LOGS": "logs of functions never go to the node's own log",
@@ -25,9 +24,6 @@ NOT_BUILT = {
     "FN_LOG_DEST": "logs go to stderr",
     "FN_LOG_PREFIX": "logs have no prefix",
     "FN_MAX_CALL_END_STACKING": "finished calls go out in batches, behind the response",
-    "FN_NODE_CERT": "TLS between nodes is not built yet, use FN_RUNNER_TOKEN",
-    "FN_NODE_CERT_AUTHORITY": "TLS between nodes is not built yet, use FN_RUNNER_TOKEN",
-    "FN_NODE_CERT_KEY": "TLS between nodes is not built yet, use FN_RUNNER_TOKEN",
     "FN_PLACER": "clients reach runner nodes through any HTTP load balancer",
     "FN_PROCESS_COLLECTOR_LIST": "only the node's own process is measured",
     "FN_RUNNER_ADDRESSES": "runner nodes announce themselves to the API node",

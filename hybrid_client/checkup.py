@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
@@ -18,9 +19,11 @@ _MOST_SKEW = 30.0
 """Seconds between two clocks that are worth a word: deadlines and times of records are by both."""
 
 
-async def examine_api_nodes(settings: ClientSettings) -> AsyncIterator[Finding]:
+async def examine_api_nodes(
+    settings: ClientSettings, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Finding]:
     """Asks each address for itself."""
-    async with new_session(settings) as session:
+    async with new_session(settings, tls) as session:
         for url in settings.api_urls:
             about = f"API node {url} (FN_RUNNER_API_URL)"
             alone = dataclasses.replace(settings, api_urls=(url,), max_attempts=1)
@@ -32,6 +35,8 @@ async def examine_api_nodes(settings: ClientSettings) -> AsyncIterator[Finding]:
                 yield await _clock(transport, about)
             except errors.RunnerRefused as exc:
                 yield Finding(Level.ERROR, about, exc.message, "set FN_RUNNER_TOKEN to the API node's")
+            except errors.APINodeUntrusted as exc:
+                yield Finding(Level.ERROR, about, exc.message, exc.detail)
             except errors.FnError as exc:
                 yield Finding(Level.ERROR, about, exc.explained, "start it, or correct FN_RUNNER_API_URL")
 

@@ -7,6 +7,7 @@ it does not know ours.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -43,14 +44,18 @@ REMEMBERED = 4096
 
 
 @asynccontextmanager
-async def open_data_access(settings: ClientSettings) -> AsyncIterator[DataAccess]:
+async def open_data_access(
+    settings: ClientSettings, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[DataAccess]:
     """Data access through the API nodes of *settings*; raises InvalidSettings when there are none.
+
+    *tls*: how they are met where their addresses are https; None: with the authorities of the system.
 
     Nothing is asked of them yet: a runner node may start before its API node does.
     """
     if not settings.api_urls:
         raise InvalidSettings(["FN_RUNNER_API_URL: must be set to the address of an API node"])
-    async with new_session(settings) as session:
+    async with new_session(settings, tls) as session:
         yield HTTPDataAccess(Transport(session, settings))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import ssl
 import time
 from collections.abc import Mapping
 from typing import NoReturn
@@ -18,7 +19,9 @@ from yarl import URL
 
 from hybrid_client.answers import Answer
 from hybrid_client.settings import ClientSettings
+from hybrid_client.untrusted import why_untrusted
 from shared_models import errors, telemetry
+from shared_models.tls import PLAIN
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Transport:
         self._session = session
         self._settings = settings
         self._current = 0
-        self._complained = self._moved = -_TELL_EVERY
+        self._complained = self._moved = self._distrusted = -_TELL_EVERY
         self._jitter = tenacity.wait_random_exponential(
             multiplier=settings.first_pause, max=settings.max_pause
         )
@@ -59,7 +62,11 @@ class Transport:
         """
 
         def again(exc: BaseException) -> bool:
-            return isinstance(exc, _Failed) and (repeat or not exc.sent) and not isinstance(exc.error, final)
+            if not isinstance(exc, _Failed) or isinstance(exc.error, final):
+                return False
+            if isinstance(exc.error, errors.APINodeUntrusted) and len(self._settings.api_urls) < 2:
+                return False
+            return repeat or not exc.sent
 
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(max(1, self._settings.max_attempts))
@@ -94,6 +101,8 @@ class Transport:
             ) as response:
                 answer = Answer(response.status, await response.read(), response.headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            if why := why_untrusted(exc, URL(address).host or ""):
+                self._distrust(address, why, cause=exc)
             never_sent = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             self._fail(address, f"{type(exc).__name__}: {exc}".rstrip(": "), sent=not never_sent, cause=exc)
         if answer.status >= 500:
@@ -104,9 +113,25 @@ class Transport:
                 error=said,
                 retry_after=_seconds(answer.headers.get("Retry-After", "")),
             )
+        if answer.status == 400 and answer.message == PLAIN:
+            self._distrust(address, "it speaks TLS there: set FN_RUNNER_API_URL to https://")
         if answer.status == 401:
             self._complain(address, answer)
         return answer
+
+    def _distrust(self, address: str, why: str, *, cause: BaseException | None = None) -> NoReturn:
+        """Nothing was sent to the API node at *address*, and no repetition will change that."""
+        now = time.monotonic()
+        if now - self._distrusted >= _TELL_EVERY:
+            self._distrusted = now
+            log.error("no request goes to the API node at %s: %s", _shown(address), why)
+        self._fail(
+            address,
+            why,
+            sent=False,
+            error=errors.APINodeUntrusted(detail=f"{_shown(address)}: {why}"),
+            cause=cause,
+        )
 
     def _fail(
         self,
@@ -142,12 +167,17 @@ class Transport:
         if now - self._complained >= _TELL_EVERY:
             self._complained = now
             log.error(
-                "the API node at %s refuses this runner: FN_RUNNER_TOKEN %s (it says: %s)",
-                _shown(address),
-                "is not one of its tokens" if self._settings.token else "is not set here",
-                answer.message,
-            )
+                "the API node at %s refuses this runner: %s (it says: %s)",
+                _shown(address), self._what_is_wrong(answer), answer.message,
+            )  # fmt: skip
+        if _of_certificate(answer):
+            raise errors.RunnerRefused("The API node refuses this runner node, which shows it no certificate")
         raise errors.RunnerRefused
+
+    def _what_is_wrong(self, answer: Answer) -> str:
+        if _of_certificate(answer):
+            return "it has no certificate, FN_NODE_CERT is not set here"
+        return f"FN_RUNNER_TOKEN {'is not one of its tokens' if self._settings.token else 'is not set here'}"
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         failed = state.outcome.exception() if state.outcome else None
@@ -166,13 +196,13 @@ class _Failed(Exception):
         self.retry_after = retry_after
 
 
-def new_session(settings: ClientSettings) -> aiohttp.ClientSession:
+def new_session(settings: ClientSettings, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """The connection pool; to be closed by its owner."""
     headers = {"User-Agent": "fn-hybrid-runner"}
     if settings.token:
         headers["Authorization"] = f"Bearer {settings.token}"
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=200, keepalive_timeout=30.0),
+        connector=aiohttp.TCPConnector(limit=200, keepalive_timeout=30.0, ssl=tls or True),
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
@@ -180,6 +210,10 @@ def new_session(settings: ClientSettings) -> aiohttp.ClientSession:
     # an answer that nobody reads; what is repeated, and how often, is decided here.
     session._retry_connection = False
     return session
+
+
+def _of_certificate(answer: Answer) -> bool:
+    return "certificate" in answer.message
 
 
 def _seconds(text: str) -> float:

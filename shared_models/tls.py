@@ -28,7 +28,8 @@ TELL_EVERY = 30.0
 """Seconds between two lines about handshakes that failed: anybody can make them fail."""
 REMIND_EVERY = 86400.0
 """Seconds between two lines about a certificate that ends soon."""
-_PLAIN = "This port speaks HTTPS: use https://"
+PLAIN = "This port speaks HTTPS: use https://"
+"""What is said to clients that speak plain HTTP."""
 
 
 class Clients(Enum):
@@ -216,7 +217,7 @@ def _reason(exc: ssl.SSLError) -> str:
 
 
 def _plain_answer() -> bytes:
-    body = wire.encode({"message": _PLAIN})
+    body = wire.encode({"message": PLAIN})
     head = (
         "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -19,6 +19,12 @@ class APINodeUnavailable(Unavailable):
     text = "The API node does not answer; try again"
 
 
+class APINodeUntrusted(APINodeUnavailable):
+    """Over TLS, one of the two refuses the other; the detail says which, and why."""
+
+    text = "The API node and this runner node do not trust each other"
+
+
 class IssuerUnavailable(Unavailable):
     text = "The issuer of tokens does not answer; try again"
 

@@ -1,0 +1,64 @@
+"""What can be wrong with the settings of TLS, and what ``fn-node doctor`` says of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shared_models.finding import Finding, Level
+from shared_models.tls_settings import TLSSettings
+
+
+def contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    """Problems of *values*, by variable name."""
+    cert, key = values["FN_NODE_CERT"], values["FN_NODE_CERT_KEY"]
+    problems = []
+    if bool(cert) != bool(key):
+        missing = "FN_NODE_CERT_KEY" if cert else "FN_NODE_CERT"
+        problems.append(f"{missing}: is not set; certificate and key are needed together")
+    if node_type != "runner" and values["FN_RUNNER_AUTH"] == "mtls":
+        wanted = ("FN_NODE_CERT", "FN_NODE_CERT_KEY", "FN_NODE_CERT_AUTHORITY")
+        problems += [
+            f"FN_RUNNER_AUTH=mtls: needs {name}, which is not set" for name in wanted if not values[name]
+        ]
+    return problems
+
+
+def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    """Warnings of *values*."""
+    addresses = values.get("FN_RUNNER_API_URL") or ()
+    plain = [url for url in addresses if url.startswith("http://")]
+    if node_type != "runner" or not plain or not (values["FN_NODE_CERT"] or values["FN_NODE_CERT_AUTHORITY"]):
+        return []
+    return [
+        f"FN_RUNNER_API_URL has {plain[0]}: nothing on the way to it is encrypted, and nobody shows a "
+        "certificate; write https:// if the API node has FN_NODE_CERT"
+    ]
+
+
+def examine(settings: TLSSettings) -> Iterator[Finding]:
+    """Whether the files of *settings* can be used, and how long."""
+    if not settings.cert and not settings.authority:
+        return
+    from shared_models import certificates
+    from shared_models.tls import TLS, Clients
+
+    about = "TLS (FN_NODE_CERT)"
+    try:
+        TLS(settings).client()
+        if not settings.cert:
+            yield Finding(Level.OK, about, f"API nodes must be of {settings.authority}; this node has none")
+            return
+        TLS(settings).server(Clients.ALL if settings.authority else Clients.NOBODY)
+        doubts = list(certificates.doubts(settings))
+        certificate = certificates.leaf(settings)
+    except certificates.BadTLSFile as exc:
+        yield Finding(Level.ERROR, about, str(exc), "correct the file or the variable")
+        return
+    for doubt in doubts:
+        yield Finding(
+            Level.WARNING, about, doubt, "renew the certificate; nodes take the new files by themselves"
+        )
+    if not doubts:
+        hosts, ends = ", ".join(certificates.names(certificate)), certificate.not_valid_after_utc
+        yield Finding(Level.OK, about, f"is for {hosts}, until {ends:%Y-%m-%d %H:%M} UTC")
