@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -11,23 +14,40 @@ import msgspec
 from services.identity.claims import principal_of
 from services.identity.keys import ALGORITHMS, Keys
 from services.identity.settings import IdentitySettings
+from services.identity.tokens import digest
 from shared_models.access import Principal
 from shared_models.errors import Unauthorized
 
 LONGEST = 16 << 10
 """Characters of a token."""
+REMEMBERED = 60.0
+"""Seconds for which a token that was found good is not checked again: a signature costs as much as a call."""
+MOST_REMEMBERED = 1000
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 
 
 class JWTs:
     """Of one issuer."""
 
-    def __init__(self, settings: IdentitySettings, keys: Keys) -> None:
+    def __init__(
+        self, settings: IdentitySettings, keys: Keys, clock: Callable[[], float] = time.time
+    ) -> None:
         self._settings = settings
         self._keys = keys
+        self._clock = clock
+        self._good: OrderedDict[bytes, tuple[Principal, float, int]] = OrderedDict()
+        """By the token's digest: whose, until when, and by which keys."""
+
+    def known(self, token: str) -> Principal | None:
+        """Whose *token* is, when it was found good a moment ago."""
+        principal, until, version = self._good.get(digest(token), (None, 0.0, 0))
+        return principal if self._clock() < until and version == self._keys.version else None
 
     async def principal(self, token: str) -> Principal:
         """Raises Unauthorized that says what is wrong, Forbidden without a role, IssuerUnavailable."""
+        return self.known(token) or await self._checked(token)
+
+    async def _checked(self, token: str) -> Principal:
         algorithm, kid = _header(token)
         # Before a key is looked for: anybody can make up tokens of others.
         issuer = _unverified(token).get("iss")
@@ -38,12 +58,20 @@ class JWTs:
             raise Unauthorized("The token is signed with a key that its issuer does not have")
         for key in keys:
             try:
-                return principal_of(self._claims(token, key, algorithm), self._settings)
+                claims = self._claims(token, key, algorithm)
+                return self._remember(token, principal_of(claims, self._settings), float(claims["exp"]))
             except jwt.InvalidSignatureError:
                 continue  # where the token names none, any of them may have signed it
             except jwt.PyJWTError as exc:
                 raise self._refusal(exc) from None
         raise Unauthorized("The signature of the token is wrong")
+
+    def _remember(self, token: str, principal: Principal, expires: float) -> Principal:
+        until = min(expires + self._settings.leeway, self._clock() + REMEMBERED)
+        self._good[digest(token)] = principal, until, self._keys.version
+        if len(self._good) > MOST_REMEMBERED:
+            self._good.popitem(last=False)
+        return principal
 
     def ours(self, token: str) -> bool:
         """Whether *token* says that it is of this issuer and for this platform, true or not."""

@@ -45,6 +45,8 @@ class Keys:
         self._age = age
         self._clock = clock
         self._keys: list[dict[str, Any]] = []
+        self.version = 0
+        """Another one whenever the keys have changed."""
         self._made: dict[tuple[int, str], jwt.PyJWK | None] = {}
         """Of the keys, by number and algorithm."""
         self._fetched = self._asked = float("-inf")
@@ -81,13 +83,15 @@ class Keys:
 
     async def _ask(self) -> None:
         try:
-            self._keys = list(await self._fetch())[:MOST]
-            self._made.clear()
+            keys = list(await self._fetch())[:MOST]
         except FnError as exc:
             kept = "the keys that are known stay in force" if self._keys else "tokens of it are answered 503"
             log.error("the issuer of tokens gives no keys, %s: %s", kept, exc.detail or exc.message)
             self._failure = exc
         else:
+            if keys != self._keys:
+                self._keys, self.version = keys, self.version + 1
+                self._made.clear()
             if self._failure:
                 log.info("the issuer of tokens gives its keys again")
             self._failure, self._fetched = None, self._clock()

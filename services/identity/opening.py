@@ -42,10 +42,11 @@ class Identity(Authenticator):
 
     def known(self, header: str) -> Principal | None:
         """See Authenticator."""
-        entry = self._file.find(_bearer(header)) if self._file and header else None
-        if entry is None or (entry.expires is not None and entry.expires <= self._clock()):
-            return None
-        return entry.principal
+        token = _bearer(header) if header else ""
+        if self._file and (entry := self._file.find(token)):
+            expired = entry.expires is not None and entry.expires <= self._clock()
+            return None if expired else entry.principal
+        return self._jwts.known(token) if self._jwts else None
 
     def ours(self, header: str) -> bool:
         """See Authenticator."""

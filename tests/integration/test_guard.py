@@ -108,6 +108,11 @@ async def test_a_token_of_an_issuer_is_checked(tmp_path: Path, way: str, issuer:
             told = await there.call(way, bearer(issuer.token(**claims)))
             assert told.status == status, (claims, told)
         assert (await there.call(way, bearer(issuer.token(Key("x"), fn_role="invoker")))).status == 401
+        good = bearer(issuer.token(fn_role="invoker"))
+        there.taken.clear()
+        for _ in range(3):
+            assert (await there.call(way, good)).status == GOOD.get(way, 200)
+        assert len(there.taken) == (2 if way == "fast" else 0), "the fast path knows what was found good"
         await issuer.stop()
         good = bearer(issuer.token(fn_role="invoker"))
         assert (await there.call(way, good)).status == GOOD.get(way, 200), "its keys are known"

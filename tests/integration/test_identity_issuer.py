@@ -191,6 +191,59 @@ async def test_a_token_is_ours_by_issuer_and_audience(issuer: Issuer) -> None:
         assert identity.known(f"Bearer {issuer.token(fn_role='admin')}") is None
 
 
+async def test_a_token_is_known_at_once_after_it_was_found_good(issuer: Issuer) -> None:
+    async with known_by(issuer) as identity:
+        good, bad = (
+            f"Bearer {issuer.token(fn_role='admin')}",
+            f"Bearer {issuer.token(Key('x'), fn_role='admin')}",
+        )
+        assert identity.known(good) is None
+        assert identity.known(bad) is None
+        found = await identity.who(good)
+        with pytest.raises(Unauthorized):
+            await identity.who(bad)
+        assert identity.known(good) == found
+        assert identity.known(bad) is None
+        assert identity.known(good + "x") is None
+        forged = ".".join([*good.split(".")[:2], bad.split(".")[2]])
+        assert identity.known(forged) is None
+
+
+async def test_a_token_that_was_known_is_not_when_its_time_is_over_or_its_key_is_gone(issuer: Issuer) -> None:
+    async with known_by(issuer) as identity:
+        jwts = identity._jwts
+        assert jwts
+        now = time.time()
+        jwts._clock = lambda: now
+        short, long = (f"Bearer {issuer.token(fn_role='admin', exp=now + left)}" for left in (10, 3600))
+        for header in (short, long):
+            await identity.who(header)
+            assert identity.known(header)
+        now += 10 + 30 + 1
+        assert identity.known(short) is None
+        assert identity.known(long)
+        now += 20
+        assert identity.known(long) is None, "not for ever, though it is valid for an hour"
+        await identity.who(long)
+        assert identity.known(long)
+        issuer.keys = [Key("two")]
+        await identity.who(f"Bearer {issuer.token(fn_role='viewer')}")
+        assert identity.known(long) is None
+        with pytest.raises(Unauthorized, match="key that its issuer does not have"):
+            await identity.who(long)
+
+
+async def test_tokens_that_are_remembered_are_bounded(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.identity.jwts.MOST_REMEMBERED", 10)
+    async with known_by(issuer) as identity:
+        headers = [f"Bearer {issuer.token(fn_role='admin', n=number)}" for number in range(30)]
+        for header in headers:
+            await identity.who(header)
+        assert [identity.known(header) is not None for header in headers] == [False] * 20 + [True] * 10
+
+
 # -- keys that change, an issuer that is away ------------------------------------------------------
 
 
