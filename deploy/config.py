@@ -15,6 +15,7 @@ _TITLES = {
     "node": "The node",
     "log": "Its log",
     "http": "Its HTTP server",
+    "tls": "TLS",
     "identity": "Who is behind a token: docs/security.md",
     "stores": "Datastore, log store and message queue",
     "retention": "How long calls are kept",

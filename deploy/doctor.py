@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 
-from deploy import shares
+from deploy import shares, tls
 from deploy.settings import APINode, FullNode, RunnerNode, Settings, redact
 from shared_models.finding import Finding, Level
 
@@ -33,6 +33,8 @@ async def _run(settings: Settings, warnings: Sequence[str]) -> int:
 async def _examine(settings: Settings) -> AsyncIterator[Finding]:
     for finding in shares.examine(settings):
         yield finding
+    for finding in tls.examine(settings.tls):
+        yield finding
     # Imported only now: an image of one node type has no libraries of another.
     if isinstance(settings, APINode | FullNode):
         from services.checkup import examine_stores
@@ -40,9 +42,7 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
         async for finding in examine_stores(settings.stores):
             yield finding
     if isinstance(settings, RunnerNode):
-        from hybrid_client.checkup import examine_api_nodes
-
-        async for finding in examine_api_nodes(settings.client):
+        async for finding in _examine_api_nodes(settings):
             yield finding
     if isinstance(settings, RunnerNode | FullNode):
         from runner_node.checkup import examine_runner
@@ -50,3 +50,16 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
         # Not the node's own name: what is left of that name is removed when its driver is opened.
         async for finding in examine_runner(settings.agent, settings.driver, f"doctor-{os.getpid()}"):
             yield finding
+
+
+async def _examine_api_nodes(settings: RunnerNode) -> AsyncIterator[Finding]:
+    from hybrid_client.checkup import examine_api_nodes
+    from shared_models.certificates import BadTLSFile
+    from shared_models.tls import TLS
+
+    try:
+        context = TLS(settings.tls).client()
+    except BadTLSFile:
+        return  # it has been said
+    async for finding in examine_api_nodes(settings.client, context):
+        yield finding

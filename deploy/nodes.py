@@ -25,6 +25,8 @@ from deploy.settings import (
 )
 from shared_models.extensions import Node
 from shared_models.listeners import Listeners
+from shared_models.tls import open_tls
+from shared_models.tls_settings import TLSSettings
 from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
 from shared_models.workers import ALONE, Place, Siblings, open_siblings
 
@@ -44,6 +46,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        tls = await enter(open_tls(settings.tls))
         identity = await enter(open_identity(settings.identity))
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="api", datastore=stores.datastore)
@@ -66,6 +69,8 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
                 siblings=siblings,
                 apart=apart,
                 pages=debug_pages(settings),
+                tls=tls,
+                certified=settings.api.runner_auth == "mtls",
             )
         )
 
@@ -85,12 +90,13 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        tls = await enter(open_tls(settings.tls))
         identity = await enter(open_identity(settings.identity))
         extensions = await enter(open_extensions(settings.node.extensions, Node(type="runner"), listeners))
-        data = await enter(open_data_access(settings.client))
+        data = await enter(open_data_access(settings.client, tls.client()))
         siblings = await _siblings(stack, place)
         driver = await enter(open_driver(settings.driver, name, place))
-        described = _described(settings.http)
+        described = _described(settings.http, settings.tls)
         agent = await enter(
             running_agent(
                 data, driver, settings.agent, name, **described, listeners=listeners.calls, siblings=siblings
@@ -110,6 +116,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 siblings=siblings,
                 fast_path=quick_path(agent, guard),
                 pages={**debug_pages(settings), "slots": agent.slots},
+                tls=tls,
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
@@ -137,6 +144,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
+        tls = await enter(open_tls(settings.tls))
         identity = await enter(open_identity(settings.identity))
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="full", datastore=stores.datastore)
@@ -148,7 +156,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
         siblings = await _siblings(stack, place)
         driver = await enter(open_driver(settings.driver, name, place))
         # What was made a moment ago is found at once, as on Fn's full nodes: a look-up costs little here.
-        described = _described(settings.http)
+        described = _described(settings.http, settings.tls)
         agent = await enter(
             running_agent(
                 data,
@@ -178,6 +186,8 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 fast_path=quick_path(agent, guard),
                 apart=apart,
                 pages={**debug_pages(settings), "slots": agent.slots},
+                tls=tls,
+                certified=settings.api.runner_auth == "mtls",
             )
         )
         stack.callback(agent.stopping)  # before the server waits for its clients
@@ -189,9 +199,10 @@ class _Described(TypedDict):
     version: str
 
 
-def _described(http: HTTPSettings) -> _Described:
+def _described(http: HTTPSettings, tls: TLSSettings) -> _Described:
     """What a runner says of itself in its heartbeats."""
-    return {"address": address(http.host, http.port), "version": importlib.metadata.version("fn-hybrid")}
+    where = address(http.host, http.port, "https" if tls.cert else "http")
+    return {"address": where, "version": importlib.metadata.version("fn-hybrid")}
 
 
 async def _siblings(stack: AsyncExitStack, place: Place) -> Siblings | None:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import identity, ports, unknown
+from deploy import identity, ports, tls, unknown
 from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.retention import RetentionSettings
     from services.stores import StoreSettings
     from shared_models.async_policy import AsyncSettings
+    from shared_models.tls_settings import TLSSettings
     from shared_models.web import HTTPSettings
 
 NODE_TYPES = ("full", "api", "runner")
@@ -109,6 +110,7 @@ class APINode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    tls: TLSSettings
     identity: IdentitySettings
     stores: StoreSettings
     retention: RetentionSettings
@@ -124,6 +126,7 @@ class RunnerNode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    tls: TLSSettings
     identity: IdentitySettings
     client: ClientSettings
     guard: GuardSettings
@@ -138,6 +141,7 @@ class FullNode:
     node: NodeSettings
     log: LogSettings
     http: HTTPSettings
+    tls: TLSSettings
     identity: IdentitySettings
     stores: StoreSettings
     retention: RetentionSettings
@@ -155,10 +159,11 @@ Settings = FullNode | APINode | RunnerNode
 def groups(node_type: str) -> dict[str, type]:
     """Settings group by field name, imported only now: a node needs only its own rooms' libraries."""
     from services.identity.settings import IdentitySettings
+    from shared_models.tls_settings import TLSSettings
     from shared_models.web import HTTPSettings
 
     found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
-    found |= {"identity": IdentitySettings}
+    found |= {"tls": TLSSettings, "identity": IdentitySettings}
     if node_type in ("full", "api"):
         from api_node.app import APISettings
         from services.callbacks.settings import CallbackSettings
@@ -202,6 +207,7 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
     problems.extend(_contradictions(kind, in_force(values), environ))
     problems.extend(identity.contradictions(in_force(values), environ))
     problems.extend(ports.taken_twice(in_force(values)))
+    problems.extend(tls.contradictions(kind, in_force(values)))
     problems.extend(ports.of_services(environ))
     if problems:
         raise InvalidSettings([redact(problem) for problem in problems])
@@ -211,6 +217,7 @@ def read_all(environ: Mapping[str, str], node_type: str = "") -> tuple[Settings,
         "runner": RunnerNode,
     }
     warnings = [*_unknown(kind, environ), *_doubts(kind, in_force(values))]
+    warnings += tls.doubts(kind, in_force(values))
     return shape[kind](**values), warnings
 
 
@@ -232,12 +239,12 @@ def node_id(node: NodeSettings, port: int, pid: int) -> str:
     return node.id or f"{socket.gethostname()}-{port or f'pid{pid}'}"
 
 
-def address(host: str, port: int) -> str:
+def address(host: str, port: int, scheme: str = "http") -> str:
     """Where others reach this node, as it says itself; empty when the port is the system's choice."""
     if not port:
         return ""
     name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
 
 def redact(text: str) -> str:

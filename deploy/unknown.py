@@ -11,7 +11,6 @@ NOT_BUILT = {
     "FN_CALL_END_TIMEOUT_MSECS": "finished calls go out in batches, behind the response",
     "FN_DISABLE_DEBUG_USER_LOGS": "logs of functions never go to the node's own log",
     "FN_DISABLE_TINI": "containers always run with an init process",
-    "FN_DOCKER_AUTH": "images are pulled without a password",
     "FN_DOCKER_LOAD_FILE": "load images with the engine's own tool",
     "FN_ENABLE_NB_RESOURCE_TRACKER": "calls wait for room",
     "FN_GRPC_PORT": "runner nodes speak HTTP on FN_PORT",

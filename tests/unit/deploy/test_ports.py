@@ -39,6 +39,46 @@ def test_two_listeners_on_one_port_are_refused() -> None:
     read_all({"FN_PORT": "0", "FN_RUNNER_API_PORT": "0", "FN_ADMIN_PORT": "0"}, "api")
 
 
+@pytest.mark.parametrize(
+    ("environ", "kind", "said"),
+    [
+        ({"FN_NODE_CERT": "c"}, "api", "FN_NODE_CERT_KEY: is not set"),
+        ({**RUNNER, "FN_NODE_CERT_KEY": "k"}, "runner", "FN_NODE_CERT: is not set"),
+        ({"FN_RUNNER_AUTH": "mtls"}, "api", "FN_RUNNER_AUTH=mtls: needs FN_NODE_CERT,"),
+        (
+            {"FN_RUNNER_AUTH": "mtls", "FN_NODE_CERT": "c", "FN_NODE_CERT_KEY": "k"},
+            "full",
+            "FN_RUNNER_AUTH=mtls: needs FN_NODE_CERT_AUTHORITY, which is not set",
+        ),
+    ],
+)
+def test_half_of_what_tls_needs_is_refused(environ: dict[str, str], kind: str, said: str) -> None:
+    with pytest.raises(InvalidSettings, match=said):
+        read_all(environ, kind)
+
+
+def test_a_runner_with_a_certificate_on_a_way_that_is_not_encrypted_is_warned() -> None:
+    certified = {"FN_NODE_CERT": "c", "FN_NODE_CERT_KEY": "k", "FN_HOST": "127.0.0.1"}
+    _, warnings = read_all({**RUNNER, **certified}, "runner")
+    assert [warning.partition(" has ")[0] for warning in warnings] == ["FN_RUNNER_API_URL"]
+    secure = {"FN_RUNNER_API_URL": "https://api:8080"}
+    # A certificate stands for the token.
+    assert read_all({**certified, **secure}, "runner")[1] == []
+
+
+def test_a_file_for_tls_that_cannot_be_used_keeps_the_node_from_starting_with_one_line(
+    tmp_path: Path,
+) -> None:
+    environ = {
+        "PATH": os.environ["PATH"], "FN_HOST": "127.0.0.1", "FN_PORT": "0", "FN_LOG_LEVEL": "error",
+        "FN_NODE_CERT": "/nowhere/tls.crt", "FN_NODE_CERT_KEY": "/nowhere/tls.key",
+    }  # fmt: skip
+    with begin(tmp_path, ("-m", "deploy", "api"), environ) as node:
+        _, text = node.communicate(timeout=60)
+    assert node.returncode == 2
+    assert text == "fn-node: FN_NODE_CERT=/nowhere/tls.crt: No such file or directory\n"
+
+
 def _get(port: int, path: str) -> tuple[int, Any]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:

@@ -117,11 +117,11 @@ def test_a_variable_like_no_other_is_named_without_a_guess() -> None:
 
 
 def test_a_variable_of_fn_that_is_not_built_is_not_accepted_in_silence() -> None:
-    ours = {"FN_NODE_CERT": "cert.pem", "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "3"}
+    ours = {"FN_PLACER": "ch", "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "3"}
     _, warnings = read_all({**LOOPBACK, **ours}, "full")
     assert [warning.split(" has no effect")[0] for warning in warnings] == [
         "FN_EXPERIMENTAL_PREFORK_POOL_SIZE",
-        "FN_NODE_CERT",
+        "FN_PLACER",
     ]
 
 
