@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from runner_node import exits, function_socket
@@ -26,7 +27,7 @@ from runner_node.reasons import End, NeverReached, end_in_function
 from runner_node.settings import AgentSettings
 from runner_node.sinks import Sink
 from runner_node.stdio_line import StdioLine
-from shared_models import errors, times
+from shared_models import errors, image_policy, times
 from shared_models.call import Stat
 from shared_models.ids import new_id
 
@@ -61,6 +62,8 @@ class HotContainer:
         self.target = target
         self.state = State.STARTING
         self.idle_since = 0.0
+        self.times = (0.0, 0.0, 0.0)
+        """When its start began, when its image was there, when it could be called, in unix seconds."""
         self.kept: Callable[[], bool] = lambda: False
         """Whether it stays when it has been idle for too long."""
         self._settings = settings
@@ -91,14 +94,17 @@ class HotContainer:
             labels={"fn.hybrid.app": target.app_id, "fn.hybrid.fn": target.fn_id},
             stdio=target.format is not None,
         )  # fmt: skip
+        asked = time.time()
         try:
-            await driver.ensure_image(target.image)
+            await driver.ensure_image(target.image, image_policy.pull(target.annotations))
+            pulled = time.time()
             self._container = await driver.start(spec, self._output, self._line.output)
             self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
             if spec.stdio:
                 self._to(State.IDLE)
             else:
                 await self._until_ready(self._container)
+            self.times = (asked, pulled, time.time())
         except errors.FnError as exc:
             if self._container:
                 await self._container.drain_output()

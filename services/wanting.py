@@ -57,5 +57,5 @@ class Wanting:
         if full and changes[-1].at == since and settled:
             # More at one moment than an answer has: those beyond are pulled when they are called.
             cursor = times.to_text(times.seconds_of(since) + 0.0015)
-        images = list(dict.fromkeys(change.image for change in changes))
+        images = list(dict.fromkeys(change.image for change in changes if change.image))
         return Wanted(images=images, warm=warm, cursor=cursor, more=full and cursor > since)

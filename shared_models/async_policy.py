@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shared_models import annotations as annotation_maps
-from shared_models import invoke_policy
+from shared_models import image_policy, invoke_policy
 from shared_models.annotations import Annotations
 from shared_models.call import WITHOUT_RESULT, Call, Reason, Status
 from shared_models.env import env
@@ -190,6 +190,7 @@ _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
     MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
     WARM_MIN: (_whole(0, MOST_WARM), f"must be a whole number from 0 to {MOST_WARM}"),
     **invoke_policy.RULES,
+    **image_policy.RULES,
 }
 
 

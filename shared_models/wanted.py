@@ -43,7 +43,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A function or a route that needs *image* was made or changed at *at* (wire text)."""
+    """A function or a route that needs *image* was made or changed at *at* (wire text).
+
+    *image* is empty where it is never to be pulled.
+    """
 
     at: str
     image: str

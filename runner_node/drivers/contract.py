@@ -11,6 +11,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
+from shared_models.image_policy import MISSING
+
 SOCKET = "lsnr.sock"
 """The name under which a function makes its socket in the directory that it shares with the runner."""
 
@@ -134,8 +136,8 @@ class ContainerDriver(ABC):
         """Raises EngineUnavailable, with the reason, when the engine does not answer."""
 
     @abstractmethod
-    async def ensure_image(self, image: str) -> None:
-        """Makes *image* available, pulling it when it is missing; concurrent requests share one pull.
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None:
+        """Makes *image* available, pulling it as *pull* says (``image_policy``); who ask at once share one.
 
         Raises ImagePullFailed (names the image and the cause), ImageHasVolume, EngineUnavailable.
         """

@@ -19,6 +19,7 @@ from docker.errors import APIError, ImageNotFound
 
 from runner_node.drivers import io_dirs
 from runner_node.drivers.contract import Capabilities, Container, ContainerDriver, ContainerSpec, Sink
+from runner_node.drivers.credentials import Credentials
 from runner_node.drivers.docker_container import DockerContainer, start_error
 from runner_node.drivers.engine import Engine, open_engine, words
 from runner_node.drivers.holder import Holder
@@ -32,6 +33,7 @@ from runner_node.drivers.spec import create_body, node_labels
 from runner_node.drivers.talk import Talk
 from runner_node.loops import looping
 from shared_models import errors
+from shared_models.image_policy import MISSING
 from shared_models.workers import ALONE, Place
 
 
@@ -47,7 +49,8 @@ class DockerDriver(ContainerDriver):
         self._settings = settings
         self._name = place.name(node_id)
         self._folder = folder
-        self._images = Images(engine, settings.pull_timeout)
+        credentials = Credentials(settings.docker_auth, settings.docker_config)
+        self._images = Images(engine, settings.pull_timeout, credentials)
         self._on_network: Counter[str] = Counter()
         self._hostname = socket.gethostname()
         self._containers: set[DockerContainer] = set()
@@ -71,8 +74,8 @@ class DockerDriver(ContainerDriver):
             raise errors.EngineUnavailable(detail=words(exc)) from exc
         await self._leftovers.look()
 
-    async def ensure_image(self, image: str) -> None:
-        await self._images.ensure(image)
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None:
+        await self._images.ensure(image, pull)
 
     async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         network = min(self._settings.networks, key=self._on_network.__getitem__, default="")

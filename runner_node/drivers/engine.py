@@ -52,16 +52,23 @@ class Engine:
         return await self._run(self._threads, work, self._timeout + GRACE)
 
     async def pull(
-        self, name: str, tag: str, limit: float, note: Callable[[Mapping[str, Any]], None] = lambda _: None
+        self,
+        name: str,
+        tag: str,
+        limit: float,
+        note: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        login: Mapping[str, str] | None = None,
     ) -> None:
         """Fetches an image within *limit* seconds; raises APIError, PullError, EngineUnavailable.
 
-        What the engine says meanwhile is given to *note*, in a thread.
+        *tag* may be a digest. What the engine says meanwhile is given to *note*, in a thread.
         """
+        # The SDK would look for a login by itself where it is given none, and run programs for it.
+        auth = dict(login or {})
         deadline = time.monotonic() + limit
 
         def work(client: docker.APIClient) -> None:
-            for message in client.pull(name, tag=tag, stream=True, decode=True):
+            for message in client.pull(name, tag=tag, stream=True, decode=True, auth_config=auth):
                 if "error" in message:
                     raise PullError(str(message["error"]), _status(message))
                 note(message)

@@ -28,6 +28,7 @@ from runner_node.drivers.contract import (
 from runner_node.drivers.fake_stdio import FakeStdin
 from runner_node.drivers.talk import HELD, Talk
 from shared_models import errors
+from shared_models.image_policy import MISSING
 
 FAILED = Exit(1)
 KILLED = Exit(128 + 9)
@@ -113,7 +114,7 @@ class FakeDriver(ContainerDriver):
         if self.down:
             raise errors.EngineUnavailable(detail=self.down)
 
-    async def ensure_image(self, image: str) -> None:
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None:
         await self.ping()
         self.pulls.append(image)
         behaviour = self.behaviours.get(image)

@@ -9,9 +9,12 @@ from http import HTTPStatus
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.utils import parse_repository_tag
 
+from runner_node.drivers.credentials import Credentials, repository
 from runner_node.drivers.engine import Engine, PullError, words
+from runner_node.drivers.pull_errors import Overloaded, failure
 from runner_node.drivers.pulls import Progress, pulling
 from shared_models import errors
+from shared_models.image_policy import ALWAYS, MISSING, NEVER, PULL
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +26,35 @@ failing no new one is begun: somebody waits for the answer."""
 FRESH = 10.0
 """Seconds for which an image that was there is believed to be there. After that it is looked for again,
 behind the start that asks: no start waits for it."""
+CHECKED = 10.0
+"""Seconds for which an image that is always asked for has been asked for."""
 
 
 class Images:
-    """The images of one engine. Never pulled again while they are there, as with Fn."""
+    """The images of one engine. Those that are there are pulled again for functions that say so only."""
 
-    def __init__(self, engine: Engine, pull_timeout: float) -> None:
+    def __init__(self, engine: Engine, pull_timeout: float, credentials: Credentials) -> None:
         self._engine = engine
         self._pull_timeout = pull_timeout
+        self._credentials = credentials
+        self._overloaded = Overloaded()
+        self._checked: dict[str, float] = {}
+        """Images that were asked for at their registry while they were there, and when."""
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._seen: dict[str, float] = {}
         """Images that were there, and when they were last looked for."""
         self._looks: set[asyncio.Task[bool]] = set()
 
-    async def ensure(self, image: str) -> None:
-        """Raises ImagePullFailed, ImageHasVolume, EngineUnavailable.
+    async def ensure(self, image: str, pull: str = MISSING) -> None:
+        """Raises ImagePullFailed, ImageHasVolume, EngineUnavailable. *pull*: see ``image_policy``.
 
         What has changed of an image that was there before is seen by the next who asks; see ``again``.
         """
         now = asyncio.get_running_loop().time()
+        if pull == ALWAYS and now - self._checked.get(image, -CHECKED) >= CHECKED:
+            await self._fetch(image)
+            self._checked[image] = now
+            return
         if (seen := self._seen.get(image)) is not None:
             if now - seen > FRESH:
                 self._seen[image] = now
@@ -49,7 +62,7 @@ class Images:
                 self._looks.add(look)
                 look.add_done_callback(self._looked)
             return
-        await self._ensure(image)
+        await self._ensure(image, pull)
 
     async def again(self, image: str) -> bool:
         """As ``ensure``, after the engine said that it has no such image; False when that is no news."""
@@ -58,9 +71,16 @@ class Images:
         await self._ensure(image)
         return True
 
-    async def _ensure(self, image: str) -> None:
+    async def _ensure(self, image: str, pull: str = MISSING) -> None:
         if await self._is_there(image):
             return
+        if pull == NEVER:
+            raise errors.ImagePullFailed(
+                image, f"this runner does not have it, and {PULL} is never: load it there, or change that"
+            )
+        await self._fetch(image)
+
+    async def _fetch(self, image: str) -> None:
         pull = self._pulls.get(image)
         if pull is None:
             pull = self._pulls[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
@@ -117,26 +137,24 @@ class Images:
 
     async def _persistently(self, image: str, progress: Progress) -> None:
         name, tag = parse_repository_tag(image)
+        host = repository(image).host
+        self._overloaded.check(image, host)
+        login = await asyncio.to_thread(self._credentials.login, image)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         for attempt in range(ATTEMPTS):
             try:
                 log.info("pulling image %s", image)
-                await self._engine.pull(name, tag or "latest", self._pull_timeout, progress.note)
+                await self._engine.pull(name, tag or "latest", self._pull_timeout, progress.note, login)
+                self._overloaded.note(host, None)
                 return
             except APIError as exc:
-                failure = errors.ImagePullFailed(image, words(exc), _code(exc.status_code or 0))
-                final = (exc.status_code or 0) < HTTPStatus.INTERNAL_SERVER_ERROR
+                said, status = words(exc), exc.status_code or 0
             except PullError as exc:
-                failure = errors.ImagePullFailed(image, str(exc)[:500], _code(exc.status))
-                final = exc.status != 0
-            log.warning("%s", failure.message)
-            if final or attempt == ATTEMPTS - 1 or loop.time() - begun > PATIENCE:
-                raise failure
+                said, status = str(exc)[:500], exc.status
+            failed = failure(image, host, said, status, logged_in=bool(login))
+            self._overloaded.note(host, failed)
+            log.warning("%s", failed.message)
+            if failed.final or attempt == ATTEMPTS - 1 or loop.time() - begun > PATIENCE:
+                raise failed
             await asyncio.sleep(PAUSE * 2**attempt)
-
-
-def _code(status: int) -> int:
-    """The status to answer with: the registry's own when it refused, else that of a bad gateway."""
-    refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return status if refused else HTTPStatus.BAD_GATEWAY

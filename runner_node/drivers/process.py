@@ -30,6 +30,7 @@ from runner_node.drivers.settings import DriverSettings
 from runner_node.drivers.stdin import Stdin
 from runner_node.drivers.talk import Talk
 from shared_models import errors
+from shared_models.image_policy import MISSING
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class ProcessDriver(ContainerDriver):
     async def ping(self) -> None:
         """There is no engine that could be away."""
 
-    async def ensure_image(self, image: str) -> None:
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None:
         await self._images.ensure(image)
 
     async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:

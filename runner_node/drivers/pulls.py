@@ -43,6 +43,8 @@ class Progress:
 
     def __init__(self, image: str) -> None:
         self.image = image
+        self.digest = ""
+        """By which the registry knows what was pulled, once the engine has said it."""
         self.since = time.monotonic()
         self._told = self.since
         self._bytes: dict[str, tuple[int, int]] = {}
@@ -52,6 +54,8 @@ class Progress:
     def note(self, message: Mapping[str, Any]) -> None:
         """*message* is what a Docker-compatible engine says of one layer."""
         layer, status = str(message.get("id") or ""), str(message.get("status") or "")
+        if status.startswith("Digest: "):
+            self.digest = status.removeprefix("Digest: ")
         if not layer or status.startswith("Pulling from"):
             return
         self._layers.add(layer)
@@ -99,7 +103,7 @@ def pulling(image: str) -> Iterator[Progress]:
         seconds = time.monotonic() - progress.since
         _SUCCEEDED.inc()
         _seconds.observe(seconds)
-        log.info("image %s is there after %.1f s", image, seconds)
+        log.info("image %s is there after %.1f s, digest %s", image, seconds, progress.digest or "not told")
     finally:
         _under_way.discard(progress)
 

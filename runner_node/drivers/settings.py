@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 
+from runner_node.drivers import credentials
 from shared_models.env import env, number, one_of, words
 
 
@@ -17,6 +18,11 @@ def _docker_host(text: str) -> str:
 def _command(text: str) -> tuple[str, ...]:
     """Words as a shell reads them."""
     return tuple(shlex.split(text))
+
+
+def _auth(text: str) -> str:
+    credentials.parsed(text)
+    return text
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,20 @@ class DriverSettings:
     )
     pull_timeout: float = env(
         "FN_PULL_TIMEOUT", 600.0, "how long fetching an image may take", parse=number, unit="s"
+    )
+    docker_auth: str = env(
+        "FN_DOCKER_AUTH",
+        "",
+        'logins at registries: a docker config file, {"auths": {...}}; goes before FN_DOCKER_CONFIG',
+        parse=_auth,
+        secret=True,
+    )
+    docker_config: tuple[str, ...] = env(
+        "FN_DOCKER_CONFIG",
+        (credentials.DEFAULT,),
+        "docker config files with logins, or folders of mounted pull secrets; read at each pull",
+        parse=words,
+        show=" ".join,
     )
     process_images: str = env(
         "FN_PROCESS_IMAGES", "", "process driver: folder that has one folder per image, with a func.yaml"

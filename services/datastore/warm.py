@@ -11,7 +11,8 @@ from services.datastore.parts import Part
 from services.datastore.rows import portions
 from services.datastore.seeking import seek
 from services.datastore.tables import apps, fns, routes
-from shared_models import wanted
+from shared_models import image_policy, wanted
+from shared_models.annotations import Annotations
 from shared_models.wanted import Change, WarmTarget
 
 _APP = (apps.c.id, apps.c.annotations, apps.c.updated_at)
@@ -22,12 +23,17 @@ class Warm(Part):
 
     async def changes(self, since: str, limit: int) -> list[Change]:
         async def work(connection: AsyncConnection) -> list[Change]:
-            found = []
+            rows: list[Any] = []
             for table in (fns, routes):
-                query = select(table.c.updated_at, table.c.image).limit(limit)
+                columns = table.c.updated_at, table.c.image, table.c.app_id, table.c.annotations
+                query = select(*columns).limit(limit)
                 query = seek(query, connection.dialect.name, [], table.c.updated_at, from_=since)
-                rows = await connection.execute(query)
-                found += [Change(at=row.updated_at, image=row.image) for row in rows]
+                rows += await connection.execute(query)
+            of_apps: dict[str, Any] = {}
+            for ids in portions(sorted({row.app_id for row in rows})):
+                query = select(apps.c.id, apps.c.annotations).where(apps.c.id.in_(ids))
+                of_apps |= {row.id: row.annotations for row in await connection.execute(query)}
+            found = [_change(row, of_apps.get(row.app_id, {})) for row in rows]
             return sorted(found, key=lambda change: change.at)[:limit]
 
         return await self._database.read(work)
@@ -62,6 +68,11 @@ class Warm(Part):
 def _of(table: Table) -> Select[Any]:
     own = (table.c.id,) if table is fns else (table.c.path,)
     return select(*own, table.c.app_id, table.c.annotations, table.c.updated_at)
+
+
+def _change(row: Any, of_app: Annotations) -> Change:
+    never = image_policy.pull({**of_app, **row.annotations}) == image_policy.NEVER
+    return Change(at=row.updated_at, image="" if never else row.image)
 
 
 def _target(row: Any, app: Any) -> WarmTarget:

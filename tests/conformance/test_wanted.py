@@ -7,7 +7,7 @@ import pytest
 
 from services.stores import Stores
 from services.wanting import FRESH, SETTLED
-from shared_models import errors, times
+from shared_models import errors, image_policy, times
 from shared_models.annotations import Annotations
 from shared_models.app import App
 from shared_models.fn import Fn
@@ -194,3 +194,19 @@ async def test_more_changes_of_one_moment_than_an_answer_has_hold_up_no_later_on
     rest = await data.wanted(full.cursor)
     assert rest is not None
     assert rest.images == ["later:1"]
+
+
+async def test_images_that_are_never_to_be_pulled_are_not_told(data: DataAccess, stores: Stores) -> None:
+    never = {image_policy.PULL: msgspec.Raw(b'"never"')}
+    missing = {image_policy.PULL: msgspec.Raw(b'"missing"')}
+    begun = await data.wanted("")
+    assert begun is not None
+    shop = await stores.datastore.insert_app(App(name="shop"))
+    offline = await stores.datastore.insert_app(App(name="offline", annotations=never))
+    await a_fn(stores.datastore, shop, "one", "one:1")
+    await a_fn(stores.datastore, shop, "two", "two:1", annotations=never)
+    await a_fn(stores.datastore, offline, "three", "three:1")
+    await a_fn(stores.datastore, offline, "four", "four:1", annotations=missing)
+    young = await data.wanted(begun.cursor)
+    assert young is not None
+    assert sorted(young.images) == ["four:1", "one:1"]

@@ -16,6 +16,7 @@ from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
 from shared_models import errors
 from shared_models.annotations import Annotations
+from shared_models.image_policy import MISSING
 
 MIB = 1 << 20
 CORES = 2
@@ -120,7 +121,7 @@ class SimDriver(ContainerDriver):
         self.most: Counter[str] = Counter()
 
     async def ping(self) -> None: ...
-    async def ensure_image(self, image: str) -> None: ...
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None: ...
 
     async def start(self, spec: ContainerSpec, sink: Sink, talk: Sink | None = None) -> Container:
         self.starts.setdefault(spec.image, []).append(now())

@@ -17,6 +17,7 @@ from runner_node.settings import AgentSettings
 from runner_node.warm import ASK, LOOK, part_of
 from shared_models import errors
 from shared_models.app import App
+from shared_models.image_policy import MISSING
 from shared_models.route import Route
 from shared_models.runner import HEARTBEAT, RunnerState
 from shared_models.wanted import Wanted, WarmTarget, version_of
@@ -37,7 +38,7 @@ class Registry(SimDriver):
         self.pull_time = 0.0
         self.pulling = self.most_pulling = 0
 
-    async def ensure_image(self, image: str) -> None:
+    async def ensure_image(self, image: str, pull: str = MISSING) -> None:
         self.pulls.append((now(), image))
         self.pulling += 1
         self.most_pulling = max(self.most_pulling, self.pulling)
