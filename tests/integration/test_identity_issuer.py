@@ -281,8 +281,9 @@ async def test_tokens_of_others_ask_for_no_keys(issuer: Issuer) -> None:
 
 
 async def test_keys_stay_in_force_while_the_issuer_is_away(
-    issuer: Issuer, caplog: pytest.LogCaptureFixture
+    issuer: Issuer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("services.identity.jwts.REMEMBERED", 0.0)
     async with known_by(issuer, keys_age=0.0) as identity:
         token = issuer.token(fn_role="viewer")
         assert (await who(identity, token)).name == "ann"
