@@ -35,6 +35,11 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     for finding in tls.examine(settings.tls):
         yield finding
+    if settings.identity.tokens_path or settings.identity.issuer:
+        from services.identity.checkup import examine_identity
+
+        async for finding in examine_identity(settings.identity):
+            yield finding
     # Imported only now: an image of one node type has no libraries of another.
     if isinstance(settings, APINode | FullNode):
         from services.checkup import examine_stores

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-from services.identity.fetching import open_fetcher
-from services.identity.jwts import JWTs
-from services.identity.keys import Keys
 from services.identity.settings import IdentitySettings
-from services.identity.token_file import TokenFile, following
 from shared_models.access import Authenticator, Principal
 from shared_models.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from services.identity.jwts import JWTs
+    from services.identity.token_file import TokenFile
 
 MISSING = "No token: send the header Authorization: Bearer TOKEN (the fn command takes it from FN_TOKEN)"
 
@@ -65,14 +66,28 @@ async def open_identity(settings: IdentitySettings) -> AsyncIterator[Identity | 
     async with AsyncExitStack() as stack:
         file = jwts = None
         if settings.tokens_path:
+            # Imported only now, as below: most nodes need no YAML and no cryptography.
+            from services.identity.token_file import following
+
             file = await stack.enter_async_context(following(settings.tokens_path, settings.look_every))
         if settings.issuer:
-            fetcher = await stack.enter_async_context(open_fetcher(settings))
-            keys = Keys(fetcher.keys, ask_every=settings.ask_every, age=settings.keys_age)
-            stack.push_async_callback(keys.close)
-            keys.ask()
-            jwts = JWTs(settings, keys)
+            jwts = await stack.enter_async_context(_of_issuer(settings))
         yield Identity(file, jwts) if file or jwts else None
+
+
+@asynccontextmanager
+async def _of_issuer(settings: IdentitySettings) -> AsyncIterator[JWTs]:
+    from services.identity.fetching import open_fetcher
+    from services.identity.jwts import JWTs
+    from services.identity.keys import Keys
+
+    async with open_fetcher(settings) as fetcher:
+        keys = Keys(fetcher.keys, ask_every=settings.ask_every, age=settings.keys_age)
+        keys.ask()
+        try:
+            yield JWTs(settings, keys)
+        finally:
+            await keys.close()
 
 
 def _bearer(header: str) -> str:

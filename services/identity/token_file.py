@@ -28,6 +28,11 @@ class TokenFile:
         self._problem = ""
         self._told = 0.0
 
+    @property
+    def entries(self) -> Entries:
+        """Those in force."""
+        return self._entries
+
     def find(self, token: str) -> Entry | None:
         """Who has *token*; also when it has expired."""
         return self._entries.get(digest(token))
