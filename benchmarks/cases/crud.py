@@ -27,8 +27,9 @@ def run(options: Options) -> list[Row]:
         for what, url, more in (
             ("get an app", one, {"method": "GET", "body": 0}),
             ("get a function", f"{api.url}/v2/fns/{fn['id']}", {"method": "GET", "body": 0}),
-            ("page of 30 apps", f"{api.url}/v2/apps?per_page=30", {"method": "GET", "body": 0}),
+            ("page of 30 apps", f"{api.url}{_PAGE}", {"method": "GET", "body": 0}),
             ("change an app", one, {"lua": _writes("PUT", paths, _CHANGE)}),
+            ("nine reads, one change", one, {"lua": _mixed(paths)}),
             ("make an app", one, {"lua": _writes("POST", ["/v2/apps"], _MAKE)}),
         ):  # fmt: skip
             callers = options.callers[0] if options.callers else _CALLERS
@@ -40,6 +41,7 @@ def run(options: Options) -> list[Row]:
 _SHOWN = ("bare_per_second", "per_second", "of_bare", "p50_ms", "p99_ms", "cpu_us", "errors")
 _CHANGE = '{"config":{"turn":"%d"}}'
 _MAKE = '{"name":"made%d"}'
+_PAGE = "/v2/apps?per_page=30"
 
 
 def _writes(method: str, paths: list[str], body: str) -> str:
@@ -50,4 +52,15 @@ def _writes(method: str, paths: list[str], body: str) -> str:
         "function request() turn = turn + 1\n"
         f"return wrk.format('{method}', paths[turn % #paths + 1], "
         f"{{['Content-Type'] = 'application/json'}}, string.format('{body}', turn)) end\n"
+    )
+
+
+def _mixed(paths: list[str]) -> str:
+    """wrk's script: of ten requests one changes an app, three are a page, the others get an app."""
+    return _writes("PUT", paths, _CHANGE) + (
+        "local change = request\n"
+        "function request() local path = paths[turn % #paths + 1]\n"
+        "if turn % 10 == 0 then return change() end\n"
+        "turn = turn + 1\n"
+        f"return wrk.format('GET', turn % 10 > 0 and turn % 10 < 5 and '{_PAGE}' or path) end\n"
     )
