@@ -63,3 +63,13 @@ async def test_the_pages_can_only_be_read(tmp_path):
         for method, status in (("POST", 405), ("HEAD", 405)):
             async with api.client.request(method, "/swagger/v1.yml") as answer:
                 assert answer.status == status
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_every_operation_may_be_refused_to_who_asks(tmp_path, version):
+    async with live_api(tmp_path) as api:
+        found = await page(api, version)
+    for path, operations in found["paths"].items():
+        for method in METHODS & operations.keys():
+            assert {"401", "403"} <= operations[method]["responses"].keys(), (method, path)
+    assert found["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
