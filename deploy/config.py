@@ -14,6 +14,7 @@ from shared_models.env import Variable, millis, variables
 _TITLES = {
     "node": "The node",
     "log": "Its log",
+    "otlp": "Traces and metrics, sent to others: docs/telemetry.md",
     "http": "Its HTTP server",
     "tls": "TLS",
     "identity": "Who is behind a token: docs/security.md",

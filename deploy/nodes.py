@@ -15,6 +15,7 @@ from typing import TypedDict
 from deploy.config import debug_pages
 from deploy.extensions import open_extensions
 from deploy.identity import with_authorization
+from deploy.reporting import reporting
 from deploy.settings import (
     APINode,
     FullNode,
@@ -209,8 +210,14 @@ async def _siblings(stack: AsyncExitStack, place: Place) -> Siblings | None:
     return None if place.alone else await stack.enter_async_context(open_siblings(place))
 
 
-def node(settings: Settings, place: Place = ALONE) -> AbstractAsyncContextManager[int]:
-    """The node that *settings* describe, or its worker at *place*."""
+@asynccontextmanager
+async def node(settings: Settings, place: Place = ALONE) -> AsyncIterator[int]:
+    """The node that *settings* describe, or its worker at *place*, which reports to whoever wants to know."""
+    async with reporting(settings, place), _node(settings, place) as port:
+        yield port
+
+
+def _node(settings: Settings, place: Place) -> AbstractAsyncContextManager[int]:
     match settings:
         case APINode():
             return api(settings, place)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.retention import RetentionSettings
     from services.stores import StoreSettings
     from shared_models.async_policy import AsyncSettings
+    from shared_models.otlp_settings import OTLPSettings
     from shared_models.tls_settings import TLSSettings
     from shared_models.web import HTTPSettings
 
@@ -109,6 +110,7 @@ class APINode:
 
     node: NodeSettings
     log: LogSettings
+    otlp: OTLPSettings
     http: HTTPSettings
     tls: TLSSettings
     identity: IdentitySettings
@@ -125,6 +127,7 @@ class RunnerNode:
 
     node: NodeSettings
     log: LogSettings
+    otlp: OTLPSettings
     http: HTTPSettings
     tls: TLSSettings
     identity: IdentitySettings
@@ -140,6 +143,7 @@ class FullNode:
 
     node: NodeSettings
     log: LogSettings
+    otlp: OTLPSettings
     http: HTTPSettings
     tls: TLSSettings
     identity: IdentitySettings
@@ -159,11 +163,12 @@ Settings = FullNode | APINode | RunnerNode
 def groups(node_type: str) -> dict[str, type]:
     """Settings group by field name, imported only now: a node needs only its own rooms' libraries."""
     from services.identity.settings import IdentitySettings
+    from shared_models.otlp_settings import OTLPSettings
     from shared_models.tls_settings import TLSSettings
     from shared_models.web import HTTPSettings
 
     found: dict[str, type] = {"node": NodeSettings, "log": LogSettings, "http": HTTPSettings}
-    found |= {"tls": TLSSettings, "identity": IdentitySettings}
+    found |= {"tls": TLSSettings, "identity": IdentitySettings, "otlp": OTLPSettings}
     if node_type in ("full", "api"):
         from api_node.app import APISettings
         from services.callbacks.settings import CallbackSettings

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner_node import calls, host
+from runner_node.call_trace import trace_of
 from runner_node.calls import Target
 from runner_node.data_cache import MISSING, CachedDataAccess
 from runner_node.dequeuer import Dequeuer
@@ -31,6 +32,7 @@ from runner_node.spool import Spool, inherit
 from runner_node.stats import sample_for_ever
 from runner_node.syslog import Syslog, open_syslog
 from runner_node.warm import keeping_warm
+from shared_models import tracing
 from shared_models.app import App
 from shared_models.call import Call
 from shared_models.fn import Fn
@@ -135,7 +137,18 @@ class Agent:
         got a container, which the caller sees to, and one that is cancelled for another reason than that the
         node stops.
         """
-        return await self.run_of(job).answer()
+        call_trace = trace_of(job) if tracing.on else None
+        run = self.run_of(job)
+        if call_trace is None:
+            return await run.answer()
+        run.trace = call_trace
+        try:
+            with tracing.within(call_trace.span):
+                return await run.answer()
+        except BaseException as exc:
+            if not job.recorded:
+                call_trace.given_back(exc)
+            raise
 
     def run_of(self, job: Job) -> Run:
         """The run of *job*, which is still to be begun."""

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from runner_node import content_type
 from runner_node.agent import Agent
+from runner_node.call_trace import enqueued, enqueuing
 from runner_node.calls import Target
 from runner_node.guard import Guard
 from runner_node.hot_container import StartFailed
@@ -19,7 +20,7 @@ from runner_node.request_body import sync_body
 from runner_node.routes import route_routes
 from runner_node.to_client import ToClient
 from runner_node.wishes import foreign, wishes_of
-from shared_models import errors, times
+from shared_models import errors, times, tracing
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
 from shared_models.fast_path import Handler
@@ -182,6 +183,9 @@ async def _detached(
     """
     wishes = wishes_of(request.headers)
     payload = await read_body(request)
+    span = enqueuing() if tracing.on else None
+    if span:
+        headers = tracing.below(span, headers)
     kept: Headers = {}
     for name, value in headers:
         if name.lower() not in ("host", "content-length"):
@@ -194,7 +198,7 @@ async def _detached(
         url=_as_text(f"{request.scheme}://{request.host}{request.raw_path}"),
     )  # fmt: skip
     try:
-        call_id = await agent.data.enqueue(wishes.of(call))
+        call_id = await enqueued(agent, wishes.of(call), target, span)
     except errors.FnError as exc:
         return error_response(exc, v1=False, headers={CALL_ID: call.id})
     return json_response({"call_id": call_id}, 202, {CALL_ID: call_id})

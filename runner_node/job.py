@@ -23,9 +23,10 @@ Before = Callable[["Job"], Awaitable[None]]
 class Job(msgspec.Struct, kw_only=True):
     """One call to run. *before* is awaited once a container is there, before the function sees anything.
 
-    *patience* in seconds: how long to wait for a container. *token* is that of the call's lease, *stored*
-    is told whether its result was taken. *started* (unix seconds) is set when the function gets the call, or
-    by *before*, when that has told somebody a time. *begun*: nothing need happen before the function gets it.
+    *patience* in seconds: how long to wait for a container. *age* in seconds: how long it was queued. *token*
+    is that of the call's lease, *stored* is told whether its result was taken.
+    *started* (unix seconds) is set when the function gets the call, or by *before*, when that has told
+    somebody a time. *begun*: nothing need happen before the function gets it.
     *recorded*: its end is on its way into a record. *cut*: when it is cancelled, the runner's stop is why.
     *left* says whether nobody would read the answer any more; once it does, the call is not begun.
     *sink* gets an answer that is large, or comes slowly, piece by piece; what is returned then has no body.
@@ -39,6 +40,7 @@ class Job(msgspec.Struct, kw_only=True):
     patience: float
     started: float = 0.0
     token: str = ""
+    age: float = 0.0
     before: Before | None = None
     stored: Stored | None = None
     begun: bool = False

@@ -88,6 +88,7 @@ class QueuedCalls:
                 patience=target.timeout,
             )  # fmt: skip
         job.token, job.before = leased.key.token, before
+        job.age = leased.lease.age if leased.lease else 0.0
         job.stored = lambda taken: self._leases.forget(held)
         held.job = job
         await agent.run(job)

@@ -25,7 +25,7 @@ from runner_node.protocols.http_stream import Header, Response
 from runner_node.sinks import Kept
 from runner_node.waits import Wait
 from runner_node.wishes import foreign
-from shared_models import errors, telemetry
+from shared_models import errors, telemetry, tracing
 from shared_models.fast_path import Exchange, FastPath, Pending
 from shared_models.ids import LENGTH
 
@@ -48,6 +48,8 @@ def quick_path(agent: Agent, guard: Guard | None = None) -> FastPath:
         if agent.listeners or (fn := agent.data.known_fn(path[len(PREFIX) :])) is None:
             return None
         if (app := agent.data.known_app(fn.app_id)) is None or app.syslog_url:
+            return None
+        if tracing.on and tracing.due(headers):
             return None
         target = agent.target(fn, app)
         theirs: Iterable[Header] | None = headers.items()

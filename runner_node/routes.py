@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from runner_node import calls, content_type
 from runner_node.agent import Agent
+from runner_node.call_trace import enqueued, enqueuing, told_of
 from runner_node.durations import go_duration
 from runner_node.function_socket import Body
 from runner_node.guard import Guard
@@ -20,7 +21,7 @@ from runner_node.protocols.http_stream import Header, Response
 from runner_node.request_body import sync_body
 from runner_node.to_client import ToClient
 from runner_node.wishes import NO_WISHES, Wishes, foreign, wishes_of
-from shared_models import errors, times
+from shared_models import errors, times, tracing
 from shared_models.app import App
 from shared_models.call import Call, CallType
 from shared_models.config import Headers, canonical_header
@@ -130,7 +131,10 @@ class _Invocation:
 
     async def _queued(self, body: bytes, wishes: Wishes) -> web.StreamResponse:
         call = wishes.of(msgspec.structs.replace(self._call, payload=body))
-        call_id = await self._agent.data.enqueue(call)
+        span = enqueuing() if tracing.on else None
+        if span:
+            call = msgspec.structs.replace(call, headers=told_of(span, call.headers))
+        call_id = await enqueued(self._agent, call, self._target, span)
         # For a key that was seen before it is that of an earlier call.
         self._call = msgspec.structs.replace(call, id=call_id)
         answer = json_response({"call_id": call_id}, 202)

@@ -29,6 +29,7 @@ from shared_models.call import Reason, Stat, Status
 
 if TYPE_CHECKING:
     from runner_node.agent import Agent
+    from runner_node.call_trace import CallTrace
 
 CONTAINERS = 3
 """Containers that one call may be given: one that turns out to have ended before the call costs none."""
@@ -37,13 +38,14 @@ CONTAINERS = 3
 class Run:
     """Made per call; ``answer`` is awaited once."""
 
-    __slots__ = ("_agent", "_began", "_log", "job")
+    __slots__ = ("_agent", "_began", "_log", "job", "trace")
 
     def __init__(self, agent: Agent, job: Job, call_log: CallLog) -> None:
         self.job = job
         self._agent = agent
         self._log = call_log
         self._began = 0.0
+        self.trace: CallTrace | None = None
 
     async def answer(self, place: HotContainer | Wait | None = None) -> Response:
         """See ``Agent.run``. *place*: what ``Scheduler.enter`` has given the call, which is counted then."""
@@ -85,7 +87,10 @@ class Run:
         left, deadline = CONTAINERS, self._agent.clock() + job.patience
         while True:
             left -= 1
+            since = time.time()
             container, place = await self._acquire(deadline - self._agent.clock(), place), None
+            if self.trace:
+                self.trace.waited(since, container)
             try:
                 return await self._serve(conversation, container, last=not left)
             except NeverReached:
@@ -147,6 +152,8 @@ class Run:
         job.begun = True
         container.begin(self._log)
         job.started = job.started or time.time()
+        if self.trace:
+            self.trace.runs()
 
     async def _serving(self, container: HotContainer, work: Coroutine[None, None, Response]) -> Response:
         try:
@@ -190,6 +197,8 @@ class Run:
                 self._release(container, keep=False)
                 raise
             self.job.recorded = True
+            if self.trace:
+                self.trace.ran()
             self._agent.spawn(self._after_failure(container, exc, keep=conversation.trusts(exc)))
             raise
         self.succeed(conversation, container, response)
@@ -198,6 +207,8 @@ class Run:
     def succeed(self, conversation: Conversation, container: HotContainer, response: Response) -> None:
         """Records the call, and gives *container* back."""
         self.job.recorded = True
+        if self.trace:
+            self.trace.ran()
         if container.chatty:
             self._agent.spawn(self._after_talk(conversation, container, response))
         else:
@@ -254,7 +265,8 @@ class Run:
             job.call, end, agent.node_id, completed_at=completed_at, stats=stats, queued=bool(job.token),
             started_at=times.to_text(job.started) if job.started else times.NEVER,
         )  # fmt: skip
-        agent.recorder.add(Result(record, self._log, job.token, job.stored, answer))
+        stored = self.trace.end(record, job.stored) if self.trace else job.stored
+        agent.recorder.add(Result(record, self._log, job.token, stored, answer))
         if agent.listeners:
             agent.spawn(agent.listeners.after(record))
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
+from opentelemetry.trace import Span, SpanKind
 
-from shared_models import errors, telemetry
+from shared_models import errors, telemetry, tracing
 from shared_models.answers import error_response, is_v1, json_response, one_line
 from shared_models.bodies import BODIES, Bodies, body_limit, let_go
 from shared_models.fast_exchange import Rest
@@ -29,6 +30,7 @@ def _worth_a_line(record: logging.LogRecord) -> bool:
 
 protocol_log.addFilter(_worth_a_line)
 
+_APIS = ("/v1/", "/v2/")
 DEBUG_PATH = "/debug/{page}"
 _UNCOUNTED = frozenset({"/metrics", "/healthz", "/readyz", "/debug", DEBUG_PATH})
 
@@ -113,25 +115,43 @@ async def _expected(request: web.Request) -> web.StreamResponse | None:
 async def _answering(request: web.Request, handler: Handler, began: float = 0.0) -> web.StreamResponse:
     """Limits, errors and metrics of every request, which *began* before now if it says so."""
     started = began or time.perf_counter()
-    if "traceparent" in request.headers:
-        telemetry.join_trace(request.headers)
+    if tracing.is_told(request.headers):
+        tracing.join(request.headers)
+    span = _span(request) if tracing.on else None
     failure: Exception | None = None
     try:
         limit = body_limit(request)
         # Routes have words, and a call id, of their own for it.
         if limit and (request.content_length or 0) > limit and not request.path.startswith("/r/"):
             raise errors.BodyTooLarge(request.content_length or 0, limit)
-        response = await handler(request)
+        if span is None:
+            response = await handler(request)
+        else:
+            with tracing.within(span):
+                response = await handler(request)
     except web.HTTPException as exc:
         failure, response = exc, await unrouted(request, exc)
     except Exception as exc:
         failure, response = exc, _told(request, exc)
     finally:
         let_go(request)
+        if span:
+            span.end()
     if failure is not None:
         _cut_if_begun(request, failure)
     _observe(request, response, failure, started)
     return response
+
+
+def _span(request: web.Request) -> Span | None:
+    """Of a request to the APIs, by whoever is traced; calls have spans of their own."""
+    if not request.path.startswith(_APIS) or not (parent := tracing.current()):
+        return None
+    pattern = _pattern(request)
+    span = tracing.begin(f"{request.method} {pattern}", SpanKind.SERVER, parent=parent)
+    if span:
+        span.set_attributes({"http.request.method": request.method, "http.route": pattern})
+    return span
 
 
 @web.middleware

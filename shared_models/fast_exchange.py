@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 METHOD = "POST"
 LARGEST = 64 << 10
 """Bytes of a body; of a larger one aiohttp would hold the client back."""
-_ORDINARY = ("expect", "traceparent", "upgrade")
+_ORDINARY = ("expect", "upgrade")
 """Headers that ask for more than the fast path knows of."""
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import prometheus_client
-from opentelemetry import context, propagate, trace
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from shared_models import tracing
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -145,17 +146,5 @@ def exposition() -> bytes:
 
 def trace_headers() -> dict[str, str]:
     """Headers that carry the current trace to another node (W3C and B3); empty when there is none."""
-    span = trace.get_current_span().get_span_context()
-    if not span.is_valid:
-        return {}
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
-    headers["X-B3-TraceId"] = trace.format_trace_id(span.trace_id)
-    headers["X-B3-SpanId"] = trace.format_span_id(span.span_id)
-    headers["X-B3-Sampled"] = "1" if span.trace_flags.sampled else "0"
-    return headers
-
-
-def join_trace(headers: Mapping[str, str]) -> None:
-    """Makes the trace of a request with a ``traceparent`` header the current one of this task."""
-    context.attach(propagate.extract({key.lower(): value for key, value in headers.items()}))
+    span = tracing.current()
+    return tracing.headers_of(span) if span else {}

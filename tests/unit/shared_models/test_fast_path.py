@@ -87,11 +87,10 @@ async def test_a_body_of_any_size_arrives(size: int) -> None:
         (post(b"a", more="Connection: Upgrade\r\nUpgrade: websocket\r\n"), b"HTTP/1.1 200"),
         (post(b"a", more="Connection: Upgrade\r\nUpgrade: h2c\r\n"), b"HTTP/1.1 200"),
         (post(b"a", more="Upgrade: h2c\r\n"), b"HTTP/1.1 200"),
-        (post(b"a", more="traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"), b"200"),
         (post(b"a", more="Content-Encoding: gzip\r\n"), b"HTTP/1.1 200"),
         (b"GET /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na", b"HTTP/1.1 200"),
     ],
-    ids=["1.0", "1.0 kept", "close", "expect", "websocket", "h2c", "upgrade", "trace", "gzip", "get"],
+    ids=["1.0", "1.0 kept", "close", "expect", "websocket", "h2c", "upgrade", "gzip", "get"],
 )
 async def test_what_asks_for_more_than_an_answer_is_served_the_ordinary_way(
     request_: bytes, answers: bytes
