@@ -17,7 +17,7 @@ from api_node.auth import RunnerAuth
 from api_node.calls import Calls
 from api_node.calls_v1 import CallsV1
 from api_node.dead_letters import DeadLetterAPI
-from api_node.endpoints import Endpoints
+from api_node.endpoints import Endpoints, Network, networks
 from api_node.fns import Fns
 from api_node.gate import Gate
 from api_node.queue import Queue
@@ -44,6 +44,13 @@ class APISettings:
     public_lb_url: str = env(
         "FN_PUBLIC_LB_URL", "", "Public address of the runner tier, shown in replies as where to invoke"
     )
+    trusted_proxies: tuple[Network, ...] = env(
+        "FN_TRUSTED_PROXIES",
+        (),
+        "Networks of proxies whose X-Forwarded-Proto is believed where FN_PUBLIC_LB_URL is empty, such as "
+        "10.0.0.0/8, separated by commas",
+        parse=networks,
+    )
     runner_tokens: tuple[str, ...] = env(
         "FN_RUNNER_TOKEN",
         (),
@@ -57,6 +64,11 @@ class APISettings:
         "How runner nodes prove who they are: token; mtls: by a certificate of FN_NODE_CERT_AUTHORITY, and "
         "by the token where FN_RUNNER_TOKEN is set; or none for everybody",
         parse=one_of("token", "mtls", "none"),
+    )
+    needs_stores: bool = env(
+        "FN_READY_NEEDS_STORES",
+        True,
+        "Whether /readyz says 503 while datastore, log store or queue do not answer: docs/architecture.md",
     )
     runner_api_port: int | None = env(
         "FN_RUNNER_API_PORT",
@@ -91,7 +103,7 @@ def api_routes(
 
     Without an *authenticator* anybody may do anything.
     """
-    endpoints = Endpoints(settings.public_lb_url)
+    endpoints = Endpoints(settings.public_lb_url, settings.trusted_proxies)
     apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore, control)
     queue, letters = Queue(stores.queue), DeadLetterAPI(stores.dead_letters, control)
     fns, triggers = Fns(stores.datastore, endpoints), Triggers(stores.datastore, endpoints)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
@@ -26,6 +26,7 @@ from deploy.settings import (
 )
 from shared_models.extensions import Node
 from shared_models.listeners import Listeners
+from shared_models.pulse import Pulse
 from shared_models.tls import open_tls
 from shared_models.tls_settings import TLSSettings
 from shared_models.web import HTTPSettings, api_refusals, runner_refusals, serving
@@ -42,6 +43,7 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     from services.identity.opening import open_identity
     from services.janitor import running_janitor
     from services.listening import listening
+    from services.readiness import watching
     from services.stores import open_stores
 
     async with AsyncExitStack() as stack:
@@ -52,7 +54,9 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
-        await enter(running_janitor(stores, settings.retention))
+        pulse = Pulse()
+        readiness = await enter(watching(stores))
+        await enter(running_janitor(stores, settings.retention, pulse=pulse))
         await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
@@ -66,6 +70,8 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
                 routes,
                 with_authorization(settings.http, identity),
                 node_type="api",
+                ready=_ready(settings.api.needs_stores, readiness.reason),
+                alive=pulse.reason,
                 middlewares=around,
                 siblings=siblings,
                 apart=apart,
@@ -113,6 +119,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 with_authorization(settings.http, identity),
                 node_type="runner",
                 ready=agent.ready,
+                alive=agent.pulse.reason,
                 middlewares=around,
                 siblings=siblings,
                 fast_path=quick_path(agent, guard),
@@ -139,6 +146,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     from services.identity.opening import open_identity
     from services.janitor import running_janitor
     from services.listening import listening
+    from services.readiness import watching
     from services.stores import open_stores
 
     name = node_id(settings.node, settings.http.port, os.getpid())
@@ -150,7 +158,9 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
         stores = listening(await enter(open_stores(settings.stores)), listeners)
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
-        await enter(running_janitor(stores, settings.retention))
+        pulse = Pulse()
+        readiness = await enter(watching(stores))
+        await enter(running_janitor(stores, settings.retention, pulse=pulse))
         await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)
@@ -181,7 +191,8 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 routes,
                 with_authorization(settings.http, identity),
                 node_type="full",
-                ready=agent.ready,
+                ready=_ready(settings.api.needs_stores, readiness.reason, agent.ready),
+                alive=lambda: pulse.reason() or agent.pulse.reason(),
                 middlewares=around,
                 siblings=siblings,
                 fast_path=quick_path(agent, guard),
@@ -204,6 +215,12 @@ def _described(http: HTTPSettings, tls: TLSSettings) -> _Described:
     """What a runner says of itself in its heartbeats."""
     where = address(http.host, http.port, "https" if tls.cert else "http")
     return {"address": where, "version": importlib.metadata.version("fn-hybrid")}
+
+
+def _ready(needs_stores: bool, stores: Callable[[], str], *others: Callable[[], str]) -> Callable[[], str]:
+    """Why a node is not ready: what *others* say, and what *stores* says if it needs them."""
+    asked = [*others, *([stores] if needs_stores else [])]
+    return lambda: next((reason for reason in (one() for one in asked) if reason), "")
 
 
 async def _siblings(stack: AsyncExitStack, place: Place) -> Siblings | None:

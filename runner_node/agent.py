@@ -38,6 +38,7 @@ from shared_models.call import Call
 from shared_models.fn import Fn
 from shared_models.interfaces import DataAccess
 from shared_models.listeners import CallListeners
+from shared_models.pulse import Pulse
 from shared_models.route import Route
 from shared_models.workers import ALONE, Siblings
 
@@ -64,6 +65,7 @@ class Agent:
         listeners: CallListeners,
     ) -> None:
         self._syslog = syslog
+        self.pulse = Pulse()
         self.listeners = listeners
         self.data = data
         self.scheduler = scheduler
@@ -219,7 +221,10 @@ async def running_agent(
     spool = Spool(folder, settings.max_spool_size) if folder else None
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)
-    health = Health(cached, driver, scheduler, resources, node_id, address, version, siblings)
+    health = Health(
+        cached, driver, scheduler, resources, node_id, address, version, siblings, settings.cache_stale
+    )
+    health.spool_full = lambda: spool is not None and spool.full
     async with AsyncExitStack() as stack:  # read up for the order of the end
         syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca))
         agent = Agent(

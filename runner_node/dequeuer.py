@@ -32,6 +32,8 @@ LONGEST_PAUSE = 5.0
 """Seconds between attempts to reach an API node that is away."""
 LOOK = 0.5
 """Seconds between two looks whether there is room."""
+STUCK = 600.0
+"""Seconds after which a round that has not ended is taken to stand still."""
 ALONE = 1.0
 """Seconds for which it is remembered that nobody else waited."""
 
@@ -74,6 +76,7 @@ class Dequeuer:
                         yield
                     finally:
                         self._agent.health.stopping()
+                        self._agent.pulse.end("dequeuer")
             finally:
                 await self._begin_to_part()
 
@@ -104,6 +107,7 @@ class Dequeuer:
     async def _pull(self) -> None:
         agent, leases = self._agent, self.leases
         while True:
+            agent.pulse.beat("dequeuer", STUCK)
             ready, changed = agent.health.changes.next, leases.changes.next
             room = 0 if agent.ready() else self._room_now()
             if room <= 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 
 from runner_node import together
@@ -32,6 +34,7 @@ class Health:
         address: str,
         version: str,
         siblings: Siblings | None = None,
+        stale: float = math.inf,
     ) -> None:
         self._data = data
         self._driver = driver
@@ -47,8 +50,11 @@ class Health:
         self._state = RunnerState.ACTIVE
         self._refused = ""
         self._stopping = False
-        self._api_away = False
+        self._api_away = ""
+        self._seen: float | None = None
+        self._stale = stale
         self.agent_running: Callable[[], int] = lambda: 0
+        self.spool_full: Callable[[], bool] = lambda: False
         self.changes = Changes()
         """Of ``reason``."""
 
@@ -56,14 +62,28 @@ class Health:
     def reason(self) -> str:
         """Why the node must not get calls now; empty when it may.
 
-        An API node that is away is no reason: functions that are known go on being served. One that
-        refuses this runner is: that is a wrong setting.
+        An API node that is away is no reason while functions that are known go on being served: it has
+        answered before, and not longer ago than look-ups are served from memory. One that refuses this runner
+        is: that is a wrong setting. So is a spool that is full: results of calls would be lost.
         """
         if self._stopping:
             return "the node is stopping"
         if self._state is RunnerState.DRAINING:
             return "the node is draining"
-        return self._engine or self._refused
+        return self._engine or self._refused or self._forsaken() or self._lossy()
+
+    def _forsaken(self) -> str:
+        if not self._api_away:
+            return ""
+        if self._seen is None:
+            return f"no API node has answered yet: {self._api_away}"
+        if time.monotonic() - self._seen > self._stale:
+            limit = f"FN_CACHE_STALE_SECS={self._stale:g}"
+            return f"no API node has answered for more than {limit}: {self._api_away}"
+        return ""
+
+    def _lossy(self) -> str:
+        return "the spool is full, and no API node takes results" if self.spool_full() else ""
 
     @property
     def stops(self) -> bool:
@@ -139,13 +159,13 @@ class Health:
             return
         except errors.FnError as exc:
             if not self._api_away:
-                log.warning("no API node takes heartbeats: %s", exc)
-            self._api_away = True
+                log.warning("no API node takes heartbeats: %s", exc.explained)
+            self._api_away = exc.explained
             return
-        self._refused = ""
+        self._refused, self._seen = "", time.monotonic()
         if self._api_away:
             log.info("the API node answers again")
-            self._api_away = False
+            self._api_away = ""
         if state is not self._state:
             log.info("the API node wants this runner %s", state.value)
             self._state = state

@@ -54,6 +54,8 @@ class Spool:
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()
         self._used = -1
+        self.full = False
+        """Whether it has refused the last batch for want of room."""
         self._told = {"full": -math.inf, "broken": -math.inf}
         self.dropped = 0
         """Results that had to make room."""
@@ -89,6 +91,7 @@ class Spool:
                 full = exc.strerror or "no space left"
             # What is larger than the whole spool is no reason to drop anything.
             if droppable or len(data) > self._max_bytes or not self._make_room():
+                self.full = len(data) <= self._max_bytes
                 self._tell("full", f"is full: {full}")
                 return False
 
@@ -153,6 +156,7 @@ class Spool:
             size = file.stat().st_size
             file.unlink()
             self._uses(-size)
+            self.full = False
 
     def _first(self) -> tuple[Path, list[Finished]] | None:
         try:

@@ -22,11 +22,14 @@ from shared_models import times
 from shared_models.call import Finished, Reason, Status
 from shared_models.errors import CallNotFound, FnError
 from shared_models.interfaces import CallFilter
+from shared_models.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
 LOCK = "janitor"
 EVERY = 30.0
+STUCK = 1800.0
+"""Seconds after which a round that has not ended is taken to stand still."""
 ROUND_TAKES = 120.0
 """Seconds that a round may take before another node begins one too."""
 ENQUEUE_TAKES = 60.0
@@ -43,27 +46,35 @@ _IN_ONE_QUERY = 500
 
 @asynccontextmanager
 async def running_janitor(
-    stores: Stores, settings: RetentionSettings, every: float = EVERY
+    stores: Stores, settings: RetentionSettings, every: float = EVERY, pulse: Pulse | None = None
 ) -> AsyncIterator[None]:
-    """Cleans up every *every* seconds while the block runs, unless another node has just done so."""
+    """Cleans up every *every* seconds while the block runs, unless another node has just done so.
+
+    *pulse* is told in each round.
+    """
+    pulse = pulse or Pulse()
     if settings.calls and settings.logs > settings.calls:
         log.warning("FN_LOGS_RETENTION is longer than FN_CALLS_RETENTION: logs are removed with their calls")
     holder = secrets.token_hex(8)
-    janitor = asyncio.create_task(_clean_forever(stores, settings, holder, every), name="janitor")
+    janitor = asyncio.create_task(_clean_forever(stores, settings, holder, every, pulse), name="janitor")
     try:
         yield
     finally:
         janitor.cancel()
         with suppress(asyncio.CancelledError):
             await janitor
+        pulse.end(LOCK)
         # The next node goes on at once; if it is not told, it does so when the lock runs out.
         with suppress(FnError, TimeoutError):
             async with asyncio.timeout(_PARTING):
                 await stores.datastore.hold(LOCK, holder, 0)
 
 
-async def _clean_forever(stores: Stores, settings: RetentionSettings, holder: str, every: float) -> None:
+async def _clean_forever(
+    stores: Stores, settings: RetentionSettings, holder: str, every: float, pulse: Pulse
+) -> None:
     while True:
+        pulse.beat(LOCK, STUCK)
         await asyncio.sleep(every)
         try:
             # Long enough for a slow round; a node that died is replaced after it.

@@ -18,14 +18,23 @@ COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 
 
 class Common:
-    """Handlers of those paths. *ready* gives the reason why the node is not ready, or ""."""
+    """Handlers of those paths.
+
+    *ready* and *alive* give the reason why the node is not ready, or had better begin anew, or "".
+    """
 
     def __init__(
-        self, node_type: str, stage: Stage, ready: Callable[[], str], siblings: Siblings | None
+        self,
+        node_type: str,
+        stage: Stage,
+        ready: Callable[[], str],
+        alive: Callable[[], str],
+        siblings: Siblings | None,
     ) -> None:
         self._node_type = node_type
         self._stage = stage
         self._ready = ready
+        self._alive = alive
         self._siblings = siblings
         if siblings:
             siblings.answer("metrics", telemetry.exposition)
@@ -51,6 +60,8 @@ class Common:
         return web.Response(body=page, headers={"Content-Type": telemetry.CONTENT_TYPE})
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
+        if reason := self._alive():
+            return json_response({"message": reason}, 503)
         return json_response({"status": "ok", "node_type": self._node_type})
 
     async def _readiness(self, request: web.Request) -> web.StreamResponse:

@@ -75,6 +75,7 @@ async def serving(
     *,
     node_type: str,
     ready: Callable[[], str] = lambda: "",
+    alive: Callable[[], str] = lambda: "",
     middlewares: Sequence[Middleware] = (),
     siblings: Siblings | None = None,
     fast_path: FastPath | None = None,
@@ -85,7 +86,8 @@ async def serving(
 ) -> AsyncIterator[int]:
     """A server for *routes* and for those that every node has; yields the port that it listens on.
 
-    *ready* gives the reason why the node is not ready, or "". *middlewares* (of extensions) are around all of
+    *ready* gives the reason why the node is not ready, or "", *alive* why it had better begin anew.
+    *middlewares* (of extensions) are around all of
     it, the first one outermost: they see every answer, errors included. With *siblings* they listen on the
     same port, and ``/metrics`` has those of all. *apart* is served on its own port. With
     ``settings.admin_port`` metrics are there alone, and so are the debug pages, to which *pages* are added.
@@ -101,7 +103,7 @@ async def serving(
     seconds, and closes, the admin port last. Raises PortUnavailable when an address cannot be bound.
     """
     stage = Stage()
-    common = Common(node_type, stage, ready, siblings)
+    common = Common(node_type, stage, ready, alive, siblings)
     node = _Node(settings, node_type, stage, middlewares, common, siblings, tls, certified)
     async with AsyncExitStack() as stack:
         admin = await node.open_admin(stack, pages or {})

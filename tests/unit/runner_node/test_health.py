@@ -82,3 +82,40 @@ async def test_the_stop_is_told_once_and_is_for_ever(health):
     change = health.changes.next
     health.stopping()
     assert not change.is_set()
+
+
+async def test_a_runner_whom_no_api_node_has_answered_yet_is_not_ready_and_says_why(health, data):
+    data.away = True
+    await health._report()
+    assert health.reason.startswith("no API node has answered yet: ")
+    data.away = False
+    change = health.changes.next
+    await health._report()
+    assert health.reason == ""
+    assert change.is_set()
+
+
+async def test_while_look_ups_are_served_from_memory_an_api_node_may_be_away(health, data, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("runner_node.health.time.monotonic", lambda: now)
+    health._stale = 600.0
+    await health._report()
+    data.away = True
+    now += 600
+    await health._report()
+    assert health.reason == ""
+    now += 1
+    await health._report()
+    assert "more than FN_CACHE_STALE_SECS=600" in health.reason
+    data.away = False
+    await health._report()
+    assert health.reason == ""
+
+
+async def test_a_full_spool_is_a_reason_until_there_is_room(health):
+    await health._report()
+    full = True
+    health.spool_full = lambda: full
+    assert "the spool is full" in health.reason
+    full = False
+    assert health.reason == ""
