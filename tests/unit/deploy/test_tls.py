@@ -1,0 +1,39 @@
+"""What ``fn-node doctor`` says of the files of TLS."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from deploy import tls
+from shared_models.finding import Level
+from shared_models.tls_settings import TLSSettings
+from tests.servers.authority import Files, authority
+
+
+def test_nothing_is_said_of_a_node_without_tls() -> None:
+    assert list(tls.examine(TLSSettings())) == []
+
+
+def test_a_certificate_that_is_good_is_told_with_its_names_and_its_end() -> None:
+    ends = datetime(2090, 1, 2, 3, 4, tzinfo=UTC)
+    with authority() as ca:
+        (found,) = tls.examine(ca.certify("node", "api.fn", "10.0.0.9", ends=ends).settings())
+        assert (found.level, found.says) == (Level.OK, "is for api.fn, 10.0.0.9, until 2090-01-02 03:04 UTC")
+        (found,) = tls.examine(TLSSettings(authority=str(ca.file)))
+        assert found.level is Level.OK
+        assert "this node has none" in found.says
+
+
+def test_one_that_ends_soon_is_a_warning_and_a_file_that_is_wrong_an_error() -> None:
+    with authority() as ca, authority() as other:
+        files = ca.certify("node", ends=datetime.now(UTC) + timedelta(days=2))
+        (found,) = tls.examine(files.settings())
+        assert (found.level, "expires on" in found.says) == (Level.WARNING, True)
+        strange = Files(files.cert, other.certify("node").key, ca.file)
+        (found,) = tls.examine(strange.settings())
+        assert (found.level, "is not the key of" in found.says) == (Level.ERROR, True)
+        (found,) = tls.examine(Files(files.cert, files.key, Path("/nowhere")).settings())
+        assert (found.level, found.says) == (
+            Level.ERROR, "FN_NODE_CERT_AUTHORITY=/nowhere: No such file or directory"
+        )  # fmt: skip
