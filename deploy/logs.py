@@ -9,7 +9,7 @@ import time
 from typing import TextIO
 
 from deploy.settings import LogSettings
-from shared_models import times
+from shared_models import times, tracing
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _WORDS = {"WARNING": "warn", "CRITICAL": "error"}
@@ -27,6 +27,12 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr, worker: int | Non
     if worker is not None:
         handler.addFilter(name_worker)
     handler.setFormatter(JSONLines() if settings.format == "json" else TextLines())
+    handler.addFilter(_name_trace)
+    if settings.requests:
+        # Imported only now: "fn-node config" needs no metrics.
+        from shared_models import telemetry
+
+        telemetry.log_requests = True
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[settings.level])
@@ -34,6 +40,13 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr, worker: int | Non
     # headers of its requests, and so the token of a session.
     for chatty in ("aiosqlite", "urllib3", "alembic", "botocore", "aiobotocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _name_trace(record: logging.LogRecord) -> bool:
+    """A line about a request or call that is traced says so, for those who look at its trace."""
+    if tracing.on and (span := tracing.current()):
+        record.trace_id = f"{span.trace_id:032x}"
+    return True
 
 
 def _level(record: logging.LogRecord) -> str:

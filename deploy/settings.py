@@ -102,6 +102,11 @@ class LogSettings:
     format: str = env(
         "FN_LOG_FORMAT", "text", "text for people, json for machines", parse=one_of("text", "json")
     )
+    requests: bool = env(
+        "FN_LOG_REQUESTS",
+        False,
+        "Whether each answered request has a line: method, path, status, milliseconds",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from runner_node import calls, host
+from runner_node.call_lines import CallLines, both, open_call_lines
 from runner_node.call_trace import trace_of
 from runner_node.calls import Target
 from runner_node.data_cache import MISSING, CachedDataAccess
 from runner_node.dequeuer import Dequeuer
 from runner_node.drivers.contract import ContainerDriver
+from runner_node.failures import Failures
 from runner_node.func_logs import CallLog
 from runner_node.health import Health
 from runner_node.job import Job
@@ -63,9 +65,11 @@ class Agent:
         node_id: str,
         syslog: Syslog,
         listeners: CallListeners,
+        lines: CallLines | None = None,
     ) -> None:
         self._syslog = syslog
         self.pulse = Pulse()
+        self._lines = lines
         self.listeners = listeners
         self.data = data
         self.scheduler = scheduler
@@ -78,6 +82,7 @@ class Agent:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
+        self.failures = Failures(self.clock)
         self.dequeuer = Dequeuer(self)
 
     def stopping(self) -> None:
@@ -158,10 +163,13 @@ class Agent:
 
     def _log_of(self, call: Call, target: Target) -> CallLog:
         if not target.syslog_url:
-            return CallLog(self.settings.max_log_size)
+            lines = self._lines
+            return CallLog(self.settings.max_log_size, lines.following(call) if lines else None)
         follower = self._syslog.following(
             target.syslog_url, call_id=call.id, app_id=call.app_id, fn_id=call.fn_id, path=call.path
         )
+        if self._lines:
+            follower = both(follower, self._lines.following(call))
         return CallLog(self.settings.max_log_size, follower)
 
     def refuse(self, call: Call, end: End, token: str, output: bytes, stored: Stored | None) -> None:
@@ -227,8 +235,17 @@ async def running_agent(
     health.spool_full = lambda: spool is not None and spool.full
     async with AsyncExitStack() as stack:  # read up for the order of the end
         syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca))
+        lines = await stack.enter_async_context(open_call_lines()) if settings.log_calls else None
         agent = Agent(
-            cached, scheduler, recorder, health, settings, node_id, syslog, listeners or CallListeners()
+            cached,
+            scheduler,
+            recorder,
+            health,
+            settings,
+            node_id,
+            syslog,
+            listeners or CallListeners(),
+            lines,
         )
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)

@@ -172,6 +172,11 @@ leases_lost = Counter(
     "Leases that were no longer this runner's when it renewed them",
     registry=REGISTRY,
 )
+call_lines_lost = Counter(
+    "fn_runner_call_lines_lost",
+    "Lines of functions that could not be written to stdout (FN_LOG_CALLS)",
+    registry=REGISTRY,
+)
 spool_bytes = Gauge("fn_runner_spool_bytes", "Size of the folder of results in bytes", registry=REGISTRY)
 warm_wanted = Gauge(
     "fn_runner_warm_wanted", "Containers that functions want to be kept ready", registry=REGISTRY

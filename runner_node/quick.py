@@ -178,6 +178,10 @@ class Quick(Pending, Due):
             log.exception("call %s", self._job.call.id)
             container.retire()
             return
+        if telemetry.log_requests:
+            telemetry.log_request(
+                "POST", self._exchange.path, 200, time.perf_counter() - self._began, self._job.call.id
+            )
         telemetry.observe_request(
             "POST", PATTERN, 200, "", quick_answer.fdk_version(response), time.perf_counter() - self._began
         )

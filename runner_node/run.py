@@ -265,6 +265,8 @@ class Run:
             job.call, end, agent.node_id, completed_at=completed_at, stats=stats, queued=bool(job.token),
             started_at=times.to_text(job.started) if job.started else times.NEVER,
         )  # fmt: skip
+        if end.status is not Status.SUCCESS:
+            agent.failures.tell(record, job.target.function)
         stored = self.trace.end(record, job.stored) if self.trace else job.stored
         agent.recorder.add(Result(record, self._log, job.token, stored, answer))
         if agent.listeners:

@@ -84,6 +84,9 @@ class AgentSettings:
     max_log_size: int = env(
         "FN_MAX_LOG_SIZE_BYTES", 1 << 20, "largest log that is kept of one call; 0: no limit", unit="bytes"
     )
+    log_calls: bool = env(
+        "FN_LOG_CALLS", False, "whether lines that functions write go to stdout, as JSON with their call's id"
+    )
     max_memory: int = env(
         "FN_MAX_TOTAL_MEMORY_BYTES", 0, "memory for all containers; 0: what the machine has", unit="bytes"
     )

@@ -196,6 +196,11 @@ def _observe(
     pattern = _pattern(request)
     if pattern in _UNCOUNTED:
         return
+    if telemetry.log_requests:
+        telemetry.log_request(
+            request.method, request.path, response.status, time.perf_counter() - started,
+            response.headers.get("Fn-Call-Id", ""),
+        )  # fmt: skip
     telemetry.observe_request(
         request.method,
         pattern,

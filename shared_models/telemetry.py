@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import logging
 import re
 from collections.abc import Iterable
 
@@ -48,6 +49,10 @@ LATENCY_MSECS = (
     100000,
 )
 MAX_FDK_VERSIONS = 50
+
+log = logging.getLogger(__name__)
+log_requests = False
+"""Whether each answered request has a line in the node's log."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _FDK_VERSION = re.compile(r"[A-Za-z0-9._/+-]{1,40}")
@@ -123,6 +128,12 @@ def observe_request(
     millis = seconds * 1000
     answers.buckets[bisect.bisect_left(LATENCY_MSECS, millis)] += 1
     answers.total += millis
+
+
+def log_request(method: str, path: str, status: int, seconds: float, call_id: str) -> None:
+    """One line for an answered request; *path* is without its query, which may hold secrets."""
+    extra = {"call_id": call_id} if call_id else None
+    log.info("%s %s %d %.1f ms", method, path, status, seconds * 1000, extra=extra)
 
 
 def _bounded_fdk_version(version: str) -> str:

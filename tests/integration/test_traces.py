@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from deploy import logs
+from deploy.settings import LogSettings
 from runner_node.drivers.fake import Answer
-from shared_models import otlp, tracing
+from shared_models import otlp, telemetry, tracing
 from shared_models.otlp import open_otlp
 from shared_models.otlp_settings import OTLPSettings
 from tests.integration.test_hybrid_tiers import ended, two_tiers
@@ -233,3 +238,53 @@ async def test_metrics_arrive_with_the_names_and_values_of_the_metrics_page(tmp_
 
 def _labels(point: Any) -> dict[str, str]:
     return {one.key: one.value.string_value for one in point.attributes}
+
+
+async def test_a_line_about_a_call_that_is_traced_names_its_trace(tmp_path):
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    async with scene(tmp_path) as this:
+        logs.set_up(LogSettings(format="json"), stream)
+        try:
+            async with this.runner.post(f"/invoke/{this.fn.id}", data=b"fail", headers=SAMPLED) as answer:
+                call_id = answer.headers["Fn-Call-Id"]
+            await this.collector.trace_of(TRACE, "fn.call")
+        finally:
+            root.handlers[:], root.level = before
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    (said,) = [line for line in lines if line.get("call_id") == call_id]
+    assert (said["trace_id"], said["reason"], said["fn_id"]) == (TRACE, "function", this.fn.id)
+
+
+async def test_requests_have_a_line_each_when_they_are_to_have_one_on_both_ways(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(telemetry, "log_requests", True)
+    caplog.set_level(logging.INFO)
+    async with scene(tmp_path) as this:
+        ids = [(await this.call())["Fn-Call-Id"] for _ in range(3)]
+        async with this.api.client.get("/v2/apps?name=secret") as answer:
+            assert answer.status == 200
+    said = [record for record in caplog.records if record.name == telemetry.log.name]
+    calls = {vars(record)["call_id"]: record.getMessage() for record in said if "call_id" in vars(record)}
+    assert list(calls) == ids
+    assert all(text.startswith(f"POST /invoke/{this.fn.id} 200 ") for text in calls.values())
+    assert any(record.getMessage().startswith("GET /v2/apps 200 ") for record in said)
+    assert "secret" not in caplog.text
+
+
+async def test_what_functions_write_goes_to_stdout_when_it_is_to(tmp_path, capsys):
+    def talks(request):
+        return Answer(body=b"done", log=b"hello\nyou\n")
+
+    async with two_tiers(tmp_path, talks, log_calls=True) as (api, runner):
+        fn = await api.fn()
+        ids = []
+        for _ in range(2):
+            async with runner.post(f"/invoke/{fn.id}") as answer:
+                ids.append(answer.headers["Fn-Call-Id"])
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["call_id"], one["line"]) for one in said] == [
+        (call_id, line) for call_id in ids for line in ("hello", "you")
+    ]
