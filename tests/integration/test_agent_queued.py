@@ -115,6 +115,18 @@ async def test_nothing_is_pulled_while_the_node_is_not_ready():
         assert (await r.record()).call.id == call_id
 
 
+async def test_a_dequeuer_that_does_not_come_round_is_not_alive_until_it_does(monkeypatch):
+    monkeypatch.setattr(dequeuer, "STUCK", 0.2)
+    async with rig({"f": Behaviour()}) as r:
+        # No call comes: the long poll is longer than that.
+        await until(lambda: r.agent.pulse.reason() == "standing still: dequeuer for 0.2 s")
+        monkeypatch.setattr(dequeuer, "STUCK", 600.0)
+        r.enqueue(r.deploy("f"))
+        await until(lambda: r.agent.pulse.reason() == "")
+        agent = r.agent
+    assert agent.pulse.reason() == ""
+
+
 async def test_a_runner_whose_token_is_wrong_says_so_once(monkeypatch, caplog):
     monkeypatch.setattr(dequeuer, "LONGEST_PAUSE", 0.01)
     async with rig({"f": Behaviour()}) as r:
