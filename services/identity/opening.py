@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from services.identity.jwts import JWTs
     from services.identity.token_file import TokenFile
 
-MISSING = "No token: send the header Authorization: Bearer TOKEN (the fn command takes it from FN_TOKEN)"
+MISSING = "No token: send the header Authorization: Bearer TOKEN"
 
 
 class Identity(Authenticator):
