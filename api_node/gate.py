@@ -77,6 +77,9 @@ class Gate:
             except FnError as exc:
                 _note(needs, principal, request, f"{exc.code} {exc.message}")
                 raise
+            except Exception:
+                _note(needs, principal, request, "500, it may have been done")
+                raise
             _note(needs, principal, request, f"{answer.status}{_made(answer)}")
             return answer
 

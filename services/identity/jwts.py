@@ -110,8 +110,8 @@ def _header(token: str) -> tuple[str, str]:
         raise Unauthorized(f"The token has more than {LONGEST} characters")
     try:
         header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError as exc:
-        raise Unauthorized("The token cannot be read", detail=str(exc)) from None
+    except (jwt.PyJWTError, ValueError, RecursionError) as exc:
+        raise Unauthorized("The token cannot be read", detail=type(exc).__name__) from None
     algorithm, kid = header.get("alg"), header.get("kid", "")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Unauthorized(f"The token must be signed with one of {', '.join(ALGORITHMS)}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -128,6 +131,47 @@ async def test_a_forged_token_is_refused(issuer: Issuer) -> None:
         for token in tokens:
             with pytest.raises(Unauthorized):
                 await who(identity, token)
+
+
+async def test_whatever_is_sent_as_a_token_is_refused_and_breaks_nothing(issuer: Issuer) -> None:
+    dice = random.Random(7)
+    good = issuer.token(fn_role="admin", nested={"a": ["b"]})
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    deep = part(b"[" * 9000)
+    head, body, signature = good.split(".")
+    tokens = [f"a\udce9.{body}.{signature}", f"{head}.caf\u00e9.{signature}", "\udcff.\udcff.\udcff"]
+    tokens += [
+        f"{deep}.{body}.{signature}",
+        f"{head}.{deep}.{signature}",
+        f"{part(b'[]')}.{body}.{signature}",
+    ]
+    for value in (b"null", b"1", b"{}", b'{"alg":1}', b'{"alg":"ES256","kid":"one","crit":["x"]}', b"\xff"):
+        tokens += [f"{part(value)}.{body}.{signature}", f"{head}.{part(value)}.{signature}"]
+    for _ in range(300):
+        letters = list(good)
+        for _ in range(dice.randint(1, 4)):
+            letters[dice.randrange(len(letters))] = dice.choice("AZaz09-_.\u00e9 ")
+        tokens.append("".join(letters))
+    async with known_by(issuer) as identity:
+        for token in tokens:
+            if token != good and not _same(token, good):
+                with pytest.raises(Unauthorized):
+                    await who(identity, token)
+                assert identity.known(f"Bearer {token}") is None
+            assert identity.ours(f"Bearer {token}") in (True, False)
+
+
+def _same(token: str, good: str) -> bool:
+    """Whether both stand for the same bytes: the last character of a part has bits that nobody reads."""
+    try:
+        return [jwt.utils.base64url_decode(part) for part in token.split(".")] == [
+            jwt.utils.base64url_decode(part) for part in good.split(".")
+        ]
+    except ValueError:
+        return False
 
 
 async def test_a_small_key_and_a_key_for_encryption_are_not_used(issuer: Issuer) -> None:
