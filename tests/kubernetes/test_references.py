@@ -222,3 +222,18 @@ def test_the_scaled_object_is_one_that_keda_takes() -> None:
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     plain = composed("engine-sidecar", "scale-runners-hpa").of("HorizontalPodAutoscaler")["fn-hybrid-runner"]
     assert behavior == plain["spec"]["behavior"]
+
+
+def test_the_secrets_that_operators_make_are_on_the_page_and_in_use() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    used = {name for names in ALL for name in named(manifests(names), "secret", "secretRef")}
+    assert used >= OPERATORS_SECRETS
+    assert {name for name in OPERATORS_SECRETS if f"`{name}`" not in page} == set()
+
+
+def test_every_component_and_overlay_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    shared = {"engine-config"}
+    for kind in ("components", "overlays"):
+        names = {path.name for path in (KUBERNETES / kind).iterdir()} - shared
+        assert {name for name in names if f"`{name}`" not in page} == set()

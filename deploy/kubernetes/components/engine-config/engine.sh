@@ -54,10 +54,11 @@ firewall() {
     done
     # Functions have no IPv6. Should the engine be told to give them some, it leads nowhere.
     if ip6tables -w -nL >/dev/null 2>&1; then
+        chain ip6tables DOCKER-USER
         for bridge in $BRIDGES; do
-            first ip6tables INPUT -i "$bridge" -j REJECT
-            chain ip6tables DOCKER-USER
             ip6tables -w -A DOCKER-USER -i "$bridge" -j REJECT
+            first ip6tables INPUT -i "$bridge" -j REJECT
+            first ip6tables FORWARD -i "$bridge" -j REJECT
         done
     fi
 }
@@ -70,6 +71,8 @@ below_own_cgroup() {
     own=$(sed -n 's/^0:://p' /proc/self/cgroup)
     own=${own%/engine}
     own=${own%/}
+    # The machine's own root has no such file, and is nobody's to divide.
+    [ -f "$root$own/cgroup.type" ] || return 0
     # Processes are in the leaves only.
     mkdir -p "$root$own/engine" "$root$own/functions"
     while read -r process; do
@@ -84,7 +87,11 @@ below_own_cgroup() {
 # Networks between pods carry less than 1500 bytes at once, and functions must not send more.
 mtu() {
     interface=$(awk '$2 == "00000000" && $8 == "00000000" { print $1; exit }' /proc/net/route)
-    if [ -n "$interface" ]; then cat "/sys/class/net/$interface/mtu"; else echo 1500; fi
+    if [ -n "$interface" ]; then
+        ip -o link show dev "$interface" | sed 's/.* mtu \([0-9]*\).*/\1/'
+    else
+        echo 1500
+    fi
 }
 
 if [ "${1:-}" = ready ]; then
@@ -102,5 +109,5 @@ chmod g-s "$ENGINE_DATA"
 chgrp 0 "$ENGINE_DATA"
 # A container that ended without a word leaves it behind.
 rm -f /var/run/docker.pid
-exec docker-init -- dockerd --host="$ENGINE_HOST" --group="$ENGINE_GROUP" --data-root="$ENGINE_DATA" \
+exec docker-init -s -- dockerd --host="$ENGINE_HOST" --group="$ENGINE_GROUP" --data-root="$ENGINE_DATA" \
     --icc=false --mtu="$(mtu)" ${parent:+--cgroup-parent="$parent"} "$@"
