@@ -60,6 +60,7 @@ faults: install
 
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
+	$(BIN)/fn-node metrics --markdown > docs/metrics.md
 
 site: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "config" and options.markdown:
         print(config.markdown(), end="")
         return 0
+    if command == "metrics":
+        return _metrics(options)
     if command == "migrate":
         return _migrate(options)
     if command == "token":
@@ -96,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("config", help="print every setting with its meaning and value in force")
     show.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
     show.add_argument("--markdown", action="store_true", help="all settings, as docs/configuration.md")
+    counts = commands.add_parser("metrics", help="print every metric with its meaning")
+    counts.add_argument("--markdown", action="store_true", help="as docs/metrics.md")
     look = commands.add_parser("doctor", help="look at what the node stands on; exit code 1 when it cannot")
     look.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
     move = commands.add_parser("migrate", help="bring the databases to this version's schema")
@@ -112,6 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    # Imported only now: it imports every room.
+    from deploy import metrics_page
+
+    print(metrics_page.markdown() if options.markdown else metrics_page.table() + "\n", end="")
+    return 0
 
 
 def _token(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from deploy.settings import (
 )
 from shared_models.extensions import Node
 from shared_models.listeners import Listeners
+from shared_models.loop_lag import watching_loop
 from shared_models.pulse import Pulse
 from shared_models.tls import open_tls
 from shared_models.tls_settings import TLSSettings
@@ -45,13 +46,14 @@ async def api(settings: APINode, place: Place = ALONE) -> AsyncIterator[int]:
     from services.listening import listening
     from services.readiness import watching
     from services.stores import open_stores
+    from services.timing import timed
 
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         listeners = Listeners()
         tls = await enter(open_tls(settings.tls))
         identity = await enter(open_identity(settings.identity))
-        stores = listening(await enter(open_stores(settings.stores)), listeners)
+        stores = listening(timed(await enter(open_stores(settings.stores))), listeners)
         here = Node(type="api", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         pulse = Pulse()
@@ -148,6 +150,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
     from services.listening import listening
     from services.readiness import watching
     from services.stores import open_stores
+    from services.timing import timed
 
     name = node_id(settings.node, settings.http.port, os.getpid())
     async with AsyncExitStack() as stack:
@@ -155,7 +158,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
         listeners = Listeners()
         tls = await enter(open_tls(settings.tls))
         identity = await enter(open_identity(settings.identity))
-        stores = listening(await enter(open_stores(settings.stores)), listeners)
+        stores = listening(timed(await enter(open_stores(settings.stores))), listeners)
         here = Node(type="full", datastore=stores.datastore)
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         pulse = Pulse()
@@ -230,7 +233,7 @@ async def _siblings(stack: AsyncExitStack, place: Place) -> Siblings | None:
 @asynccontextmanager
 async def node(settings: Settings, place: Place = ALONE) -> AsyncIterator[int]:
     """The node that *settings* describe, or its worker at *place*, which reports to whoever wants to know."""
-    async with reporting(settings, place), _node(settings, place) as port:
+    async with reporting(settings, place), watching_loop(), _node(settings, place) as port:
         yield port
 
 

@@ -17,6 +17,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
+from hybrid_client import counts
 from hybrid_client.answers import Answer
 from hybrid_client.settings import ClientSettings
 from hybrid_client.untrusted import why_untrusted
@@ -73,6 +74,7 @@ class Transport:
             | tenacity.stop_after_delay(_PATIENCE * (self._settings.timeout + wait)),
             wait=self._pause,
             retry=tenacity.retry_if_exception(again),
+            before_sleep=lambda state: counts.repeated.inc(),
             reraise=True,
         )
         try:
@@ -90,6 +92,7 @@ class Transport:
         timeout = aiohttp.ClientTimeout(
             total=self._settings.timeout + wait, sock_connect=self._settings.connect_timeout
         )
+        began = time.monotonic()
         try:
             async with self._session.request(
                 method,
@@ -100,6 +103,8 @@ class Transport:
                 allow_redirects=False,
             ) as response:
                 answer = Answer(response.status, await response.read(), response.headers)
+            if not wait:
+                counts.seconds.observe(time.monotonic() - began)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             if why := why_untrusted(exc, URL(address).host or ""):
                 self._distrust(address, why, cause=exc)
@@ -117,6 +122,7 @@ class Transport:
             self._distrust(address, "it speaks TLS there: set FN_RUNNER_API_URL to https://")
         if answer.status == 401:
             self._complain(address, answer)
+        counts.answered.inc()
         return answer
 
     def _distrust(self, address: str, why: str, *, cause: BaseException | None = None) -> NoReturn:
@@ -144,6 +150,7 @@ class Transport:
         cause: BaseException | None = None,
     ) -> NoReturn:
         log.debug("the API node at %s did not serve a request: %s", _shown(address), reason)
+        counts.failed.inc()
         self._move_on(address, reason)
         known = error or errors.APINodeUnavailable(detail=f"{_shown(address)}: {reason}")
         raise _Failed(known, sent=sent, retry_after=retry_after) from cause

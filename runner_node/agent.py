@@ -27,6 +27,7 @@ from runner_node.recorder import Recorder
 from runner_node.records import refusal_of
 from runner_node.resources import Resources
 from runner_node.results import Result, Stored
+from runner_node.room_metrics import shown
 from runner_node.run import Run
 from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
@@ -254,6 +255,7 @@ async def running_agent(
         await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
         await stack.enter_async_context(keeping_warm(agent, driver, number=place.number, count=place.count))
         await stack.enter_async_context(agent.dequeuer.running())
+        stack.enter_context(shown(agent))
         health.agent_running = lambda: agent.running
         yield agent
 

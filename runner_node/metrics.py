@@ -155,7 +155,8 @@ class _Functions(Collector):
         yield cold
 
 
-REGISTRY.register(_Functions())
+functions = _Functions()
+REGISTRY.register(functions)
 
 results_refused = Counter(
     "fn_runner_results_refused",

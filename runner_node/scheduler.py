@@ -159,6 +159,10 @@ class Scheduler:
         """Containers that serve a call."""
         return [container for container in self._pool.owners if container not in self._pool.room.resting]
 
+    def resting(self) -> int:
+        """How many containers serve no call."""
+        return len(self._pool.room.resting)
+
     def oldest_wait(self) -> float:
         """Seconds that the call which has waited longest for a container has waited."""
         heads = [head.since for queue in self._queues.values() if (head := queue.head())]

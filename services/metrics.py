@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from shared_models.telemetry import REGISTRY
 
@@ -30,6 +30,14 @@ oldest = Gauge("fn_async_oldest_seconds", "Age of the oldest call that waits in 
 drift = Gauge(
     "fn_async_drift",
     "Accepted calls that are neither queued, leased, done nor dead, as last counted",
+    registry=REGISTRY,
+)
+
+store_seconds = Histogram(
+    "fn_store_duration_seconds",
+    "Time that a verb of a store took, its failures included; waiting for queued calls is left out",
+    ("store", "verb"),
+    buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
     registry=REGISTRY,
 )
 

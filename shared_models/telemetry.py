@@ -22,7 +22,9 @@ from shared_models import tracing
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
-ProcessCollector(namespace="fn", registry=REGISTRY)
+process = ProcessCollector(namespace="fn", registry=REGISTRY)
+BARE = frozenset({b"fn_api_request_count_total", b"fn_api_response_count_total"})
+"""Counters that Fn has without the suffix, which the client library insists on."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_MSECS = (
@@ -149,9 +151,8 @@ def _bounded_fdk_version(version: str) -> str:
 def exposition() -> bytes:
     """All metrics of this process in Prometheus' text format 0.0.4."""
     text = prometheus_client.generate_latest(REGISTRY)
-    # The client library insists on the suffix; Fn's counters do not have it.
-    for name in (b"fn_api_request_count", b"fn_api_response_count"):
-        text = text.replace(name + b"_total", name)
+    for name in BARE:
+        text = text.replace(name, name.removesuffix(b"_total"))
     return text
 
 
