@@ -34,7 +34,13 @@ async def examine_api_nodes(
                 yield Finding(Level.OK, about, "answers, and takes this node for a runner")
                 yield await _clock(transport, about)
             except errors.RunnerRefused as exc:
-                yield Finding(Level.ERROR, about, exc.message, "set FN_RUNNER_TOKEN to the API node's")
+                certificate = "certificate" in exc.message
+                advice = (
+                    "FN_NODE_CERT and FN_NODE_CERT_KEY"
+                    if certificate
+                    else "FN_RUNNER_TOKEN to the API node's"
+                )
+                yield Finding(Level.ERROR, about, exc.message, f"set {advice}")
             except errors.APINodeUntrusted as exc:
                 yield Finding(Level.ERROR, about, exc.message, exc.detail)
             except errors.FnError as exc:

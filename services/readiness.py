@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from services.stores import Stores
-from shared_models.errors import CallNotFound, FnError, NotFound
+from shared_models.errors import FnError, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Readiness:
     async def _look(self, name: str) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                with suppress(NotFound, CallNotFound):
+                with suppress(NotFound):
                     await self._looks[name]()
         except TimeoutError:
             self._failed(name, f"does not answer within {PATIENCE:g} s", "")

@@ -97,6 +97,9 @@ class TLS:
 async def open_tls(settings: TLSSettings, every: float = LOOK) -> AsyncIterator[TLS]:
     """TLS with the files of *settings*, which are looked at again *every* so many seconds."""
     tls = TLS(settings)
+    if not (settings.cert or settings.authority):
+        yield tls
+        return
     looking = asyncio.create_task(_look(tls, every), name="files of TLS")
     try:
         yield tls

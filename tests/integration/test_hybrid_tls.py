@@ -13,9 +13,11 @@ import pytest
 from aiohttp import web
 
 from api_node.auth import RunnerAuth
+from hybrid_client.checkup import examine_api_nodes
 from hybrid_client.client import open_data_access
 from hybrid_client.settings import ClientSettings
 from shared_models import errors
+from shared_models.finding import Level
 from shared_models.http_settings import HTTPSettings
 from shared_models.interfaces import DataAccess
 from shared_models.tls import open_tls
@@ -175,6 +177,25 @@ async def test_the_cause_is_in_the_log_once_and_no_request_is_repeated_for_it(
                 with pytest.raises(errors.APINodeUntrusted):
                     await data.fn(ID)
     assert caplog.text.count("no request goes to the API node at 127.0.0.1:") == 1
+
+
+async def advice(files: TLSSettings, url: str) -> str:
+    async with open_tls(files) as tls:
+        found = [one async for one in examine_api_nodes(ClientSettings(api_urls=(url,)), tls.client())]
+    assert [one.level for one in found] == [Level.ERROR]
+    return found[0].advice
+
+
+async def test_the_doctor_gives_the_same_advice() -> None:
+    with authority() as ca, authority() as other:
+        bare = TLSSettings(authority=str(ca.file))
+        async with api(ca.certify("api").settings()) as node:
+            assert await advice(bare, node.shared) == "set FN_NODE_CERT and FN_NODE_CERT_KEY"
+            assert "set FN_NODE_CERT and FN_NODE_CERT_KEY" in await advice(bare, node.own)
+            unknown = await advice(other.certify("runner").settings(), node.shared)
+            assert "set FN_NODE_CERT_AUTHORITY" in unknown
+        async with api(ca.certify("api").settings(), certified=False, tokens=("secret",)) as node:
+            assert await advice(bare, node.shared) == "set FN_RUNNER_TOKEN to the API node's"
 
 
 @on_both_loops
