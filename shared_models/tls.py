@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
-from shared_models import wire
-from shared_models.certificates import BadTLSFile, add_authority, add_certificate, doubts, versions
+from shared_models import tls_counts, wire
+from shared_models.certificates import BadTLSFile, add_authority, add_certificate, doubts, leaf, versions
 from shared_models.tls_settings import TLSSettings
 
 log = logging.getLogger(__name__)
@@ -77,10 +77,12 @@ class TLS:
             made = [make() for _, make in self._made]
         except BadTLSFile as exc:
             log.error("new files for TLS cannot be used, the old ones stay: %s", exc)
+            tls_counts.changes.labels("refused").inc()
             return
         for (context, _), new in zip(self._made, made, strict=True):
             context.in_force = new
         log.info("new files for TLS are in use")
+        tls_counts.changes.labels("taken").inc()
         self._reminded = 0.0
         self._remind()
 
@@ -89,6 +91,8 @@ class TLS:
         if not self.settings.cert or (self._reminded and now - self._reminded < REMIND_EVERY):
             return
         self._reminded = now
+        ends = leaf(self.settings).not_valid_after_utc.timestamp()
+        tls_counts.ends.labels("FN_NODE_CERT").set(ends)
         for doubt in doubts(self.settings):
             log.warning("%s", doubt)
 
@@ -199,6 +203,7 @@ class _Failures:
         self._told = -TELL_EVERY
 
     def tell(self, exc: ssl.SSLError) -> None:
+        tls_counts.failed.inc()
         self._count += 1
         now = time.monotonic()
         if now - self._told < TELL_EVERY:

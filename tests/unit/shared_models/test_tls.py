@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
+from shared_models import telemetry
 from shared_models.certificates import BadTLSFile, doubts
 from shared_models.http_settings import HTTPSettings
 from shared_models.tls import Clients, open_tls
@@ -28,6 +29,8 @@ from tests.servers.authority import Authority, Files, authority
 from tests.servers.ports import free_port
 from tests.unit.shared_models.fast_paths import LIMIT, on_both_loops, ordinary, whole
 
+ENDS, CHANGED = "fn_tls_certificate_ends_seconds", "fn_tls_files_changed_total"
+FAILED = "fn_tls_handshakes_failed_total"
 _LONG = aiohttp.ClientTimeout(LIMIT)
 
 
@@ -104,12 +107,14 @@ async def test_the_fast_path_takes_requests_over_tls_and_large_bodies_arrive_who
 async def test_who_speaks_plain_http_to_a_port_with_tls_is_told_so() -> None:
     with authority() as ca:
         async with node(ca.certify("node")) as port:
+            failed = telemetry.REGISTRY.get_sample_value(FAILED) or 0
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /v2/apps HTTP/1.1\r\nHost: x\r\n\r\n")
             said = await asyncio.wait_for(reader.readuntil(b"}"), LIMIT)
             writer.close()
             assert said.startswith(b"HTTP/1.1 400 ")
             assert b"use https://" in said
+            assert telemetry.REGISTRY.get_sample_value(FAILED) == failed + 1
             assert await ask(port, ca.client()) == {"certificate": False, "scheme": "https"}
 
 
@@ -188,9 +193,15 @@ async def test_new_files_that_cannot_be_used_leave_the_old_ones_and_are_told_of_
             assert await shown(port, ca) == old
             await asyncio.sleep(0.3)
             assert caplog.text.count("cannot be used, the old ones stay") == 1
-            ca.certify("node")
+            ended = telemetry.REGISTRY.get_sample_value(ENDS, {"file": "FN_NODE_CERT"})
+            refused = telemetry.REGISTRY.get_sample_value(CHANGED, {"outcome": "refused"})
+            ca.certify("node", ends=datetime(2091, 1, 1, tzinfo=UTC))
             await _until(lambda: "new files for TLS are in use" in caplog.text)
             assert await shown(port, ca) != old
+            assert refused
+            assert ended != telemetry.REGISTRY.get_sample_value(ENDS, {"file": "FN_NODE_CERT"})
+            now = telemetry.REGISTRY.get_sample_value(ENDS, {"file": "FN_NODE_CERT"})
+            assert now == datetime(2091, 1, 1, tzinfo=UTC).timestamp()
 
 
 async def test_an_authority_that_is_taken_away_certifies_nobody_any_more() -> None:
