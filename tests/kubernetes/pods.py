@@ -9,6 +9,7 @@ import asyncio
 import datetime
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -26,10 +27,19 @@ _PORTS = {"http": "FN_PORT", "admin": "FN_ADMIN_PORT", "runner-api": "FN_RUNNER_
 
 
 class LocalPod:
-    """One pod of *workload*, whose volumes are below *folder*; its claims are those of its name."""
+    """One pod of *workload*, whose volumes are below *folder*; its claims are those of its name.
+
+    *environ* wins over what the manifests say; *secrets* are the folders that Secrets are mounted from.
+    """
 
     def __init__(
-        self, found: Manifests, workload: Workload, name: str, folder: Path, environ: Mapping[str, str]
+        self,
+        found: Manifests,
+        workload: Workload,
+        name: str,
+        folder: Path,
+        environ: Mapping[str, str],
+        secrets: Mapping[str, Path],
     ) -> None:
         self.name = name
         self.workload = workload
@@ -42,6 +52,7 @@ class LocalPod:
         self._found = found
         self._folder = folder
         self._own = environ
+        self._secrets = secrets
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -115,13 +126,14 @@ class LocalPod:
             )  # fmt: skip
 
     def _environ(self, container: Container) -> dict[str, str]:
-        environ = self._found.environ(container, {}) | self._own
+        environ = self._found.environ(container, {})
         for one in container.body.get("env", []):
             if one.get("valueFrom") == {"fieldRef": {"fieldPath": "metadata.name"}}:
                 environ[one["name"]] = self.name
-        for mount in container.mounts:
-            folder = str(self._volume(mount["name"]))
-            environ = {name: value.replace(mount["mountPath"], folder) for name, value in environ.items()}
+        folders = {mount["mountPath"]: str(self._volume(mount["name"])) for mount in container.mounts}
+        inside = re.compile("|".join(map(re.escape, sorted(folders, key=len, reverse=True))))
+        environ = {name: inside.sub(lambda path: folders[path[0]], value) for name, value in environ.items()}
+        environ |= self._own
         environ |= {_PORTS[port]: str(number) for port, number in self.ports.items() if not container.first}
         programs = str(Path(sys.executable).parent)
         path = os.pathsep.join([programs, os.environ.get("PATH", "")])
@@ -130,6 +142,8 @@ class LocalPod:
     def _volume(self, name: str) -> Path:
         """A claim is the same folder for all pods of its name, or for the next pod of this one's name."""
         volume = self.workload.volumes[name]
+        if "secret" in volume:
+            return self._secrets[volume["secret"]["secretName"]]
         claim = volume.get("persistentVolumeClaim", {}).get("claimName")
         folder = self._folder / "volumes" / (claim or f"{self.name}-{name}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,11 +170,13 @@ class LocalPod:
 
     async def _passes(self, probe: Object) -> bool:
         asked = probe["httpGet"]
-        url = f"http://127.0.0.1:{self.ports[asked['port']]}{asked['path']}"
+        scheme = asked.get("scheme", "HTTP").lower()
+        url = f"{scheme}://127.0.0.1:{self.ports[asked['port']]}{asked['path']}"
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(probe["timeoutSeconds"])) as http,
-                http.get(url) as answer,
+                # On a machine that runs other tests a node may be slow, and is not broken for that.
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(probe["timeoutSeconds"] + 10)) as http,
+                http.get(url, ssl=False) as answer,  # a kubelet checks no certificate
             ):
                 return 200 <= answer.status < 400
         except (aiohttp.ClientError, TimeoutError):
@@ -170,10 +186,9 @@ class LocalPod:
 class LocalService:
     """A Service: each connection goes to the next of *pods* that is ready. Made by ``serving``."""
 
-    def __init__(self, name: str, target: str, port: int, pods: list[LocalPod]) -> None:
-        self.name = name
+    def __init__(self, target: str, port: int, pods: list[LocalPod], secure: bool) -> None:
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if secure else 'http'}://127.0.0.1:{port}"
         self._target = target
         self._pods = pods
         self._turn = itertools.count()
@@ -205,10 +220,12 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def serving(found: Manifests, name: str, pods: list[LocalPod]) -> AsyncIterator[LocalService]:
-    """The Service *name* of the manifests before *pods*, which may change."""
+async def serving(
+    found: Manifests, name: str, pods: list[LocalPod], *, secure: bool = False
+) -> AsyncIterator[LocalService]:
+    """The Service *name* of the manifests before *pods*, which may change; *secure*: they speak TLS."""
     (port,) = found.of("Service")[name]["spec"]["ports"]
-    service = LocalService(name, port["targetPort"], free_port(), pods)
+    service = LocalService(port["targetPort"], free_port(), pods, secure)
     clients: set[asyncio.Task[None]] = set()
 
     def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

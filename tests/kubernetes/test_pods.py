@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import aiohttp
 import pytest
+import trustme
 
+from deploy.__main__ import main
 from tests.kubernetes.pods import LocalPod, LocalService, serving
 from tests.kubernetes.rendered import ROOT, Manifests, composed, overlay
 from tests.servers.postgres import Postgres
@@ -46,19 +50,22 @@ class Installation:
     apis: list[LocalPod]
     runners: list[LocalPod]
     services: dict[str, LocalService]
+    secrets: Mapping[str, Path]
 
     @property
     def api(self) -> LocalService:
         return self.services["fn-hybrid-api"]
 
     def new_api(self, name: str) -> LocalPod:
-        return LocalPod(self.found, self.found.workloads["fn-hybrid-api"], name, self.folder, self.stores)
+        workload = self.found.workloads["fn-hybrid-api"]
+        return LocalPod(self.found, workload, name, self.folder, self.stores, self.secrets)
 
     def new_runner(self, number: int) -> LocalPod:
         workload = self.found.workloads["fn-hybrid-runner"]
         address = self.services["fn-hybrid-api-runner"].url
         environ = {**AS_PROCESSES, **self.stores, "FN_RUNNER_API_URL": address}
-        return LocalPod(self.found, workload, f"{workload.name}-{number}", self.folder, environ)
+        name = f"{workload.name}-{number}"
+        return LocalPod(self.found, workload, name, self.folder, environ, self.secrets)
 
     def logs(self) -> str:
         logs = sorted(self.folder.glob("*.log"))
@@ -67,17 +74,23 @@ class Installation:
 
 @asynccontextmanager
 async def installed(
-    found: Manifests, folder: Path, stores: Mapping[str, str], count: int
+    found: Manifests,
+    folder: Path,
+    stores: Mapping[str, str],
+    count: int,
+    secrets: Mapping[str, Path] = MappingProxyType({}),
 ) -> AsyncIterator[Installation]:
-    """*count* pods of each tier, all ready."""
-    here = Installation(found, folder, stores, [], [], {})
+    """*count* pods of each tier, all ready. *secrets*: folders by the names of Secrets."""
+    here = Installation(found, folder, stores, [], [], {}, secrets)
     async with AsyncExitStack() as stack:
         for name, pods in (
             ("fn-hybrid-api", here.apis),
             ("fn-hybrid-api-runner", here.apis),
             ("fn-hybrid-runner", here.runners),
         ):
-            here.services[name] = await stack.enter_async_context(serving(found, name, pods))
+            here.services[name] = await stack.enter_async_context(
+                serving(found, name, pods, secure=bool(secrets))
+            )
         here.apis += [here.new_api(f"fn-hybrid-api-{number}") for number in range(count)]
         here.runners += [here.new_runner(number) for number in range(count)]
         stack.push_async_callback(_end, here)
@@ -184,6 +197,58 @@ async def test_a_rolling_update_by_the_pods_own_probes_fails_no_request_and_lose
         runs = ledger.read(book)
         assert {len(runs[call]) for call in accepted} == {1}
         assert [why for pod in (*here.apis, *here.runners) for why in pod.restarts] == []
+
+
+def secrets(folder: Path, authority: trustme.CA) -> dict[str, Path]:
+    """What docs/kubernetes.md tells operators to put into the Secrets of files."""
+    found = {
+        name: folder / name for name in ("fn-hybrid-api-tls", "fn-hybrid-runner-tls", "fn-hybrid-api-tokens")
+    }
+    for name, place in found.items():
+        place.mkdir(parents=True)
+        if name.endswith("-tls"):
+            own = authority.issue_cert("127.0.0.1", name.removesuffix("-tls"))
+            own.cert_chain_pems[0].write_to_path(str(place / "tls.crt"))
+            own.private_key_pem.write_to_path(str(place / "tls.key"))
+            authority.cert_pem.write_to_path(str(place / "ca.crt"))
+    return found
+
+
+async def test_the_pods_for_production_come_together_over_tls_and_ask_clients_for_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+    mounted = secrets(tmp_path / "secrets", authority)
+    tokens = mounted["fn-hybrid-api-tokens"] / "tokens.yaml"
+    assert main(["token", "--name", "ops", "--role", "admin", "--file", str(tokens)]) == 0
+    token = capsys.readouterr().out.split()[0]
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    (tmp_path / "data").mkdir()
+    stores = {
+        "FN_DB_URL": f"sqlite:///{tmp_path}/data/fn.db",
+        "FN_MQ_URL": f"sqlite:///{tmp_path}/data/queue.db",
+        "FN_RUNNER_TOKEN": "of-the-operator",
+    }
+    async with (
+        installed(overlay("production"), tmp_path, stores, count=1, secrets=mounted) as here,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as stranger,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trust), headers={"Authorization": f"Bearer {token}"}
+        ) as http,
+    ):
+        async with stranger.get(f"{here.api.url}/v2/apps") as answer:
+            assert answer.status == 401
+        with pytest.raises(aiohttp.ClientError):  # without a certificate nobody is a runner
+            await stranger.get(f"{here.services['fn-hybrid-api-runner'].url}/v1/runner/wanted")
+        config = {"LEDGER": str(tmp_path / "book")}
+        fn_id = await deploy(http, cast("Any", here.api), "work", memory=128, config=config)
+        url = f"{here.services['fn-hybrid-runner'].url}/invoke/{fn_id}"
+        await ask(stranger, "POST", url, json={"type": "sync", "do": "work"})
+        detached = {"Fn-Invoke-Type": "detached"}
+        accepted = await ask(stranger, "POST", url, json={"type": "detached", "do": "work"}, headers=detached)
+        records = await until_final(http, cast("Any", here), fn_id, {accepted["call_id"]}, limit=60)
+        assert records[accepted["call_id"]]["status"] == "success", here.logs()
 
 
 def test_the_program_that_pods_run_is_the_one_of_the_images() -> None:
