@@ -17,9 +17,12 @@ ENOUGH = 10
 """Calls that are looked at before containers are judged, at least."""
 NOISE = 60
 """Calls that are looked at if they vary as much as they are long; fewer if they vary less, by the square."""
+SPAN = 0.1
+"""Seconds over which they are looked at, at least: short calls are many in a moment in which the machine does
+something else."""
 SURE = 2
-"""Times as many, before it is believed that more containers bring nothing: that costs more if it is wrong."""
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 480.0
+"""Times as many, for as much longer, before anything is believed of more containers."""
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 480.0
 """Seconds for which it is believed that more containers bring nothing; doubles each time."""
 
 
@@ -31,7 +34,7 @@ class Trial:
     """
 
     __slots__ = (
-        "_count", "_disturbed", "_judged", "_need", "_pause", "_rate", "_skip", "_squares", "_sum",
+        "_began", "_count", "_disturbed", "_judged", "_need", "_pause", "_rate", "_skip", "_squares", "_sum",
         "_unproven", "_useless", "_useless_until", "doubtful", "proven",
     )  # fmt: skip
 
@@ -70,26 +73,29 @@ class Trial:
         if self._skip:
             self._skip -= 1
             return
+        if not self._count:
+            self._began = now
         self._count += 1
         self._sum += seconds
         self._squares += seconds * seconds
-        if self._count >= self._need:
-            self._judge(containers, now)
+        times = 1 if containers == self.proven or not self.proven else SURE
+        if self._count >= times * self._need and now - self._began >= times * SPAN:
+            self._judge(containers, times, now)
 
     def _watch(self, skip: int) -> None:
         self._skip = skip
         """Calls that began when there were fewer containers."""
         self._need = max(ENOUGH, 2 * self._judged)
         self._count = 0
+        self._began = 0.0
         self._sum = self._squares = 0.0
         self._disturbed = False
         """Containers started meanwhile, which takes CPU."""
 
-    def _judge(self, containers: int, now: float) -> None:
+    def _judge(self, containers: int, times: int, now: float) -> None:
         count, mean = self._count, max(self._sum / self._count, 1e-9)
-        enough = max(ENOUGH, 2 * containers, math.ceil(NOISE * (self._squares / count / mean**2 - 1)))
-        self._need = enough if count < enough else SURE * enough
-        if count < enough:
+        self._need = max(ENOUGH, 2 * containers, math.ceil(NOISE * (self._squares / count / mean**2 - 1)))
+        if count < times * self._need:
             return
         rate, disturbed, before = containers / mean, self._disturbed, self.proven
         if (
@@ -105,8 +111,6 @@ class Trial:
             pass
         elif containers == before or not before:
             self.proven, self._rate = containers, rate
-        elif count < SURE * enough:
-            return
         elif containers >= self.limit(now) and not self._useless:
             self._useless = self.doubtful = True
             self._useless_until = now + self._pause

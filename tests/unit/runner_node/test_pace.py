@@ -8,16 +8,17 @@ import pytest
 
 from runner_node.demand import wants_container
 from runner_node.pace import Pace, Paces
-from runner_node.trial import FIRST_PAUSE, UNPROVEN, Trial
+from runner_node.trial import FIRST_PAUSE, SPAN, SURE, UNPROVEN, Trial
 
 CORES = 2
 FIRST_LIMIT = UNPROVEN * CORES
 
 
 def end_calls(trial: Trial, containers: int, seconds: float, *, starting: int = 0, now: float = 0.0) -> None:
-    """As many as any judgement takes."""
-    for _ in range(10 * containers + 30):
-        trial.saw(seconds, containers, starting=starting, now=now)
+    """As many, and for as long, as any judgement takes."""
+    enough = max(10 * containers + 30, math.ceil(2 * SURE * SPAN * containers / seconds))
+    for number in range(enough):
+        trial.saw(seconds, containers, starting=starting, now=now + number * seconds / containers)
 
 
 def limit_of(pace: Pace, containers: int, now: float = 0.0) -> float:
@@ -58,7 +59,8 @@ def test_what_brought_nothing_is_tried_again_after_a_pause_that_doubles() -> Non
             now += 1.0
         pauses.append(now - began)
         assert trial.doubtful
-    assert pauses == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
+    # To a second: each begins with the judgement, a moment after these calls.
+    assert pauses == pytest.approx([times * FIRST_PAUSE for times in (1, 2, 4, 8)], abs=1.0)
     end_calls(trial, 8, 0.002, now=now)
     assert trial.limit(now) == 16
     assert not trial.doubtful
@@ -87,10 +89,24 @@ def test_calls_that_vary_are_judged_by_more_of_them(spread: float) -> None:
         trial, number = Trial(CORES), 0
         while not trial.proven:
             number += 1
-            trial.saw(0.01 * (1 + spread * (-1) ** number), 4, starting=0, now=0.0)
+            trial.saw(0.01 * (1 + spread * (-1) ** number), 4, starting=0, now=number)
         return number
 
     assert calls_until_judged() >= 4 + 60 * spread**2 * 0.8
+
+
+@pytest.mark.parametrize(("containers", "seconds", "spans"), [(4, 0.0004, 1), (8, 0.0008, SURE)])
+def test_short_calls_are_judged_by_a_span_of_time(containers: int, seconds: float, spans: int) -> None:
+    """However many there were: what 8 containers bring no more than 4 is only believed after a longer one."""
+    trial = Trial(CORES)
+    if containers > 4:
+        end_calls(trial, 4, 0.0004)
+    before, number = trial.limit(0.0), 0
+    while trial.limit(0.0) == before:
+        number += 1
+        trial.saw(seconds, containers, starting=0, now=number * 0.0001)
+        assert number < 1_000_000
+    assert number * 0.0001 == pytest.approx(spans * SPAN, rel=0.05)
 
 
 def test_calls_that_began_with_fewer_containers_say_nothing_of_more() -> None:
