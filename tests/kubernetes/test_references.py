@@ -13,7 +13,7 @@ import prometheus_client
 import pytest
 import yaml
 
-from runner_node import metrics as runner_metrics
+from runner_node import room_metrics
 from services import metrics as api_metrics
 from tests.kubernetes.rendered import ALL, KUBERNETES, ROOT, Manifests, composed, manifests, overlay, render
 
@@ -189,7 +189,7 @@ def test_an_overlay_changes_images_in_one_place(tmp_path: Path) -> None:
 
 def exposed() -> set[str]:
     """The names of metrics as /metrics has them, on either type of node."""
-    assert runner_metrics.REGISTRY is api_metrics.REGISTRY
+    assert room_metrics.REGISTRY is api_metrics.REGISTRY
     text = prometheus_client.generate_latest(api_metrics.REGISTRY).decode()
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 
@@ -201,7 +201,7 @@ def test_what_the_scalers_ask_prometheus_for_is_what_nodes_expose() -> None:
     autoscaler = composed("engine-sidecar", "scale-runners-hpa").of("HorizontalPodAutoscaler")
     for metric in autoscaler["fn-hybrid-runner"]["spec"]["metrics"]:
         asked.add(metric[metric["type"].lower()]["metric"]["name"])
-    assert {"fn_async_oldest_seconds", "fn_running", "fn_queued"} <= asked <= exposed()
+    assert {"fn_async_oldest_seconds", "fn_runner_calls", "fn_runner_memory_bytes"} <= asked <= exposed()
 
 
 def test_the_scaled_object_is_one_that_keda_takes() -> None:
