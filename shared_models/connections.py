@@ -16,6 +16,7 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
 
+from shared_models import connection_counts
 from shared_models.bodies import Bodies
 from shared_models.fast_exchange import FastExchange, Rest
 from shared_models.fast_path import FastPath, Handler
@@ -60,6 +61,7 @@ class Connections:
         self._slow: dict[Connection, tuple[int, float]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        connection_counts.servers.add(self)
 
     def __call__(self) -> asyncio.BaseProtocol:
         """What serves one more connection."""

@@ -18,6 +18,10 @@ def _url(text: str) -> str:
         raise ValueError(
             "must be the http or https URL of an OTLP/HTTP receiver, without /v1/traces (http://otel:4318)"
         )
+    if "@" in parts.netloc:
+        raise ValueError(
+            "must have no user and no password: FN_OTLP_HEADERS has what the receiver wants to see"
+        )
     return text.rstrip("/")
 
 

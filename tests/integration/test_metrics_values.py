@@ -44,6 +44,8 @@ async def test_a_runner_shows_what_it_has_and_what_it_asks_while_it_is_there(tmp
         assert values("fn_runner_calls") == {(("state", "running"),): 0.0, (("state", "waiting"),): 0.0}
         assert values("fn_client_requests_total")[(("outcome", "answered"),)] > asked
         assert values("fn_client_request_duration_seconds_count")[()] > 0
+        assert values("fn_http_connections")[()] >= 2
+        assert values("fn_http_requests_in_flight")[()] >= 1  # a long poll for queued calls
         pushed = (("store", "queue"), ("verb", "push"))
         assert values("fn_store_duration_seconds_count")[pushed] == 1
         assert values("fn_store_duration_seconds_sum")[pushed] > 0
