@@ -37,6 +37,7 @@ class Depths:
     def __init__(self, queue: MessageQueue) -> None:
         self._queue = queue
         self._known: dict[str, _Known] = {}
+        self._looking: set[str] = set()
 
     async def refuse_if_full(self, call: Call, settings: AsyncSettings) -> None:
         """Raises QueueFull when the function of *call* has all that may wait."""
@@ -45,15 +46,24 @@ class Depths:
             return
         now = asyncio.get_running_loop().time()
         known = self._known.get(call.fn_id)
-        if known is None or now - known.at >= FRESH:
-            depth = await self._queue.depth(call.fn_id)
-            known = self._known[call.fn_id] = _looked(known, depth.queued, now)
-            if len(self._known) > _MOST_KNOWN:
-                self._known = {call.fn_id: known}
+        # Those who come while one looks go by what was known: a long queue takes a while to be counted.
+        if known is None or (now - known.at >= FRESH and call.fn_id not in self._looking):
+            known = await self._look(call.fn_id, known, now)
         queued = known.queued + known.pushed
         if queued >= limit:
             after = limit * _SHARE / known.drained if known.drained > 0 else _GUESS
             raise QueueFull(queued, limit, min(max(after, _SOONEST), _LATEST))
+
+    async def _look(self, fn_id: str, before: _Known | None, now: float) -> _Known:
+        self._looking.add(fn_id)
+        try:
+            depth = await self._queue.depth(fn_id)
+        finally:
+            self._looking.discard(fn_id)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        known = self._known[fn_id] = _looked(before, depth.queued, now)
+        return known
 
     def pushed(self, fn_id: str) -> None:
         """One more waits."""
