@@ -20,6 +20,8 @@ from runner_node.drivers.fake import Answer
 from shared_models import otlp, telemetry, tracing
 from shared_models.otlp import open_otlp
 from shared_models.otlp_settings import OTLPSettings
+from shared_models.route import Route
+from shared_models.trigger import HTTP, Trigger
 from tests.integration.test_hybrid_tiers import ended, two_tiers
 from tests.servers.collector import Collector, running_collector
 
@@ -108,6 +110,44 @@ async def test_a_detached_call_is_one_trace_through_both_tiers_and_the_queue(tmp
         assert spans["fn.queue"].parent == call.id
         assert enqueue.attributes["fn.call.id"] == call.attributes["fn.call.id"] == call_id
         assert this.seen[0]["traceparent"] == f"00-{TRACE}-{call.id}-01"
+
+
+async def test_an_async_route_is_followed_through_the_queue_too(tmp_path):
+    async with scene(tmp_path) as this:
+        route = Route(app_id=this.fn.app_id, path="/r", image="some/image:1", type="async", format="http")
+        await this.api.stores.datastore.insert_route(route)
+        async with this.runner.post(
+            "/r/app-of-f/r", data=b"x", headers={"b3": f"{TRACE}-{CLIENT}-1"}
+        ) as answer:
+            assert answer.status == 202, await answer.text()
+        spans = await this.collector.trace_of(TRACE, "fn.enqueue", "fn.call", "fn.run")
+        assert spans["fn.enqueue"].parent == CLIENT
+        assert spans["fn.call"].parent == spans["fn.enqueue"].id
+        assert spans["fn.call"].attributes["fn.route"] == "/r"
+
+
+async def test_the_function_of_a_trigger_is_told_of_its_call_and_of_what_the_client_sent(tmp_path):
+    async with scene(tmp_path) as this:
+        trigger = Trigger(name="t", app_id=this.fn.app_id, fn_id=this.fn.id, type=HTTP, source="/t")
+        await this.api.stores.datastore.insert_trigger(trigger)
+        async with this.runner.get("/t/app-of-f/t", headers=SAMPLED) as answer:
+            assert answer.status == 200, await answer.text()
+        call = (await this.collector.trace_of(TRACE, "fn.call"))["fn.call"]
+        assert call.parent == CLIENT
+        assert this.seen[0]["traceparent"] == f"00-{TRACE}-{call.id}-01"
+        assert this.seen[0]["fn-http-h-traceparent"] == SAMPLED["traceparent"]
+
+
+async def test_a_detached_call_that_fails_says_why_and_which_attempt_it_was(tmp_path):
+    async with scene(tmp_path) as this:
+        async with this.runner.post(
+            f"/invoke/{this.fn.id}", data=b"fail", headers={**SAMPLED, "Fn-Invoke-Type": "detached"}
+        ) as answer:
+            assert answer.status == 202
+        spans = await this.collector.trace_of(TRACE, "fn.call", "fn.finish")
+        assert spans["fn.call"].failed
+        assert spans["fn.call"].attributes["fn.reason"] == "function"
+        assert spans["fn.call"].attributes["fn.call.attempt"] == 1
 
 
 @pytest.mark.parametrize(
