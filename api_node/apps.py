@@ -6,7 +6,7 @@ from aiohttp import web
 
 from api_node.gate import asking, permit
 from api_node.paging import cursor, page, per_page
-from shared_models import errors, wire
+from shared_models import errors, secrets, wire
 from shared_models.access import Principal
 from shared_models.app import App, check_syslog_url
 from shared_models.interfaces import AppFilter, Datastore
@@ -22,23 +22,26 @@ class Apps:
     async def create(self, request: web.Request) -> web.StreamResponse:
         app = await _given(request)
         permit(app.name)
-        return json_response((await self._store.insert_app(app)).wire())
+        return json_response(secrets.hidden(await self._store.insert_app(app)).wire())
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         limit = per_page(request)
         asked = AppFilter(name=request.query.get("name", ""), after=cursor(request), limit=limit)
         apps = await apps_of(asking(), self._store, asked)
-        return json_response(page([app.wire() for app in apps], limit, apps[-1].name if apps else ""))
+        return json_response(
+            page([secrets.hidden(app).wire() for app in apps], limit, apps[-1].name if apps else "")
+        )
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response((await self._store.app(request.match_info["app_id"])).wire())
+        app = await self._store.app(request.match_info["app_id"])
+        return json_response(secrets.hidden(app).wire())
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         app_id = request.match_info["app_id"]
         change = await _given(request)
         if change.id and change.id != app_id:
             raise errors.AppIDMismatch
-        return json_response((await self._store.update_app(app_id, change)).wire())
+        return json_response(secrets.hidden(await self._store.update_app(app_id, change)).wire())
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_app(request.match_info["app_id"])

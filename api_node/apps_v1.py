@@ -8,7 +8,7 @@ from api_node import v1
 from api_node.apps import apps_of
 from api_node.gate import asking, permit
 from api_node.paging import lenient_cursor, per_page, v1_cursor
-from shared_models import errors
+from shared_models import errors, secrets
 from shared_models.interfaces import AppFilter, Datastore
 from shared_models.web import json_response, tagged_response
 
@@ -23,7 +23,7 @@ class AppsV1:
         given = await v1.app_in(request)
         permit(given.name)
         app = await v1.new_app(self._store, given)
-        return json_response({"message": "App successfully created", "app": app.wire()})
+        return json_response({"message": "App successfully created", "app": secrets.hidden(app).wire()})
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         limit = per_page(request)
@@ -33,13 +33,15 @@ class AppsV1:
             "message": "Successfully listed applications",
             "next_cursor": v1_cursor(apps, limit, apps[-1].name if apps else ""),
             # No apps are null, as no routes and no calls are not.
-            "apps": [app.wire() for app in apps] or None,
+            "apps": [secrets.hidden(app).wire() for app in apps] or None,
         }
         return json_response(body)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         app = await self._store.app(await v1.app_id(request, self._store))
-        return tagged_response(request, {"message": "Successfully loaded app", "app": app.wire()})
+        return tagged_response(
+            request, {"message": "Successfully loaded app", "app": secrets.hidden(app).wire()}
+        )
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         app_id = await v1.app_id(request, self._store)
@@ -48,7 +50,7 @@ class AppsV1:
             raise errors.AppNameImmutable
         v1.check_syslog_url(change)
         app = await self._store.update_app(app_id, change)
-        return json_response({"message": "AppName successfully updated", "app": app.wire()})
+        return json_response({"message": "AppName successfully updated", "app": secrets.hidden(app).wire()})
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_app(await v1.app_id(request, self._store))

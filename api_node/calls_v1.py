@@ -7,6 +7,7 @@ calls of functions are listed with those of routes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from aiohttp import web
 from api_node import v1
 from api_node.calls import call_of, log_as_text, log_of
 from api_node.paging import per_page
-from shared_models import errors, times
+from shared_models import errors, secrets, times
 from shared_models.call import Call, Status
 from shared_models.errors import Invalid
 from shared_models.interfaces import CallFilter, Datastore, LogStore
@@ -48,17 +49,22 @@ class CallsV1:
         body = {
             "message": "Successfully listed calls",
             "next_cursor": calls[-1].id if len(calls) >= limit else "",
-            "calls": [self._shown(call) for call in calls],
+            "calls": await self._shown(asked.app_id, calls),
         }
         return json_response(body)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]
         call = await call_of(request, self._store, call_id, app_id=app_id)
-        return json_response({"message": "Successfully loaded call", "call": self._shown(call)})
+        [shown] = await self._shown(app_id, [call])
+        return json_response({"message": "Successfully loaded call", "call": shown})
 
-    def _shown(self, call: Call) -> dict[str, Any]:
-        return call.whole() if self._store.whole else _record(call)
+    async def _shown(self, app_id: str, calls: Sequence[Call]) -> Sequence[dict[str, Any]]:
+        if not self._store.whole:
+            return [_record(call) for call in calls]
+        # Those of before a value was marked have it.
+        of_app = (await self._apps.app(app_id)).annotations
+        return [secrets.without(call, of_app).whole() for call in calls]
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]

@@ -9,7 +9,7 @@ from aiohttp import web
 from api_node.endpoints import Endpoints
 from api_node.gate import permit_app
 from api_node.paging import cursor, page, per_page
-from shared_models import errors, wire
+from shared_models import errors, secrets, wire
 from shared_models.fn import Fn
 from shared_models.interfaces import Datastore, FnFilter
 from shared_models.web import json_response, read_body
@@ -25,7 +25,7 @@ class Fns:
     async def create(self, request: web.Request) -> web.StreamResponse:
         given = wire.decode(await read_body(request), Fn)
         await permit_app(self._store, given.app_id)
-        fn = await self._store.insert_fn(given)
+        fn = await self._hidden(await self._store.insert_fn(given))
         return json_response(fn.wire(endpoint=self._endpoints.fn(request, fn), created=True))
 
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -38,22 +38,31 @@ class Fns:
         )
         fns = await self._store.fns(asked)
         return json_response(
-            page([self._shown(request, fn) for fn in fns], limit, fns[-1].name if fns else "")
+            page(
+                [self._shown(request, await self._hidden(fn)) for fn in fns],
+                limit,
+                fns[-1].name if fns else "",
+            )
         )
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response(self._shown(request, await self._store.fn(request.match_info["fn_id"])))
+        fn = await self._store.fn(request.match_info["fn_id"])
+        return json_response(self._shown(request, await self._hidden(fn)))
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         fn_id = request.match_info["fn_id"]
         change = wire.decode(await read_body(request), Fn)
         if change.id and change.id != fn_id:
             raise errors.FnIDMismatch
-        return json_response((await self._store.update_fn(fn_id, change)).wire())
+        return json_response((await self._hidden(await self._store.update_fn(fn_id, change))).wire())
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_fn(request.match_info["fn_id"])
         return web.Response(status=204)
+
+    async def _hidden(self, fn: Fn) -> Fn:
+        """*fn* as clients may see it: its app may hide some of its config."""
+        return secrets.hidden(fn, (await self._store.app(fn.app_id)).annotations) if fn.config else fn
 
     def _shown(self, request: web.Request, fn: Fn) -> dict[str, Any]:
         return fn.wire(endpoint=self._endpoints.fn(request, fn))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from api_node import v1
 from api_node.paging import lenient_cursor, per_page, v1_cursor
-from shared_models import errors
+from shared_models import errors, secrets
 from shared_models.config import milli_cpus
 from shared_models.interfaces import Datastore, RouteFilter
 from shared_models.route import Route, clean_path
@@ -35,13 +35,15 @@ class RoutesV1:
         body = {
             "message": "Successfully listed routes",
             "next_cursor": v1_cursor(routes, limit, routes[-1].path if routes else ""),
-            "routes": [route.wire() for route in routes],
+            "routes": [(await self._hidden(route)).wire() for route in routes],
         }
         return json_response(body)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         route = await self._store.route(await v1.app_id(request, self._store), _path(request))
-        return tagged_response(request, {"message": "Successfully loaded route", "route": route.wire()})
+        return tagged_response(
+            request, {"message": "Successfully loaded route", "route": (await self._hidden(route)).wire()}
+        )
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         v1.app_name(request)
@@ -50,7 +52,9 @@ class RoutesV1:
             raise errors.RouteMissingPath
         app_id = await v1.app_id_made(request, self._store)
         route = await self._store.insert_route(msgspec.structs.replace(given, app_id=app_id))
-        return json_response({"message": "Route successfully created", "route": route.wire()})
+        return json_response(
+            {"message": "Route successfully created", "route": (await self._hidden(route)).wire()}
+        )
 
     async def put(self, request: web.Request) -> web.StreamResponse:
         v1.app_name(request)
@@ -61,16 +65,26 @@ class RoutesV1:
         change = msgspec.structs.replace(given, app_id=app_id, path=path)
         route, new = await self._store.put_route(change)
         done = "created" if new else "updated"
-        return json_response({"message": f"Route successfully {done}", "route": route.wire()})
+        return json_response(
+            {"message": f"Route successfully {done}", "route": (await self._hidden(route)).wire()}
+        )
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         app_id = await v1.app_id(request, self._store)
         route = await self._store.update_route(app_id, _path(request), await _given(request))
-        return json_response({"message": "Route successfully updated", "route": route.wire()})
+        return json_response(
+            {"message": "Route successfully updated", "route": (await self._hidden(route)).wire()}
+        )
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_route(await v1.app_id(request, self._store), _path(request))
         return json_response({"message": "Route deleted"})
+
+    async def _hidden(self, route: Route) -> Route:
+        """*route* as clients may see it: its app may hide some of its config."""
+        if not route.config:
+            return route
+        return secrets.hidden(route, (await self._store.app(route.app_id)).annotations)
 
 
 def _path(request: web.Request) -> str:

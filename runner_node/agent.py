@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runner_node import calls, host
+from runner_node import calls, host, secret_files
 from runner_node.call_lines import CallLines, both, open_call_lines
 from runner_node.call_trace import trace_of
 from runner_node.calls import Target
@@ -30,6 +30,7 @@ from runner_node.results import Result, Stored
 from runner_node.room_metrics import shown
 from runner_node.run import Run
 from runner_node.scheduler import Scheduler
+from runner_node.secret_files import SecretFiles
 from runner_node.settings import AgentSettings
 from runner_node.spool import Spool, inherit
 from runner_node.stats import sample_for_ever
@@ -79,6 +80,7 @@ class Agent:
         self.settings = settings
         self.node_id = node_id
         self.running = 0
+        self._secrets = SecretFiles(settings.secrets_path)
         self._targets: dict[str, tuple[Fn | Route, App, Target]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -123,7 +125,7 @@ class Agent:
         known = self._targets.get(slot)
         if known and known[0] is source and known[1] is app:
             return known[2]
-        target = make()
+        target = self._secrets.stamp(make())
         if known and known[2].key == target.key:
             target = known[2]
         elif known:
@@ -131,10 +133,28 @@ class Agent:
         self._targets[slot] = (source, app, target)
         return target
 
+    async def follow_secrets(self) -> None:
+        """For ever: functions whose secrets have changed get new containers, and the old ones make way."""
+        while True:
+            await asyncio.sleep(secret_files.LOOK)
+            for slot, (source, app, target) in list(self._targets.items()):
+                if not target.secrets:
+                    continue
+                if await asyncio.to_thread(self._secrets.changed, target):
+                    log.info("secrets of %s have changed: its containers make way", target.function)
+                    self._targets[slot] = source, app, self._renewed(source, app, target)
+
+    def _renewed(self, source: Fn | Route, app: App, target: Target) -> Target:
+        self.scheduler.supersede(target.key)
+        if isinstance(source, Fn):
+            return self._secrets.stamp(calls.of_fn(source, app))
+        format_ = target.format.name if target.format else calls.HTTP_STREAM
+        return self._secrets.stamp(calls.of_route(source, app, source.type, format_))
+
     async def target_of(self, call: Call) -> Target:
         """The target of a call out of the queue, from the function as it is now; raises its errors."""
         if not call.fn_id:
-            return calls.of_call(call)
+            return self._secrets.stamp(calls.of_call(await secret_files.completed(call, self.data)))
         fn = await self.data.fn(call.fn_id)
         return self.target(fn, await self.data.app(fn.app_id))
 
@@ -254,6 +274,8 @@ async def running_agent(
         await stack.enter_async_context(looping(health.run, "health"))
         await stack.enter_async_context(looping(lambda: sample_for_ever(scheduler.busy), "container stats"))
         await stack.enter_async_context(keeping_warm(agent, driver, number=place.number, count=place.count))
+        if settings.secrets_path:
+            await stack.enter_async_context(looping(agent.follow_secrets, "secrets"))
         await stack.enter_async_context(agent.dequeuer.running())
         stack.enter_context(shown(agent))
         health.agent_running = lambda: agent.running

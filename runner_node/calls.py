@@ -25,7 +25,7 @@ HTTP_STREAM = "http-stream"
 
 
 class Target:
-    """All that the containers of one version of a function have in common. Immutable.
+    """All that the containers of one version of a function have in common. Immutable once it is used.
 
     *key* says which calls may share containers: it covers everything that a container is made from. *origin*
     is the key of what it is a version of: its own, but for those made by ``alone``. *function* names it.
@@ -34,9 +34,9 @@ class Target:
     """
 
     __slots__ = (
-        "annotations", "app_id", "cpus", "env", "fn_id", "format", "function", "guarded", "idle_timeout",
-        "image", "key", "memory", "origin", "path", "private", "series", "syslog_url", "timeout",
-        "tmpfs_size",
+        "annotations", "app_id", "app_name", "cpus", "env", "fn_id", "format", "function", "guarded",
+        "idle_timeout", "image", "key", "memory", "origin", "path", "private", "secrets", "series",
+        "syslog_url", "timeout", "tmpfs_size",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +58,12 @@ class Target:
         key: bytes = b"",
         origin: bytes = b"",
         series: Series | None = None,
+        app_name: str = "",
     ) -> None:
         self.app_id = app_id
+        self.app_name = app_name
+        self.secrets = b""
+        """Which version of its secrets it has, when config refers to some: a part of the key."""
         self.fn_id = fn_id
         self.path = path
         self.function = fn_id or f"{app_id}{path}"
@@ -92,7 +96,7 @@ class Target:
             cpus=self.cpus, tmpfs_size=self.tmpfs_size, timeout=self.timeout, idle_timeout=self.idle_timeout,
             env={**self.env, **environment(call)}, annotations=self.annotations, format_=self.format,
             syslog_url=self.syslog_url, key=call.id.encode(), origin=self.origin,
-            series=self.series,
+            series=self.series, app_name=self.app_name,
         )  # fmt: skip
 
 
@@ -121,6 +125,7 @@ def of_fn(fn: Fn, app: App) -> Target:
         annotations=annotation_maps.merge(app.annotations, fn.annotations),
         syslog_url=app.syslog_url or "",
         series=series_of(app.name, fn.name),
+        app_name=app.name,
     )
 
 
@@ -152,6 +157,7 @@ def of_route(route: Route, app: App, type_: str, format_: str) -> Target:
         format_=_format(format_),
         syslog_url=app.syslog_url or "",
         series=series_of(app.name, route.path),
+        app_name=app.name,
     )
 
 
@@ -172,6 +178,7 @@ def of_call(call: Call) -> Target:
         format_=_format(call.format or "default"),
         syslog_url=call.syslog_url,
         series=series_of(call.config.get("FN_APP_NAME", call.app_id), call.path or call.fn_id),
+        app_name=call.config.get("FN_APP_NAME", ""),
     )
 
 

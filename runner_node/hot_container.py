@@ -10,6 +10,7 @@ Which state may follow which is in ``container_states``; all that changes ``stat
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from runner_node.notes import Notes
 from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
 from runner_node.reasons import End, NeverReached, end_in_function
+from runner_node.secret_files import SecretFiles, uses
 from runner_node.settings import AgentSettings
 from runner_node.sinks import Sink
 from runner_node.stdio_line import StdioLine
@@ -98,6 +100,9 @@ class HotContainer:
         try:
             await driver.ensure_image(target.image, image_policy.pull(target.annotations))
             pulled = time.time()
+            if uses(target.env):
+                files = SecretFiles(self._settings.secrets_path)
+                spec = dataclasses.replace(spec, env=await files.resolved(target))
             self._container = await driver.start(spec, self._output, self._line.output)
             self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
             if spec.stdio:

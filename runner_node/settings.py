@@ -39,6 +39,11 @@ class AgentSettings:
         unit="ms",
         parse=millis,
     )
+    secrets_path: str = env(
+        "FN_SECRETS_PATH",
+        "",
+        "folder of secrets: secret://NAME in config is the file APP/NAME below it; empty: there are none",
+    )
     slot_wait: float = env(
         "FN_SLOT_WAIT_SECS",
         60.0,

@@ -16,7 +16,7 @@ from services.callbacks.settings import CallbackSettings
 from services.capacity import Capacity
 from services.depths import Depths
 from services.stores import Stores
-from shared_models import async_policy, errors, times
+from shared_models import async_policy, errors, secrets, times
 from shared_models.async_policy import AsyncSettings
 from shared_models.batches import Batches
 from shared_models.call import Call, Reason, Status
@@ -59,6 +59,7 @@ class Admission:
         and a repetition finds both.
         """
         await self._check(call)
+        call = secrets.without(call)
         if call.idempotency_key:
             return await self._take_in_keyed(call)
         await self._refuse_if_full(call)

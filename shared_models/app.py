@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from shared_models import annotations as annotation_maps
-from shared_models import async_policy, config, errors, names
+from shared_models import async_policy, config, errors, names, secrets
 from shared_models.annotations import Annotations
 from shared_models.config import Config
 
@@ -41,6 +41,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.AppInvalidName
         config.check(self.config)
         annotation_maps.check(self.annotations)
+        secrets.check(self.config, self.annotations)
         async_policy.check(self.annotations)
         if self.syslog_url and not _is_v1_syslog_url(self.syslog_url):
             check_syslog_url(self.syslog_url)

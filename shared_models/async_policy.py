@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shared_models import annotations as annotation_maps
-from shared_models import image_policy, invoke_policy
+from shared_models import image_policy, invoke_policy, secrets
 from shared_models.annotations import Annotations
 from shared_models.call import WITHOUT_RESULT, Call, Reason, Status
 from shared_models.env import env
@@ -194,6 +194,9 @@ _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
 }
 
 
+_KNOWN = ", ".join(sorted([*_RULES, f"{secrets.MARK}KEY"]))
+
+
 def check(annotations: Annotations, *, of_app: bool = True) -> None:
     """Raises Invalid that names the annotation under ``fn.hybrid/`` that is unknown or has a bad value.
 
@@ -202,10 +205,13 @@ def check(annotations: Annotations, *, of_app: bool = True) -> None:
     for key in annotations:
         if not key.startswith(_OURS):
             continue
+        if key.startswith(secrets.MARK):
+            secrets.check_mark(annotations, key)
+            continue
         if key in invoke_policy.OF_APPS and not of_app:
             raise Invalid(f"Annotation {key} is for apps: set it on the app of this function")
         if key not in _RULES:
-            raise Invalid(f"Unknown annotation {key}: those under {_OURS} are {', '.join(sorted(_RULES))}")
+            raise Invalid(f"Unknown annotation {key}: those under {_OURS} are {_KNOWN}")
         holds, rule = _RULES[key]
         if not holds(annotations, key):
             raise Invalid(f"Annotation {key} {rule}")

@@ -6,6 +6,7 @@ import functools
 import re
 
 from shared_models.errors import Invalid, InvalidCPUs
+from shared_models.secrets import HIDDEN
 
 Config = dict[str, str]
 Headers = dict[str, list[str]]
@@ -26,7 +27,8 @@ def check(config: Config) -> None:
 
 
 def merge(old: Config, change: Config) -> Config:
-    """*old* with *change* laid over it; an empty value removes its key."""
+    """*old* with *change* laid over it; an empty value removes its key, ``***`` leaves it as it is."""
+    change = {key: value for key, value in change.items() if value != HIDDEN or key not in old}
     merged = {**old, **change}
     return {key: value for key, value in merged.items() if value != "" or key not in change}
 

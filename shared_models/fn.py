@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from shared_models import annotations as annotation_maps
-from shared_models import async_policy, config, errors, names
+from shared_models import async_policy, config, errors, names, secrets
 from shared_models.annotations import Annotations
 from shared_models.config import Config
 from shared_models.wire import Int32, Uint64
@@ -64,6 +64,7 @@ class Fn(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.InvalidMemory
         config.check(self.config)
         annotation_maps.check(self.annotations)
+        secrets.check(self.config, self.annotations)
         async_policy.check(self.annotations, of_app=False)
 
     def created(self, fn_id: str, now: str) -> Fn:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from shared_models import annotations as annotation_maps
-from shared_models import async_policy, config, errors
+from shared_models import async_policy, config, errors, secrets
 from shared_models.annotations import Annotations
 from shared_models.config import Config, Headers
 from shared_models.wire import Int32, Uint32, Uint64
@@ -73,6 +73,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 < self.memory <= MAX_MEMORY:
             raise errors.InvalidMemory
         annotation_maps.check(self.annotations)
+        secrets.check(self.config, self.annotations)
         async_policy.check(self.annotations, of_app=False)
 
     def created(self, now: str) -> Route:

@@ -117,6 +117,15 @@ class ImagePullFailed(BadFunction):
         return self._code
 
 
+class SecretMissing(BadFunction):
+    """The runner's log says where it was looked for."""
+
+    def __init__(self, key: str, app: str, name: str) -> None:
+        super().__init__(
+            f"config {key} of app {app}: this runner has no secret {name!r}: put it there, or correct config"
+        )
+
+
 class ImageHasVolume(Invalid):
     text = "image has Volume definition"
 

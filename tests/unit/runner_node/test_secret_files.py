@@ -1,0 +1,86 @@
+"""Secrets in files: what a container gets, when they are another version, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from runner_node import calls, secret_files
+from runner_node.calls import Target
+from runner_node.secret_files import LARGEST, SecretFiles
+from shared_models import errors
+from shared_models.app import App
+from shared_models.fn import Fn
+
+
+def target(config: dict[str, str], app: str = "shop") -> Target:
+    fn = Fn(id="f", app_id="a", name="fn", image="i", memory=1, timeout=1, idle_timeout=1, config=config)
+    return calls.of_fn(fn, App(id="a", name=app))
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """As Kubernetes changes a mounted secret: a link that is swapped."""
+    (folder / "shop").mkdir(exist_ok=True)
+    kept = folder / f"..{len(list(folder.iterdir()))}-{name}"
+    kept.write_bytes(content)
+    (folder / "new").symlink_to(kept)
+    os.replace(folder / "new", folder / "shop" / name)
+
+
+async def test_a_container_gets_the_content_without_its_last_newline(tmp_path: Path) -> None:
+    put(tmp_path, "db", b"s3cret\n\n")
+    made = target({"DB": "secret://db", "PLAIN": "x"})
+    env = await SecretFiles(str(tmp_path)).resolved(made)
+    assert (env["DB"], env["PLAIN"], env["FN_FN_ID"]) == ("s3cret\n", "x", "f")
+    assert made.env["DB"] == "secret://db", "what is kept of the function has no secret"
+
+
+async def test_a_changed_file_is_another_version_of_the_function(tmp_path: Path) -> None:
+    files = SecretFiles(str(tmp_path))
+    put(tmp_path, "db", b"one")
+    first = files.stamp(target({"DB": "secret://db"}))
+    assert files.stamp(target({"DB": "secret://db"})).key == first.key
+    assert not files.changed(first)
+    put(tmp_path, "db", b"two")
+    assert files.changed(first)
+    assert files.stamp(target({"DB": "secret://db"})).key != first.key
+    plain = target({"DB": "x"})
+    assert files.stamp(plain).key == target({"DB": "x"}).key
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"a\0b", b"x" * (LARGEST + 1)])
+async def test_a_secret_that_cannot_be_had_is_named_and_its_path_only_in_the_log(
+    content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if content is not None:
+        put(tmp_path, "db", content)
+    with caplog.at_level(logging.WARNING), pytest.raises(errors.SecretMissing) as caught:
+        await SecretFiles(str(tmp_path)).resolved(target({"DB": "secret://db"}))
+    assert caught.value.message.startswith("config DB of app shop: this runner has no secret 'db'")
+    assert caught.value.code == 502
+    assert str(tmp_path) not in caught.value.message
+    assert str(tmp_path / "shop" / "db") in caplog.text
+    assert "xxx" not in caplog.text
+
+
+@pytest.mark.parametrize("app", ["", "..", ".", "a/b", "other"])
+async def test_an_app_reads_its_own_folder_only(app: str, tmp_path: Path) -> None:
+    put(tmp_path, "db", b"one")
+    with pytest.raises(errors.SecretMissing):
+        await SecretFiles(str(tmp_path)).resolved(target({"DB": "secret://db"}, app))
+
+
+async def test_the_largest_secret_fits(tmp_path: Path) -> None:
+    put(tmp_path, "db", b"x" * LARGEST + b"\n")
+    env = await SecretFiles(str(tmp_path)).resolved(target({"DB": "secret://db"}))
+    assert len(env["DB"]) == LARGEST
+
+
+async def test_without_a_folder_no_secret_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    assert not secret_files.uses({"A": "secret:/x"})
+    with pytest.raises(errors.SecretMissing):
+        await SecretFiles("").resolved(target({"DB": "secret://db"}))
+    assert "FN_SECRETS_PATH is not set" in caplog.text
