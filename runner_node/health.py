@@ -73,10 +73,10 @@ class Health:
         return self._engine or self._refused or self._forsaken() or self._lossy()
 
     def _forsaken(self) -> str:
+        if self._seen is None:
+            return "no API node has answered yet" + (self._api_away and f": {self._api_away}")
         if not self._api_away:
             return ""
-        if self._seen is None:
-            return f"no API node has answered yet: {self._api_away}"
         if time.monotonic() - self._seen > self._stale:
             limit = f"FN_CACHE_STALE_SECS={self._stale:g}"
             return f"no API node has answered for more than {limit}: {self._api_away}"

@@ -96,7 +96,11 @@ async def installed(
         stack.push_async_callback(_end, here)
         # All at once, as Kubernetes starts them: their init containers meet at an empty database.
         await asyncio.gather(*(pod.start() for pod in [*here.apis, *here.runners]))
-        yield here
+        try:
+            yield here
+        except (AssertionError, aiohttp.ClientError, ExceptionGroup):
+            print(here.logs())  # what pytest shows of a test that failed
+            raise
 
 
 async def _end(here: Installation) -> None:

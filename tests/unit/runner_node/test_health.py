@@ -59,6 +59,7 @@ async def test_while_the_api_node_is_away_its_last_word_holds(health, data):
 
 
 async def test_nothing_is_told_while_nothing_changes(health):
+    await health._report()
     change = health.changes.next
     await health._report()
     await health._look_at_engine()
@@ -82,6 +83,12 @@ async def test_the_stop_is_told_once_and_is_for_ever(health):
     change = health.changes.next
     health.stopping()
     assert not change.is_set()
+
+
+async def test_a_runner_that_has_not_been_heard_yet_is_not_ready(health):
+    assert health.reason == "no API node has answered yet"
+    await health._report()
+    assert health.reason == ""
 
 
 async def test_a_runner_whom_no_api_node_has_answered_yet_is_not_ready_and_says_why(health, data):
