@@ -140,7 +140,8 @@ class Agent:
             for slot, (source, app, target) in list(self._targets.items()):
                 if not target.secrets:
                     continue
-                if await asyncio.to_thread(self._secrets.changed, target):
+                changed = await asyncio.to_thread(self._secrets.changed, target)
+                if changed and self._targets[slot][2] is target:
                     log.info("secrets of %s have changed: its containers make way", target.function)
                     self._targets[slot] = source, app, self._renewed(source, app, target)
 

@@ -10,6 +10,11 @@ from shared_models.env import env, number, one_of, words
 
 
 def _docker_host(text: str) -> str:
+    if text.startswith("ssh://"):
+        raise ValueError(
+            "ssh:// is not spoken: forward the engine's socket with "
+            "ssh -N -L /run/engine.sock:/var/run/docker.sock HOST and set unix:///run/engine.sock"
+        )
     if not text.startswith(("unix:///", "tcp://", "http://")):
         raise ValueError("must begin with unix:///, tcp:// or http://")
     return text

@@ -124,3 +124,10 @@ def test_settings_name_what_is_wrong_with_them() -> None:
         "DOCKER_HOST",
         "FN_ENGINE_TIMEOUT",
     ]
+
+
+def test_an_engine_over_ssh_is_refused_with_the_way_out() -> None:
+    problems: list[str] = []
+    read(DriverSettings, {"DOCKER_HOST": "ssh://root@engine"}, problems)
+    [problem] = problems
+    assert "ssh -N -L /run/engine.sock:/var/run/docker.sock HOST" in problem
