@@ -17,7 +17,7 @@ PRIVATE="0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.
 BRIDGES="docker0 br-+"
 
 # As dockerd's own image chooses: both must use the same tables.
-if [ -s /proc/net/ip_tables_names ] || ! iptables -w -nL >/dev/null 2>&1; then
+if [ -n "$(cat /proc/net/ip_tables_names 2>/dev/null)" ] || ! iptables -w -nL >/dev/null 2>&1; then
     PATH="/usr/local/sbin/.iptables-legacy:$PATH"
 fi
 
