@@ -24,7 +24,7 @@ help:
 	@echo "make simulate  the scheduler's decision in virtual time, against Fn's; docs/benchmarks/simulation.md"
 	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
 	@echo "make site      the documentation as a site, in build/site"
-	@echo "make docs      docs/configuration.md anew"
+	@echo "make docs      the pages that are made from the code anew: settings, metrics, API, errors"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
 	@echo "make clean     removes $(VENV) and caches, not the data"
 
@@ -61,6 +61,7 @@ faults: install
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
 	$(BIN)/fn-node metrics --markdown > docs/metrics.md
+	$(BIN)/python -m deploy.errors_page > docs/errors.md
 
 site: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
