@@ -61,6 +61,7 @@ faults: install
 docs: install
 	$(BIN)/fn-node config --markdown > docs/configuration.md
 	$(BIN)/fn-node metrics --markdown > docs/metrics.md
+	$(BIN)/python -m deploy.api_page > docs/api.md
 	$(BIN)/python -m deploy.errors_page > docs/errors.md
 
 site: install

@@ -1,4 +1,4 @@
-"""``/swagger/v1.yml`` and ``/swagger/v2.yml``: the API's description in the OpenAPI format."""
+"""``/swagger/v1.yml``, ``v2.yml`` and ``invoke.yml``: the API described as OpenAPI has it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from importlib import resources
 
 from aiohttp import web
 
-PAGES = {"/swagger/v1.yml": "swagger.yml", "/swagger/v2.yml": "swagger_v2.yml"}
+PAGES = {
+    "/swagger/v1.yml": "swagger.yml",
+    "/swagger/v2.yml": "swagger_v2.yml",
+    "/swagger/invoke.yml": "swagger_invoke.yml",
+}
+"""Files of this package by the path under which they are served."""
 
 
 def swagger_routes() -> list[web.RouteDef]:
