@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_what_cannot_be_run_here_names_only_what_there_is(page: Path) -> None:
 
 def _is_there(command: str) -> bool:
     """Whether a command for a cluster, an engine or a developer has what it names in this project."""
-    words = command.split("#")[0].split()
+    words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words.pop(0)
     match words:
