@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -36,13 +37,9 @@ class Fns:
         asked = FnFilter(
             app_id=app_id, name=request.query.get("name", ""), after=cursor(request), limit=limit
         )
-        fns = await self._store.fns(asked)
+        fns = await self._all_hidden(app_id, await self._store.fns(asked))
         return json_response(
-            page(
-                [self._shown(request, await self._hidden(fn)) for fn in fns],
-                limit,
-                fns[-1].name if fns else "",
-            )
+            page([self._shown(request, fn) for fn in fns], limit, fns[-1].name if fns else "")
         )
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -62,7 +59,15 @@ class Fns:
 
     async def _hidden(self, fn: Fn) -> Fn:
         """*fn* as clients may see it: its app may hide some of its config."""
-        return secrets.hidden(fn, (await self._store.app(fn.app_id)).annotations) if fn.config else fn
+        [hidden] = await self._all_hidden(fn.app_id, [fn])
+        return hidden
+
+    async def _all_hidden(self, app_id: str, fns: Sequence[Fn]) -> Sequence[Fn]:
+        """*fns* of one app, which is read once for all of them, and only if there is config to hide."""
+        if not any(fn.config for fn in fns):
+            return fns
+        of_app = (await self._store.app(app_id)).annotations
+        return [secrets.hidden(fn, of_app) for fn in fns]
 
     def _shown(self, request: web.Request, fn: Fn) -> dict[str, Any]:
         return fn.wire(endpoint=self._endpoints.fn(request, fn))

@@ -5,6 +5,8 @@ Paths of routes are below the URL with or without their leading slash, and of an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from aiohttp import web
 
@@ -31,11 +33,11 @@ class RoutesV1:
             after=lenient_cursor(request),
             limit=limit,
         )
-        routes = await self._store.routes(asked)
+        routes = await self._all_hidden(asked.app_id, await self._store.routes(asked))
         body = {
             "message": "Successfully listed routes",
             "next_cursor": v1_cursor(routes, limit, routes[-1].path if routes else ""),
-            "routes": [(await self._hidden(route)).wire() for route in routes],
+            "routes": [route.wire() for route in routes],
         }
         return json_response(body)
 
@@ -82,9 +84,15 @@ class RoutesV1:
 
     async def _hidden(self, route: Route) -> Route:
         """*route* as clients may see it: its app may hide some of its config."""
-        if not route.config:
-            return route
-        return secrets.hidden(route, (await self._store.app(route.app_id)).annotations)
+        [hidden] = await self._all_hidden(route.app_id, [route])
+        return hidden
+
+    async def _all_hidden(self, app_id: str, routes: Sequence[Route]) -> Sequence[Route]:
+        """*routes* of one app, which is read once for all of them, and only if there is config to hide."""
+        if not any(route.config for route in routes):
+            return routes
+        of_app = (await self._store.app(app_id)).annotations
+        return [secrets.hidden(route, of_app) for route in routes]
 
 
 def _path(request: web.Request) -> str:

@@ -62,6 +62,8 @@ def name_of(value: str) -> str:
 
 def hidden(resource: T, of_app: Notes | None = None) -> T:
     """An app, function or route as clients may see it; *of_app* are the annotations of its app."""
+    if not (resource.config and (of_app or resource.annotations)):
+        return resource
     keys = marked(of_app or {}, resource.annotations) & resource.config.keys()
     if not keys:
         return resource

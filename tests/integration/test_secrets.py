@@ -12,8 +12,10 @@ from runner_node import secret_files
 from runner_node.drivers.fake import Answer, Behaviour
 from runner_node.hot_container import StartFailed
 from shared_models import times
+from shared_models.app import App
 from shared_models.call import Call
 from shared_models.ids import new_id
+from shared_models.interfaces import Datastore
 from shared_models.route import Route
 from shared_models.secrets import HIDDEN, MARK
 from tests.integration.live_api import live_api
@@ -45,6 +47,30 @@ async def test_no_reply_of_v2_shows_a_hidden_value_and_what_is_sent_back_keeps_i
         for_runner = (await api.json("GET", f"/v1/runner/apps/{app['id']}"))["app"]
         assert for_runner["config"] == {**CONFIG, "PLAIN": "y"}
         assert (await api.stores.datastore.fn(fn["id"])).config == CONFIG
+
+
+async def test_a_page_hides_in_each_item_and_reads_the_app_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live_api(tmp_path) as api:
+        app = await api.json("POST", "/v2/apps", json={"name": "shop", "annotations": MARKS})
+        for number in range(3):
+            fn = {"name": f"f{number}", "app_id": app["id"], "image": "i", "config": CONFIG}
+            await api.json("POST", "/v2/fns", json=fn)
+            route = {"path": f"/{number}", "image": "i", "config": CONFIG}
+            await api.json("POST", "/v1/apps/shop/routes", json={"route": route})
+        store, reads = type(api.stores.datastore), list[str]()
+        read = store.app
+
+        async def counted(self: Datastore, app_id: str) -> App:
+            reads.append(app_id)
+            return await read(self, app_id)
+
+        monkeypatch.setattr(store, "app", counted)
+        fns = (await api.json("GET", "/v2/fns", params={"app_id": app["id"]}))["items"]
+        routes = (await api.json("GET", "/v1/apps/shop/routes"))["routes"]
+    assert [each["config"] for each in (*fns, *routes)] == [SHOWN] * 6
+    assert reads == [app["id"]] * 2
 
 
 async def test_a_mark_that_comes_later_hides_what_is_there(tmp_path: Path) -> None:
