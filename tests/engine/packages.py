@@ -10,6 +10,9 @@ from typing import NoReturn
 
 import pytest
 
+LOCKED = 120
+"""Seconds for which another installation is waited for."""
+
 
 class Missing(Exception):
     """Something that tests need is not here; says what, and why it could not be got."""
@@ -22,11 +25,13 @@ def need(program: str, package: str) -> str:
         return found
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Missing(f"{program} is not installed (Debian: apt-get install {package})")
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+    # Suites that run at once wait for one another.
+    lock = f"DPkg::Lock::Timeout={LOCKED}"
+    install = ["apt-get", "install", "-y", "-qq", "-o", lock, "--no-install-recommends", package]
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(install, env=environ, capture_output=True, check=False)
     if done.returncode:
-        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+        subprocess.run(["apt-get", "update", "-qq", "-o", lock], capture_output=True, check=False)
         done = subprocess.run(install, env=environ, capture_output=True, check=False)
     found = shutil.which(program, path=path)
     if done.returncode or not found:
