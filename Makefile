@@ -7,13 +7,15 @@ PYTEST_ARGS ?=
 # Each worker has servers of its own, one file of tests at a time; those that are given are shared by all tests.
 TEST_WORKERS ?= $(if $(FN_TEST_POSTGRES_URL)$(FN_TEST_MARIADB_URL)$(FN_TEST_DOCKER_HOST),0,3)
 MINUTES ?= 30
+REGISTRY ?=
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs site clean
+.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs site images compose compose-env clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
@@ -23,6 +25,8 @@ help:
 	@echo "make bench     docs/benchmarks anew, in some ten minutes (BENCH_ARGS=\"sync cold --seconds 5\", or --quick)"
 	@echo "make simulate  the scheduler's decision in virtual time, against Fn's; docs/benchmarks/simulation.md"
 	@echo "make faults    breaks nodes, servers and networks for MINUTES=30 by the schedule of SEED; docs/faults-report.md"
+	@echo "make images    images of the nodes, by docker (REGISTRY, TAG, BASE_IMAGE, PIP_ARGS)"
+	@echo "make compose   both tiers twice with all that they stand on, by docker compose; make compose-env: its passwords"
 	@echo "make site      the documentation as a site, in build/site"
 	@echo "make docs      the pages that are made from the code anew: settings, metrics, API, errors"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
@@ -67,6 +71,21 @@ docs: install
 site: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
 	@echo "build/site/index.html"
+
+images:
+	@for type in api runner full; do \
+	  docker build --target $$type -f deploy/images/Dockerfile $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	    $(if $(PIP_ARGS),--build-arg PIP_ARGS="$(PIP_ARGS)") --build-arg VERSION=$(TAG) \
+	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	    -t $(REGISTRY)fn-hybrid$$(test $$type = full || echo -$$type):$(TAG) . || exit 1; \
+	done
+
+compose-env: $(VENV)/.runtime
+	@deploy/compose/env.sh $(BIN)/fn-node
+
+compose: compose-env
+	docker compose up --build --detach --wait
+	@echo "http://localhost:8080 serves both tiers; Grafana is at http://localhost:3000 (admin, GRAFANA_PASSWORD in .env)"
 
 # In an environment of its own, so that what a developer tried out does not get in.
 lock: $(BIN)/pip

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from deploy import config, logs, token
+from deploy.command_line import parser
 from deploy.extensions import ExtensionFailed
-from deploy.settings import NODE_TYPES, Settings, read_all, redact
-from shared_models.access import Role
+from deploy.settings import Settings, read_all, redact
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
 from shared_models.ports import PortUnavailable
@@ -36,20 +36,10 @@ _YOUNG = 20_000
 STOPS = (signal.SIGINT, signal.SIGTERM)
 """Signals that stop a node."""
 
-_EPILOG = """\
-Settings are environment variables, see "fn-node config" and docs/configuration.md. The most used:
-  FN_PORT              port to listen on (8080)
-  FN_DB_URL, FN_MQ_URL datastore and queue of an API node (SQLite files under ./data)
-  FN_RUNNER_API_URL    the API node of a runner node
-  FN_RUNNER_TOKEN      what runner nodes show to API nodes; the same on both sides
-  FN_DRIVER            how functions are run: docker, or process (for development)
-  FN_LOG_LEVEL         debug, info, warn or error
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; answers the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     command = options.command or ""
     if command == "version":
         print(f"fn-hybrid {importlib.metadata.version('fn-hybrid')} (Python {platform.python_version()})")
@@ -63,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _migrate(options)
     if command == "token":
         return _token(options)
-    node_type = (options.type or "") if command in ("config", "doctor") else command
+    node_type = (options.type or "") if command in ("config", "doctor", "probe") else command
     try:
         settings, warnings = read_all(os.environ, node_type)
     except InvalidSettings as exc:
@@ -81,41 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from deploy import doctor
 
         return doctor.run(settings, warnings)
+    if command == "probe":
+        from deploy import probe
+
+        return probe.run(settings, ready=options.ready)
     return _run(settings, warnings)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fn-node",
-        description="A node of fn-hybrid: an API node, a runner node, or both in one process.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=False, metavar="COMMAND", title="commands")
-    commands.add_parser("api", help="run an API node: the stores and the HTTP API")
-    commands.add_parser("runner", help="run a runner node: functions, through an API node")
-    commands.add_parser("full", help="run both in one process")
-    show = commands.add_parser("config", help="print every setting with its meaning and value in force")
-    show.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
-    show.add_argument("--markdown", action="store_true", help="all settings, as docs/configuration.md")
-    counts = commands.add_parser("metrics", help="print every metric with its meaning")
-    counts.add_argument("--markdown", action="store_true", help="as docs/metrics.md")
-    look = commands.add_parser("doctor", help="look at what the node stands on; exit code 1 when it cannot")
-    look.add_argument("type", nargs="?", choices=NODE_TYPES, help="node type (FN_NODE_TYPE)")
-    move = commands.add_parser("migrate", help="bring the databases to this version's schema")
-    only = move.add_mutually_exclusive_group()
-    only.add_argument("--check", action="store_true", help="change nothing; exit code 1 when one is behind")
-    only.add_argument("--sql", action="store_true", help="change nothing; print the statements")
-    move.add_argument("--to", metavar="REVISION", default="", help="up or down to this revision")
-    move.add_argument("--yes", action="store_true", help="allow a downgrade, which drops data")
-    key = commands.add_parser("token", help="make a token and its entry for the file of FN_API_TOKENS")
-    key.add_argument("--name", required=True, help="whose it is: in the log of changes")
-    key.add_argument("--role", required=True, choices=[*Role])
-    key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
-    key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
-    key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
-    commands.add_parser("version", help="print the version")
-    return parser
 
 
 def _metrics(options: argparse.Namespace) -> int:

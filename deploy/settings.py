@@ -299,5 +299,8 @@ def _unknown(node_type: str, environ: Mapping[str, str]) -> list[str]:
     strange = unknown.strange(environ, declared(node_type))
     if not strange:
         return []
-    known = {name for kind in NODE_TYPES for name in declared(kind)}
+    try:
+        known = {name for kind in NODE_TYPES for name in declared(kind)}
+    except ModuleNotFoundError:
+        return []  # an image of one type cannot tell a mistake from what another type knows
     return [unknown.hint(name, known) for name in strange if name not in known]
