@@ -21,8 +21,10 @@ what it is about. A reply of a call has its id in `Fn-Call-Id`, errors as well. 
 `Retry-After` in seconds. Words that Fn has are Fn's. Messages of nodes and commands, which are no answers, are in
 [troubleshooting.md](troubleshooting.md); what a record says in `reason` is in [guarantees.md](guarantees.md#attempts).
 
-Anything else is `internal server error` (500): a fault of the node, whose log has it. Paths and methods that a node does
-not know are 404 and 405; `/v1/runner/` on an API node that has `FN_RUNNER_API_PORT` is 421.
+A message that is not here has the status of its kind, and names the rule and what is wrong itself: of headers, annotations,
+tokens. `internal server error` (500) is anything else: a fault of the node, whose log has it. Paths and methods that a node
+does not know are 404 and 405; `/v1/runner/` on an API node that has `FN_RUNNER_API_PORT` is 421; `Too many connections, try
+again` (503) is told where `FN_HTTP_MAX_CONNECTIONS` are open.
 """
 
 
