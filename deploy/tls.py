@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from shared_models.finding import Finding, Level
 from shared_models.tls_settings import TLSSettings
@@ -26,6 +28,30 @@ def contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
 
 def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
     """Warnings of *values*."""
+    return [*_doubts_of_api(node_type, values), *_doubts_of_engine(values)]
+
+
+def _doubts_of_engine(values: Mapping[str, Any]) -> list[str]:
+    host = str(values.get("DOCKER_HOST", ""))
+    if not host.startswith(("tcp://", "http://")) or values["FN_DRIVER"] != "docker":
+        return []
+    if values["DOCKER_TLS_VERIFY"] or values["DOCKER_CERT_PATH"] or _loopback(host):
+        return []
+    return [
+        f"DOCKER_HOST={host}: nothing on the way to the engine is encrypted, and whoever reaches it is root "
+        "there; start it with --tlsverify, and set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
+    ]
+
+
+def _loopback(url: str) -> bool:
+    name = urlsplit(url).hostname or "localhost"
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _doubts_of_api(node_type: str, values: Mapping[str, Any]) -> list[str]:
     addresses = values.get("FN_RUNNER_API_URL") or ()
     plain = [url for url in addresses if url.startswith("http://")]
     if node_type != "runner" or not plain or not (values["FN_NODE_CERT"] or values["FN_NODE_CERT_AUTHORITY"]):

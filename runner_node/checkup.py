@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from runner_node import host
+from runner_node.drivers.engine_tls import TROUBLE
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
 from runner_node.settings import AgentSettings
@@ -27,7 +28,10 @@ async def examine_runner(
             await engine.ping()
         yield Finding(Level.OK, about, f"{driver.driver} answers")
     except FnError as exc:
-        yield Finding(Level.ERROR, about, exc.explained, "start the engine, or set DOCKER_HOST to it")
+        advice = "start the engine, or set DOCKER_HOST to it"
+        if TROUBLE in exc.explained:
+            advice = "correct DOCKER_HOST, DOCKER_CERT_PATH or the engine's certificate"
+        yield Finding(Level.ERROR, about, exc.explained, advice)
     except (ValueError, OSError) as exc:
         yield Finding(Level.ERROR, about, str(exc), "correct the settings of the driver")
     memory = agent.max_memory or host.available_memory()

@@ -169,10 +169,13 @@ class DockerDriver(ContainerDriver):
 async def open_docker(
     settings: DriverSettings, node_id: str, place: Place = ALONE
 ) -> AsyncIterator[ContainerDriver]:
-    """A driver on the engine at ``settings.docker_host``, which need not be there yet."""
+    """A driver on the engine at ``settings.docker_host``, which need not be there yet.
+
+    Raises ValueError for certificates that cannot be used.
+    """
     with (
         io_dirs.node_folder(settings.iofs_path, place.name(node_id)) as folder,
-        open_engine(settings.docker_host, settings.engine_timeout) as engine,
+        open_engine(settings.docker_host, settings.engine_timeout, settings.engine_certs()) as engine,
     ):
         driver = DockerDriver(engine, settings, node_id, folder, place)
         sweeper = asyncio.create_task(driver.sweep(), name="sweep containers")

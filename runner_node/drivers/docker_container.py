@@ -12,10 +12,10 @@ from typing import Any
 from docker.errors import APIError, NotFound
 
 from runner_node.drivers import io_dirs, marks, stats
+from runner_node.drivers.attached_stdin import AttachedStdin
 from runner_node.drivers.contract import Container, Exit
 from runner_node.drivers.engine import Engine, words
 from runner_node.drivers.output import Output
-from runner_node.drivers.stdin import Stdin
 from shared_models import errors
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class DockerContainer(Container):
         self.io_dir = io_dir
         self._engine = engine
         self._output = output
-        self._stdin: Stdin | None = None
+        self._stdin: AttachedStdin | None = None
         self._on_removed = on_removed
         self.gone = True
         """Whether the engine has said so, once it was removed."""
@@ -51,7 +51,7 @@ class DockerContainer(Container):
         await self._engine.create(self.id, body)
         await self._engine.listen(self.id, self._output)
         if body["OpenStdin"]:
-            self._stdin = Stdin((await self._engine.attach_stdin(self.id)).detach())
+            self._stdin = await self._engine.attach_stdin(self.id)
         await self._engine.start(self.id)
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.id}")
 

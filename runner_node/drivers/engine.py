@@ -17,7 +17,9 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
-from runner_node.drivers.engine_http import EngineHTTP
+from runner_node.drivers.attached_stdin import AttachedStdin
+from runner_node.drivers.engine_http import EngineHTTP, place
+from runner_node.drivers.engine_tls import BadEngineFile, EngineTLS, why
 from runner_node.drivers.threads import Threads
 from shared_models import errors
 
@@ -36,12 +38,13 @@ GRACE = 2.0
 class Engine:
     """One engine, connected to on first use. Made by ``open_engine``."""
 
-    def __init__(self, host: str, timeout: float) -> None:
+    def __init__(self, host: str, timeout: float, tls: EngineTLS | None = None) -> None:
         self._host = host
+        self._tls = tls
         self._timeout = timeout
         self._client: docker.APIClient | None = None
         self._connecting = threading.Lock()
-        self._http = EngineHTTP(host)
+        self._http = EngineHTTP(host, tls)
         self._threads = Threads(THREADS, "engine")
         # Of their own, so that slow registries do not hold up what runs.
         self._pulls = Threads(PULLS, "pull")
@@ -111,18 +114,20 @@ class Engine:
         limit = self._timeout + GRACE
         try:
             async with asyncio.timeout(limit):
-                with _mapped():
+                with self._mapped():
                     return await work
         except TimeoutError:
             raise errors.EngineUnavailable(detail=f"no answer within {limit:g} s") from None
 
-    async def attach_stdin(self, container: str) -> socket.socket:
-        """A socket that leads to stdin of *container*; the engine closes stdin when this is closed.
+    async def attach_stdin(self, container: str) -> AttachedStdin:
+        """The way to stdin of *container*; the engine closes stdin when this is closed.
 
         Apart from the output's: an engine that closes a connection on which it has something to read may
         take with it the end of what it sent.
         """
-        return await self._attach(container, {"stdin": 1, "stream": 1})
+        stdin = AttachedStdin()
+        await self._limited(self._http.attach(f"/containers/{container}/attach?stdin=1&stream=1", stdin))
+        return stdin
 
     async def stats(self, container: str) -> dict[str, Any]:
         """One answer of ``/containers/{id}/stats``; {} when there is none. Holds up no other call."""
@@ -134,19 +139,6 @@ class Engine:
             return await self._run(self._samples, work, STATS_LIMIT)
         except (DockerException, errors.EngineUnavailable):
             return {}
-
-    async def _attach(self, container: str, params: dict[str, int]) -> socket.socket:
-        def work(client: docker.APIClient) -> socket.socket:
-            held: Any = client.attach_socket(container, params)
-            # The SDK's socket lives and dies with its response; ours is a copy that the loop may own.
-            copy = socket.socket(fileno=os.dup(held.fileno()))
-            with contextlib.suppress(AttributeError, OSError):
-                held._response.close()
-            held.close()
-            copy.setblocking(False)
-            return copy
-
-        return await self.call(work)
 
     def close(self) -> None:
         """Closes the connections; calls that still run are left to their time limits."""
@@ -160,7 +152,7 @@ class Engine:
             raise errors.EngineUnavailable(detail=f"no answer within {limit:g} s") from None
 
     def _guarded(self, work: Callable[[docker.APIClient], T]) -> T:
-        with _mapped():
+        with self._mapped():
             _probe(self._host)
             return work(self._connected())
 
@@ -168,15 +160,24 @@ class Engine:
         with self._connecting:
             if self._client is None:
                 # Asks the engine for its version first, and raises when it does not answer.
-                client = docker.APIClient(
-                    base_url=self._host,
+                self._client = _Client(
+                    base_url=_url(self._host, tls=bool(self._tls)),
                     version="auto",
                     timeout=int(self._timeout) or 1,
                     max_pool_size=THREADS,
+                    tls=self._tls.of_sdk() if self._tls else False,
                 )
-                client.trust_env = False
-                self._client = client
             return self._client
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (APIError, PullError):
+            raise
+        except (DockerException, requests.RequestException, OSError, BadEngineFile) as exc:
+            name, _ = place(self._host, tls=bool(self._tls))
+            raise errors.EngineUnavailable(detail=why(exc, name) or _reason(exc)) from exc
 
 
 class PullError(Exception):
@@ -192,6 +193,24 @@ def _status(message: dict[str, Any]) -> int:
     return code if isinstance(code, int) else 0
 
 
+class _Client(docker.APIClient):
+    """The SDK's, without proxies and authorities of the environment, which are for other servers."""
+
+    def _retrieve_server_version(self) -> str:
+        # The first request of all, before anybody else could set it.
+        self.trust_env = False
+        return str(super()._retrieve_server_version())  # type: ignore[misc]
+
+
+def _url(host: str, *, tls: bool) -> str:
+    """*host* as the SDK takes it."""
+    if host.startswith("unix://"):
+        return host
+    name, port = place(host, tls=tls)
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
 def _probe(host: str) -> None:
     """Raises OSError when nothing listens on a unix socket; the SDK would leave a socket open then."""
     if host.startswith("unix://"):
@@ -199,16 +218,6 @@ def _probe(host: str) -> None:
         with socket.socket(socket.AF_UNIX) as probe:
             if code := probe.connect_ex(path):
                 raise OSError(code, os.strerror(code), path)
-
-
-@contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except (APIError, PullError):
-        raise
-    except (DockerException, requests.RequestException, OSError) as exc:
-        raise errors.EngineUnavailable(detail=_reason(exc)) from exc
 
 
 def _reason(exc: BaseException) -> str:
@@ -225,9 +234,15 @@ def words(exc: APIError) -> str:
 
 
 @contextlib.contextmanager
-def open_engine(host: str, timeout: float) -> Iterator[Engine]:
-    """The engine at *host*, which need not be there yet; each request may take *timeout* seconds."""
-    engine = Engine(host, timeout)
+def open_engine(host: str, timeout: float, certs: str = "") -> Iterator[Engine]:
+    """The engine at *host*, which need not be there yet; each request may take *timeout* seconds.
+
+    *certs*: the folder with the files of TLS, when it is spoken; raises BadEngineFile for a bad one.
+    """
+    tls = EngineTLS(certs) if certs else None
+    if tls:
+        tls.context()
+    engine = Engine(host, timeout, tls)
     try:
         yield engine
     finally:

@@ -17,15 +17,19 @@ import httptools
 import requests
 from docker.errors import create_api_error_from_http_exception
 
+from runner_node.drivers.engine_tls import EngineTLS
+
 PORT = 2375
-"""Of an engine over TCP whose address names none."""
+TLS_PORT = 2376
+"""Of an engine over TCP whose address names none, without and with TLS."""
 
 
 class EngineHTTP:
     """The engine at *host*, as in ``DOCKER_HOST``: one connection for each request, no time limits."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tls: EngineTLS | None = None) -> None:
         self._host = host
+        self._tls = tls
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer, None when it has none; raises the SDK's APIError, and OSError."""
@@ -57,11 +61,16 @@ class EngineHTTP:
                 lambda: exchange, self._host.removeprefix("unix://")
             )
         else:
-            address = urlsplit(self._host)
-            transport, _ = await loop.create_connection(
-                lambda: exchange, address.hostname or "localhost", address.port or PORT
-            )
+            name, port = place(self._host, tls=bool(self._tls))
+            context = self._tls.context() if self._tls else None
+            transport, _ = await loop.create_connection(lambda: exchange, name, port, ssl=context)
         return transport
+
+
+def place(host: str, *, tls: bool) -> tuple[str, int]:
+    """Name and port of an engine over TCP."""
+    address = urlsplit(host)
+    return address.hostname or "localhost", address.port or (TLS_PORT if tls else PORT)
 
 
 def _request(method: str, path: str, body: dict[str, Any] | None, connection: str) -> bytes:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
+from urllib.parse import urlsplit
 
 from runner_node.drivers import credentials
 from shared_models.env import env, number, one_of, words
+
+_TCP = ("tcp://", "http://", "https://")
+_CERTS = "~/.docker"
 
 
 def _docker_host(text: str) -> str:
@@ -15,9 +20,18 @@ def _docker_host(text: str) -> str:
             "ssh:// is not spoken: forward the engine's socket with "
             "ssh -N -L /run/engine.sock:/var/run/docker.sock HOST and set unix:///run/engine.sock"
         )
-    if not text.startswith(("unix:///", "tcp://", "http://")):
-        raise ValueError("must begin with unix:///, tcp:// or http://")
+    if not text.startswith(("unix:///", *_TCP)):
+        raise ValueError(f"must begin with unix:///, {', '.join(_TCP[:-1])} or {_TCP[-1]}")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("must have a port between 1 and 65535, as in tcp://HOST:2376") from None
     return text
+
+
+def _set(text: str) -> bool:
+    """As docker's own clients read it: whatever it is set to."""
+    return bool(text)
 
 
 def _command(text: str) -> tuple[str, ...]:
@@ -45,6 +59,17 @@ class DriverSettings:
         "unix:///var/run/docker.sock",
         "address of the Docker-compatible container engine",
         parse=_docker_host,
+    )
+    docker_tls_verify: bool = env(
+        "DOCKER_TLS_VERIFY",
+        False,
+        "TLS to an engine over TCP; on when it is set, whatever to",
+        parse=_set,
+    )
+    docker_cert_path: str = env(
+        "DOCKER_CERT_PATH",
+        "",
+        "folder with ca.pem, cert.pem and key.pem for that; turns TLS on, too; empty: ~/.docker",
     )
     iofs_path: str = env(
         "FN_IOFS_PATH",
@@ -116,3 +141,10 @@ class DriverSettings:
         "",
         "process driver: where virtual environments are kept; empty: .venvs in FN_PROCESS_IMAGES",
     )
+
+    def engine_certs(self) -> str:
+        """The folder with the files of TLS to the engine; empty where TLS is not spoken."""
+        wished = self.docker_tls_verify or self.docker_cert_path or self.docker_host.startswith("https://")
+        if not wished or self.docker_host.startswith("unix://"):
+            return ""
+        return self.docker_cert_path or os.path.expanduser(_CERTS)

@@ -6,9 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,21 +35,54 @@ def engine() -> Iterator[str]:
         return
     if os.geteuid() != 0:
         raise Missing("a container engine needs root; set FN_TEST_DOCKER_HOST to one that runs")
+    with _private() as host:
+        yield host
+
+
+@contextmanager
+def engine_over_tls(listener: socket.socket, options: Sequence[str]) -> Iterator[str]:
+    """The same, private in any case, which serves TLS on *listener*, too; its address is without TLS.
+
+    *options* are dockerd's, with its certificates. Raises Missing.
+    """
+    if os.geteuid() != 0:
+        raise Missing("a container engine of one's own needs root")
+    with _private(listener, options) as host:
+        yield host
+
+
+@contextmanager
+def _private(listener: socket.socket | None = None, options: Sequence[str] = ()) -> Iterator[str]:
     program = need("dockerd", "docker.io")
     folder = Path(tempfile.mkdtemp(prefix="fn-engine-"))
     try:
-        with _dockerd(program, folder) as host:
+        with _dockerd(program, folder, listener, options) as host:
             yield host
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _handing(listener: socket.socket) -> list[str]:
+    """What runs the rest of a command with *listener* as systemd hands it over.
+
+    So it is one of the machine's, though the engine is in a network namespace without anything.
+    """
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', "
+        "LISTEN_PID=str(os.getpid())); os.execvp(sys.argv[2], sys.argv[2:])"
+    )
+    return [sys.executable, "-c", script, str(listener.fileno())]
+
+
 @contextmanager
-def _dockerd(program: str, folder: Path) -> Iterator[str]:
+def _dockerd(
+    program: str, folder: Path, listener: socket.socket | None, options: Sequence[str]
+) -> Iterator[str]:
     host = f"unix://{folder}/docker.sock"
     log = folder / "log"
     # It must not outlive a test run that is killed.
-    command = [
+    command = _handing(listener) if listener else []
+    command += [
         need("setpriv", "util-linux"),
         "--pdeathsig",
         "TERM",
@@ -56,7 +90,7 @@ def _dockerd(program: str, folder: Path) -> Iterator[str]:
         "--net",
         "--mount",
     ]
-    command += [program, "-H", host]
+    command += [program, "-H", host, *(("-H", "fd://") if listener else ()), *options]
     command += [
         f"--data-root={folder / 'data'}",
         f"--exec-root={folder / 'exec'}",
@@ -65,7 +99,12 @@ def _dockerd(program: str, folder: Path) -> Iterator[str]:
     command += ["--bridge=none", "--iptables=false", "--ip6tables=false"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=[listener.fileno()] if listener else [],
         )
     try:
         _wait_until_ready(process, host, log)

@@ -27,8 +27,6 @@ SECRETS = {
     "fn-hybrid-runner-token": {"FN_RUNNER_TOKEN": "secret"},
 }
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-_OF_DOCKER = {"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"}
-"""What clients of Docker read beside DOCKER_HOST."""
 
 
 def bytes_of(text: str) -> int:
@@ -82,7 +80,7 @@ def settings(found: Manifests, container: Container) -> tuple[Settings, list[str
 def test_every_variable_is_one_that_its_node_reads(names: tuple[str, ...]) -> None:
     found = manifests(names)
     for workload, container in nodes(found):
-        known = declared(container.body["args"][0]).keys() | _OF_DOCKER
+        known = declared(container.body["args"][0]).keys()
         unknown = environ_of(found, container).keys() - known
         assert not unknown, f"{workload.name}: {unknown}"
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy import tls
+from deploy.settings import read_all
 from shared_models.finding import Level
 from shared_models.tls_settings import TLSSettings
 from tests.servers.authority import Files, authority
@@ -13,6 +14,18 @@ from tests.servers.authority import Files, authority
 
 def test_nothing_is_said_of_a_node_without_tls() -> None:
     assert list(tls.examine(TLSSettings())) == []
+
+
+def test_an_engine_that_is_asked_over_a_network_without_tls_is_warned_of() -> None:
+    for environ, warned in (
+        ({"DOCKER_HOST": "tcp://10.0.0.7:2375"}, True),
+        ({"DOCKER_HOST": "tcp://engine:2376", "DOCKER_TLS_VERIFY": "1"}, False),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:2375"}, False),
+        ({"DOCKER_HOST": "tcp://localhost:2375"}, False),
+        ({"DOCKER_HOST": "tcp://10.0.0.7:2375", "FN_DRIVER": "process"}, False),
+    ):
+        _, warnings = read_all(environ, "full")
+        assert any("nothing on the way to the engine is encrypted" in one for one in warnings) is warned
 
 
 def test_a_certificate_that_is_good_is_told_with_its_names_and_its_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import pytest
@@ -123,6 +124,26 @@ def test_settings_name_what_is_wrong_with_them() -> None:
         "FN_DRIVER",
         "DOCKER_HOST",
         "FN_ENGINE_TIMEOUT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "certs"),
+    [
+        ({"DOCKER_HOST": "tcp://engine:2376", "DOCKER_TLS_VERIFY": "0", "DOCKER_CERT_PATH": "/c"}, "/c"),
+        ({"DOCKER_HOST": "tcp://engine:2376", "DOCKER_CERT_PATH": "/c"}, "/c"),
+        ({"DOCKER_HOST": "tcp://engine", "DOCKER_TLS_VERIFY": "1"}, os.path.expanduser("~/.docker")),
+        ({"DOCKER_HOST": "https://engine"}, os.path.expanduser("~/.docker")),
+        ({"DOCKER_HOST": "tcp://engine:2375"}, ""),
+        ({"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"}, ""),
+    ],
+)
+def test_tls_to_an_engine_is_asked_for_as_by_dockers_clients(environ: dict[str, str], certs: str) -> None:
+    problems: list[str] = []
+    assert read(DriverSettings, environ, problems).engine_certs() == certs
+    read(DriverSettings, {"DOCKER_HOST": "tcp://engine:port"}, problems)
+    assert problems == [
+        "DOCKER_HOST='tcp://engine:port': must have a port between 1 and 65535, as in tcp://HOST:2376"
     ]
 
 

@@ -1,0 +1,152 @@
+"""TLS to an engine over TCP, from the files that docker's own clients use, and why it did not come about."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Iterator
+
+from docker.tls import TLSConfig
+
+FILES = ("ca.pem", "cert.pem", "key.pem")
+"""The authority of the engine's certificate, and the certificate and key of this client."""
+TROUBLE = "TLS with the engine fails: "
+
+_NAMES = (62, 63, 64)
+"""OpenSSL's codes of certificates for other hosts, mail addresses, IP addresses (X509_V_ERR_*)."""
+_AUTHORITY = (2, 18, 19, 20, 21)
+_EXPIRED, _NOT_YET = 10, 9
+_REASON = re.compile(r"\[SSL: (\w+)\]")
+_ALERTS = {
+    "CERTIFICATE_REQUIRED": "it wants a certificate of this node: cert.pem and key.pem in DOCKER_CERT_PATH",
+    "UNKNOWN_CA": "it does not know the authority of cert.pem in DOCKER_CERT_PATH: that must be in the file "
+    "of its --tlscacert",
+    "CERTIFICATE_EXPIRED": "cert.pem in DOCKER_CERT_PATH has expired: renew it",
+    "UNSUPPORTED_CERTIFICATE": "cert.pem in DOCKER_CERT_PATH is not for clients: its key usage must have "
+    "clientAuth",
+    "BAD_CERTIFICATE": "it refuses cert.pem in DOCKER_CERT_PATH: that must be from the authority of its "
+    "--tlscacert, for clients, and not expired",
+    "PROTOCOL_VERSION": "it does not speak TLS 1.2 or later",
+    "HANDSHAKE_FAILURE": "it refuses cert.pem in DOCKER_CERT_PATH, or has no cipher in common with this node",
+}
+_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+_WANTS_TLS = "HTTP request to an HTTPS server"
+
+
+class BadEngineFile(ValueError):
+    """One line: which file of DOCKER_CERT_PATH, what is wrong with it."""
+
+
+class EngineTLS:
+    """The files of *folder*, read again when they are others: certificates are renewed under a node."""
+
+    def __init__(self, folder: str) -> None:
+        self._authority, self._cert, self._key = (os.path.join(folder, name) for name in FILES)
+        self._version: object = None
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For connections of the event loop; raises BadEngineFile."""
+        version = tuple(map(_version, (self._authority, self._cert, self._key)))
+        if self._context is None or version != self._version:
+            self._context, self._version = self._made(), version
+        return self._context
+
+    def of_sdk(self) -> TLSConfig:
+        """The same for the docker SDK, which reads the files at each connection."""
+        return TLSConfig(client_cert=(self._cert, self._key), ca_cert=self._authority, verify=True)
+
+    def _made(self) -> ssl.SSLContext:
+        for path in (self._authority, self._cert, self._key):
+            _readable(path)
+        try:
+            context = ssl.create_default_context(cafile=self._authority)
+        except ssl.SSLError:
+            raise BadEngineFile(f"DOCKER_CERT_PATH: {self._authority} has no certificate in PEM") from None
+        try:
+            context.load_cert_chain(self._cert, self._key, password=_encrypted)
+        except BadEngineFile:
+            raise BadEngineFile(
+                f"DOCKER_CERT_PATH: {self._key} is encrypted; give a key without a password"
+            ) from None
+        except ssl.SSLError as exc:
+            if exc.reason == "KEY_VALUES_MISMATCH":
+                raise BadEngineFile(f"DOCKER_CERT_PATH: {self._key} is not the key of {self._cert}") from None
+            said = exc.reason or exc
+            raise BadEngineFile(
+                f"DOCKER_CERT_PATH: {self._cert} and {self._key} are no certificate and key in PEM ({said})"
+            ) from None
+        return context
+
+
+def why(exc: BaseException, name: str) -> str:
+    """One line when a request to the engine at *name* failed for TLS, or for the lack of it; else ""."""
+    for one in _causes(exc):
+        if isinstance(one, BadEngineFile):
+            return TROUBLE + str(one)
+        # urllib3 has errors of this class that know no code.
+        if isinstance(one, ssl.SSLCertVerificationError) and hasattr(one, "verify_code"):
+            return TROUBLE + _unverified(one, name)
+        if (found := _REASON.search(str(one))) and (said := _refused(found[1])):
+            return TROUBLE + said
+        if _WANTS_TLS in str(one):
+            return (
+                TROUBLE
+                + "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with "
+                + (", ".join(FILES))
+            )
+    return ""
+
+
+def _unverified(exc: ssl.SSLCertVerificationError, name: str) -> str:
+    if exc.verify_code in _NAMES:
+        return (
+            f"its certificate is not for {name}: use a name of the certificate in DOCKER_HOST, or have this "
+            "one added to it"
+        )
+    if exc.verify_code in _AUTHORITY:
+        return "its certificate is from an authority that is not in ca.pem in DOCKER_CERT_PATH"
+    if exc.verify_code == _EXPIRED:
+        return "its certificate has expired: renew it"
+    if exc.verify_code == _NOT_YET:
+        return "its certificate is not valid yet: are the clocks right?"
+    return f"its certificate cannot be verified: {exc.verify_message}"
+
+
+def _refused(reason: str) -> str:
+    for end, said in _ALERTS.items():
+        if reason.endswith(f"ALERT_{end}"):
+            return said
+    if reason in _PLAIN:
+        return "it does not speak TLS there: is it the right port, and was it started with --tlsverify?"
+    return ""
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+def _version(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        return exc.errno
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _readable(path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as exc:
+        raise BadEngineFile(f"DOCKER_CERT_PATH: {path}: {exc.strerror}") from None
+
+
+def _encrypted() -> bytes:
+    # Else OpenSSL asks at the terminal.
+    raise BadEngineFile

@@ -1,0 +1,61 @@
+"""The files of TLS to an engine: what is wrong with them is told before the first request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from runner_node.drivers.engine import open_engine
+from runner_node.drivers.engine_tls import FILES, BadEngineFile
+
+HOST = "tcp://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[dict[str, bytes]]:
+    """The files of two clients."""
+    authority = trustme.CA()
+    return [
+        {
+            "ca.pem": authority.cert_pem.bytes(),
+            "cert.pem": one.cert_chain_pems[0].bytes(),
+            "key.pem": one.private_key_pem.bytes(),
+        }
+        for one in (authority.issue_cert("a"), authority.issue_cert("b"))
+    ]
+
+
+def told(folder: Path, files: dict[str, bytes]) -> str:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(BadEngineFile) as caught, open_engine(HOST, 1.0, str(folder)):
+        pass
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_missing_or_no_pem_is_named(
+    tmp_path: Path, pairs: list[dict[str, bytes]], name: str
+) -> None:
+    assert str(tmp_path / name) in told(tmp_path, {**pairs[0], name: b"no PEM"})
+    (tmp_path / name).unlink()
+    rest = {file: content for file, content in pairs[0].items() if file != name}
+    assert told(tmp_path, rest) == f"DOCKER_CERT_PATH: {tmp_path / name}: No such file or directory"
+
+
+def test_a_key_of_another_certificate_and_an_encrypted_one_are_refused(
+    tmp_path: Path, pairs: list[dict[str, bytes]]
+) -> None:
+    said = told(tmp_path, {**pairs[0], "key.pem": pairs[1]["key.pem"]})
+    assert said.endswith("key.pem is not the key of " + str(tmp_path / "cert.pem"))
+    key = load_pem_private_key(pairs[0]["key.pem"], None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    assert "is encrypted; give a key without a password" in told(tmp_path, {**pairs[0], "key.pem": locked})
