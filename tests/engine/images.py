@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -39,6 +40,10 @@ BUSYBOX = "fnhybrid/busybox:1"
 """A shell that does what the environment variable RUN says."""
 QUICK = "fnhybrid/quick:1"
 """The function of the benchmarks."""
+
+PYTHON = "fnhybrid/python:1"
+"""What images of nodes are made from: Python with venv, and what a Dockerfile takes for granted."""
+_TO_BUILD = ("python3-venv", "dash", "coreutils", "findutils", "grep", "libstdc++6", "sed")
 
 _GOLDEN = ("ENV IMAGE_VAR=from-image FN_PATH=image-says", 'ENTRYPOINT ["/goldenfn"]')
 _HEALTH = 'HEALTHCHECK --interval=1s --timeout=2s --retries=3 CMD ["/goldenfn","health"]'
@@ -130,15 +135,16 @@ def _busybox() -> Path:
     return _kept("busybox", {"program": program.read_bytes()}, make)
 
 
-def _python() -> Path:
-    """Debian's Python and nothing that it does not need."""
+def _python(*more: str) -> Path:
+    """Debian's Python and nothing that it does not need, and its packages *more*."""
     release = debian()
+    packages = ",".join(["python3", *more])
 
     def make(path: Path) -> None:
         options = [
             "--quiet",
             "--variant=extract",
-            "--include=python3",
+            f"--include={packages}",
             "--dpkgopt=path-exclude=/usr/share/doc/*",
         ]
         subprocess.run(
@@ -147,7 +153,8 @@ def _python() -> Path:
             capture_output=True,
         )
 
-    return _kept("python", {"release": release.encode(), "recipe": b"1"}, make)
+    parts = {"release": release.encode(), "recipe": b"1", **{name: b"" for name in more}}
+    return _kept("-".join(["python", *more]), parts, make)
 
 
 def _quick() -> Path:
@@ -215,6 +222,7 @@ RECIPES = {
     ),
     BUSYBOX: Recipe(_busybox, ('ENTRYPOINT ["/bin/busybox", "sh", "-c", "eval \\"$RUN\\""]',)),
     QUICK: Recipe(_quick, ('ENTRYPOINT ["/usr/bin/python3", "-I", "/function/func.py"]',)),
+    PYTHON: Recipe(partial(_python, *_TO_BUILD), ("ENV PATH=/usr/local/bin:/usr/bin:/bin",)),
     "golden/func:1": Recipe(_goldenfn, _GOLDEN),
     "golden/func:2": Recipe(_goldenfn, ("ENV IMAGE_VAR=from-image-two FN_PATH=image-says", _GOLDEN[1])),
     "golden/volume:1": Recipe(_goldenfn, (*_GOLDEN, "VOLUME /data")),
