@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from api_node.auth import RunnerAuth
+from api_node.auth import RunnerAuth, authorization
 from shared_models import access
 from shared_models.access import ANYBODY, Action, Authenticator, Principal
 from shared_models.answers import one_line
@@ -69,7 +69,7 @@ class Gate:
             principal = ANYBODY
             try:
                 if self._authenticator:
-                    principal = await self._authenticator.who(request.headers.get("Authorization", ""))
+                    principal = await self._authenticator.who(authorization(request))
                     await _refuse(principal, needs, request)
                 answer = await _as(principal, handler, request)
             except Unauthorized:

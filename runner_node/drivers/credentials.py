@@ -114,10 +114,14 @@ def parsed(text: str) -> Mapping[str, Any]:
 
 
 def repository(image: str) -> Repository:
-    """Where *image* is, by docker's rules: the first part is a host if it looks like one."""
+    """Where *image* is, by docker's rules: the first part is a host if it looks like one.
+
+    Engines of today take one with capitals for a host, too; older ones refuse such an image.
+    """
     name = image.partition("@")[0]
     first, slash, rest = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
+    looks = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    if not slash or not looks:
         first, rest = HUB, name if slash else f"library/{name}"
     path = rest.split("/")
     path[-1] = path[-1].partition(":")[0]

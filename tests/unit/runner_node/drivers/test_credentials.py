@@ -30,6 +30,7 @@ def inline(**servers: str) -> Credentials:
         ("me/fn:1", "docker.io", ["me", "fn"]),
         ("index.docker.io/me/fn", "docker.io", ["me", "fn"]),
         ("localhost/fn", "localhost", ["fn"]),
+        ("Evil/fn:1", "evil", ["fn"]),
         ("Reg.example:5000/a/b:2@sha256:00", "reg.example:5000", ["a", "b"]),
     ],
 )
@@ -40,6 +41,10 @@ def test_an_image_names_its_registry_by_dockers_rules(image: str, host: str, pat
 @pytest.mark.parametrize("server", ["https://index.docker.io/v1/", "docker.io", "index.docker.io"])
 def test_the_names_of_docker_hub_are_one(server: str) -> None:
     assert inline(**{server: "ann"}).login("me/fn") == {"username": "ann", "password": "p"}
+
+
+def test_a_login_of_docker_hub_goes_to_no_host_with_capitals() -> None:
+    assert inline(**{"docker.io": "ann"}).login("EVIL/fn") == {}
 
 
 @pytest.mark.parametrize(
