@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from runner_node.drivers.engine import open_engine
 from runner_node.drivers.engine_tls import FILES, BadEngineFile
+from shared_models.errors import EngineUnavailable
 
 HOST = "tcp://127.0.0.1:1"
 
@@ -59,3 +61,24 @@ def test_a_key_of_another_certificate_and_an_encrypted_one_are_refused(
     key = load_pem_private_key(pairs[0]["key.pem"], None)
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     assert "is encrypted; give a key without a password" in told(tmp_path, {**pairs[0], "key.pem": locked})
+
+
+async def test_a_port_without_tls_is_told_by_both_ways_to_ask(
+    tmp_path: Path, pairs: list[dict[str, bytes]]
+) -> None:
+    for name, content in pairs[0].items():
+        (tmp_path / name).write_bytes(content)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
+        await writer.drain()
+        writer.close()
+
+    async with asyncio.timeout(30), await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with open_engine(host, 10.0, str(tmp_path)) as engine:
+            for work in (engine.call(lambda client: client.ping()), engine.inspect("x")):
+                with pytest.raises(EngineUnavailable) as caught:
+                    await work
+                assert "it does not speak TLS there: is it the right port" in caught.value.detail
