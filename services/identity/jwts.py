@@ -59,7 +59,7 @@ class JWTs:
         for key in keys:
             try:
                 claims = self._claims(token, key, algorithm)
-                return self._remember(token, principal_of(claims, self._settings), float(claims["exp"]))
+                return self._remember(token, principal_of(claims, self._settings), _end(claims))
             except jwt.InvalidSignatureError:
                 continue  # where the token names none, any of them may have signed it
             except jwt.PyJWTError as exc:
@@ -116,6 +116,14 @@ def _header(token: str) -> tuple[str, str]:
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise Unauthorized(f"The token must be signed with one of {', '.join(ALGORITHMS)}")
     return algorithm, kid if isinstance(kid, str) else ""
+
+
+def _end(claims: dict[str, Any]) -> float:
+    """When a token ends, unix seconds; one that is later than any time never does."""
+    try:
+        return float(claims["exp"])
+    except OverflowError:
+        return float("inf")
 
 
 def _unverified(token: str) -> dict[str, Any]:

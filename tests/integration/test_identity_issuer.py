@@ -91,6 +91,13 @@ async def test_a_token_with_bad_claims_is_refused_in_words(
             await who(identity, issuer.token(fn_role="admin", **claims))
 
 
+async def test_a_token_that_ends_later_than_any_time_is_one(issuer: Issuer) -> None:
+    async with known_by(issuer) as identity:
+        token = issuer.token(fn_role="viewer", exp=10**400)
+        assert (await who(identity, token)).role == Role.VIEWER
+        assert (await who(identity, token)).role == Role.VIEWER, "also when it is remembered"
+
+
 async def test_clocks_may_differ_by_the_leeway(issuer: Issuer) -> None:
     async with known_by(issuer) as identity:
         now = time.time()
