@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from shared_models.pem_files import unreadable, version
 from shared_models.tls_settings import TLSSettings
 
 SOON = timedelta(days=7)
@@ -22,7 +22,7 @@ class BadTLSFile(ValueError):
 
 def versions(settings: TLSSettings) -> tuple[object, ...]:
     """Something that is another one when one of the files is, also when a link leads elsewhere."""
-    return tuple(map(_version, (settings.cert, settings.key, settings.authority)))
+    return tuple(map(version, (settings.cert, settings.key, settings.authority)))
 
 
 def add_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:
@@ -89,20 +89,9 @@ def doubts(settings: TLSSettings) -> Iterator[str]:
         yield f"{what} names no host (subjectAltName): clients that check names refuse it"
 
 
-def _version(path: str) -> object:
-    try:
-        found = os.stat(path)
-    except OSError as exc:
-        return exc.errno
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
-
 def _readable(variable: str, path: str) -> None:
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as exc:
-        raise BadTLSFile(f"{variable}={path}: {exc.strerror}") from None
+    if trouble := unreadable(path):
+        raise BadTLSFile(f"{variable}={path}: {trouble}")
 
 
 def _encrypted() -> bytes:

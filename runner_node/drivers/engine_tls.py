@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
-from collections.abc import Iterator
 
 from docker.tls import TLSConfig
+
+from shared_models import untrusted
+from shared_models.pem_files import unreadable, version
+from shared_models.untrusted import Words
 
 FILES = ("ca.pem", "cert.pem", "key.pem")
 """The authority of the engine's certificate, and the certificate and key of this client."""
 TROUBLE = "TLS with the engine fails: "
 
-_NAMES = (62, 63, 64)
-"""OpenSSL's codes of certificates for other hosts, mail addresses, IP addresses (X509_V_ERR_*)."""
-_AUTHORITY = (2, 18, 19, 20, 21)
-_EXPIRED, _NOT_YET = 10, 9
-_REASON = re.compile(r"\[SSL: (\w+)\]")
-_ALERTS = {
-    "CERTIFICATE_REQUIRED": "it wants a certificate of this node: cert.pem and key.pem in DOCKER_CERT_PATH",
-    "UNKNOWN_CA": "it does not know the authority of cert.pem in DOCKER_CERT_PATH: that must be in the file "
-    "of its --tlscacert",
-    "CERTIFICATE_EXPIRED": "cert.pem in DOCKER_CERT_PATH has expired: renew it",
-    "UNSUPPORTED_CERTIFICATE": "cert.pem in DOCKER_CERT_PATH is not for clients: its key usage must have "
-    "clientAuth",
-    "BAD_CERTIFICATE": "it refuses cert.pem in DOCKER_CERT_PATH: that must be from the authority of its "
-    "--tlscacert, for clients, and not expired",
-    "PROTOCOL_VERSION": "it does not speak TLS 1.2 or later",
-    "HANDSHAKE_FAILURE": "it refuses cert.pem in DOCKER_CERT_PATH, or has no cipher in common with this node",
-}
-_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+_WORDS = Words(
+    name="its certificate is not for {host}: use a name of the certificate in DOCKER_HOST, or have this one "
+    "added to it",
+    authority="its certificate is from an authority that is not in ca.pem in DOCKER_CERT_PATH",
+    expired="its certificate has expired: renew it",
+    not_yet="its certificate is not valid yet: are the clocks right?",
+    plain="it does not speak TLS there: is it the right port, and was it started with --tlsverify?",
+    alerts={
+        "CERTIFICATE_REQUIRED": "it wants a certificate of this node: cert.pem and key.pem in "
+        "DOCKER_CERT_PATH",
+        "UNKNOWN_CA": "it does not know the authority of cert.pem in DOCKER_CERT_PATH: that must be in the "
+        "file of its --tlscacert",
+        "CERTIFICATE_EXPIRED": "cert.pem in DOCKER_CERT_PATH has expired: renew it",
+        "UNSUPPORTED_CERTIFICATE": "cert.pem in DOCKER_CERT_PATH is not for clients: its key usage must have "
+        "clientAuth",
+        "BAD_CERTIFICATE": "it refuses cert.pem in DOCKER_CERT_PATH: that must be from the authority of its "
+        "--tlscacert, for clients, and not expired",
+        "PROTOCOL_VERSION": "it does not speak TLS 1.2 or later",
+        "HANDSHAKE_FAILURE": "it refuses cert.pem in DOCKER_CERT_PATH, or has no cipher in common with "
+        "this node",
+    },
+)
 _WANTS_TLS = "HTTP request to an HTTPS server"
 
 
@@ -48,9 +54,9 @@ class EngineTLS:
 
     def context(self) -> ssl.SSLContext:
         """For connections of the event loop; raises BadEngineFile."""
-        version = tuple(map(_version, (self._authority, self._cert, self._key)))
-        if self._context is None or version != self._version:
-            self._context, self._version = self._made(), version
+        found = tuple(map(version, (self._authority, self._cert, self._key)))
+        if self._context is None or found != self._version:
+            self._context, self._version = self._made(), found
         return self._context
 
     def of_sdk(self) -> TLSConfig:
@@ -59,7 +65,8 @@ class EngineTLS:
 
     def _made(self) -> ssl.SSLContext:
         for path in (self._authority, self._cert, self._key):
-            _readable(path)
+            if trouble := unreadable(path):
+                raise BadEngineFile(f"DOCKER_CERT_PATH: {path}: {trouble}")
         try:
             context = ssl.create_default_context(cafile=self._authority)
         except ssl.SSLError:
@@ -82,69 +89,14 @@ class EngineTLS:
 
 def why(exc: BaseException, name: str) -> str:
     """One line when a request to the engine at *name* failed for TLS, or for the lack of it; else ""."""
-    for one in _causes(exc):
+    for one in untrusted.causes(exc):
         if isinstance(one, BadEngineFile):
             return TROUBLE + str(one)
-        # urllib3 has errors of this class that know no code.
-        if isinstance(one, ssl.SSLCertVerificationError) and hasattr(one, "verify_code"):
-            return TROUBLE + _unverified(one, name)
-        if (found := _REASON.search(str(one))) and (said := _refused(found[1])):
-            return TROUBLE + said
         if _WANTS_TLS in str(one):
-            return (
-                TROUBLE
-                + "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with "
-                + (", ".join(FILES))
-            )
-    return ""
-
-
-def _unverified(exc: ssl.SSLCertVerificationError, name: str) -> str:
-    if exc.verify_code in _NAMES:
-        return (
-            f"its certificate is not for {name}: use a name of the certificate in DOCKER_HOST, or have this "
-            "one added to it"
-        )
-    if exc.verify_code in _AUTHORITY:
-        return "its certificate is from an authority that is not in ca.pem in DOCKER_CERT_PATH"
-    if exc.verify_code == _EXPIRED:
-        return "its certificate has expired: renew it"
-    if exc.verify_code == _NOT_YET:
-        return "its certificate is not valid yet: are the clocks right?"
-    return f"its certificate cannot be verified: {exc.verify_message}"
-
-
-def _refused(reason: str) -> str:
-    for end, said in _ALERTS.items():
-        if reason.endswith(f"ALERT_{end}"):
-            return said
-    if reason in _PLAIN:
-        return "it does not speak TLS there: is it the right port, and was it started with --tlsverify?"
-    return ""
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while exc is not None and id(exc) not in seen:
-        seen.add(id(exc))
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def _version(path: str) -> object:
-    try:
-        found = os.stat(path)
-    except OSError as exc:
-        return exc.errno
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _readable(path: str) -> None:
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as exc:
-        raise BadEngineFile(f"DOCKER_CERT_PATH: {path}: {exc.strerror}") from None
+            where = f"DOCKER_CERT_PATH to a folder with {', '.join(FILES)}"
+            return f"{TROUBLE}it wants TLS: set DOCKER_TLS_VERIFY=1, and {where}"
+    said = untrusted.why(exc, name, _WORDS)
+    return said and TROUBLE + said
 
 
 def _encrypted() -> bytes:
