@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CODE := api_node deploy hybrid_client runner_node services shared_models
 
-.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs site images compose compose-env clean
+.PHONY: help install run test lint types imports bench bench-stores simulate faults lock docs dashboards site images compose compose-env clean
 
 help:
 	@echo "make run       an API node and a runner node with an example function (PORT, RUNNER_PORT, DATA)"
@@ -29,6 +29,7 @@ help:
 	@echo "make compose   both tiers twice with all that they stand on, by docker compose; make compose-env: its passwords"
 	@echo "make site      the documentation as a site, in build/site"
 	@echo "make docs      the pages that are made from the code anew: settings, metrics, API, errors"
+	@echo "make dashboards    deploy/grafana/dashboards anew, from deploy/panels.py and panels_below.py"
 	@echo "make lock      constraints.txt anew, from what pyproject.toml allows today"
 	@echo "make clean     removes $(VENV) and caches, not the data"
 
@@ -67,6 +68,9 @@ docs: install
 	$(BIN)/fn-node metrics --markdown > docs/metrics.md
 	$(BIN)/python -m deploy.api_page > docs/api.md
 	$(BIN)/python -m deploy.errors_page > docs/errors.md
+
+dashboards: install
+	$(BIN)/python -m deploy.dashboards
 
 site: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site

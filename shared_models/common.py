@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from shared_models import expositions, telemetry
+from shared_models import expositions, ready_counts, telemetry
 from shared_models.answering import Stage
 from shared_models.answers import json_response
 from shared_models.workers import Siblings
@@ -36,6 +36,7 @@ class Common:
         self._ready = ready
         self._alive = alive
         self._siblings = siblings
+        ready_counts.watch(self._not_ready)
         if siblings:
             siblings.answer("metrics", telemetry.exposition)
 
@@ -65,6 +66,9 @@ class Common:
         return json_response({"status": "ok", "node_type": self._node_type})
 
     async def _readiness(self, request: web.Request) -> web.StreamResponse:
-        if reason := "The node is stopping" if self._stage.leaving.is_set() else self._ready():
+        if reason := self._not_ready():
             return json_response({"message": reason}, 503)
         return json_response({"status": "ready", "node_type": self._node_type})
+
+    def _not_ready(self) -> str:
+        return "The node is stopping" if self._stage.leaving.is_set() else self._ready()
