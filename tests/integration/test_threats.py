@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -56,6 +57,50 @@ async def test_of_two_authorization_headers_neither_is_a_runners(
         path = f"/v1/runner/apps/{there.ids['shop']['app_id']}"
         async with there.api.client.get(path, headers=headers) as answer:
             assert answer.status == 401
+
+
+Body = dict[str, Any]
+
+
+def moves(mine: dict[str, str], foreign: dict[str, str]) -> list[tuple[str, str, Body]]:
+    """Changes of one's own things that name things of another app."""
+    app, fn, trigger = (f"/v2/{kind}/{mine[key]}" for kind, key in (
+        ("apps", "app_id"), ("fns", "fn_id"), ("triggers", "trigger_id"),
+    ))  # fmt: skip
+    routes = "/v1/apps/shop/routes"
+    route = {"app_id": foreign["app_id"], "image": "evil"}
+    return [
+        ("PUT", app, {"name": "bank"}),
+        ("PUT", app, {"id": foreign["app_id"], "config": {"A": "evil"}}),
+        ("PUT", fn, {"app_id": foreign["app_id"], "image": "evil"}),
+        ("PUT", fn, {"id": foreign["fn_id"], "image": "evil"}),
+        ("POST", "/v2/fns", {"name": "g", "app_id": mine["app_id"], "id": foreign["fn_id"], "image": "evil"}),
+        ("PUT", trigger, {"app_id": foreign["app_id"], "source": "/evil"}),
+        ("PUT", trigger, {"fn_id": foreign["fn_id"], "source": "/evil"}),
+        ("PATCH", "/v1/apps/shop", {"app": {"name": "bank", "config": {"A": "evil"}}}),
+        ("PATCH", "/v1/apps/shop", {"app": {"id": foreign["app_id"], "config": {"A": "evil"}}}),
+        ("POST", "/v1/apps", {"app": {"name": "new", "id": foreign["app_id"], "config": {"A": "evil"}}}),
+        ("POST", routes, {"route": {**route, "path": "/evil"}}),
+        ("PUT", f"{routes}/hello", {"route": route}),
+        ("PATCH", f"{routes}/hello", {"route": route}),
+        ("DELETE", f"{fn}/calls/{foreign['call_id']}", {}),
+    ]
+
+
+async def test_no_change_of_ones_own_app_touches_another_one_that_it_names(tmp_path: Path) -> None:
+    async with api_scene(tmp_path) as there:
+        mine, foreign = there.ids["shop"], there.ids["bank"]
+        seen = [
+            "/v1/apps/bank", "/v1/apps/bank/routes", f"/v2/apps/{foreign['app_id']}",
+            f"/v2/fns?app_id={foreign['app_id']}", f"/v2/triggers?app_id={foreign['app_id']}",
+            f"/v2/fns/{foreign['fn_id']}/calls",
+        ]  # fmt: skip
+        before = [(await there.ask("admin", "GET", path)).body for path in seen]
+        for method, path, body in moves(mine, foreign):
+            answer = await there.ask("developer-shop", method, path, json=body)
+            assert answer.status < 500, (method, path, body)
+            assert foreign["app_id"] not in str(answer.body), (method, path, body)
+            assert [(await there.ask("admin", "GET", path)).body for path in seen] == before, (method, path)
 
 
 def hidden_requests(path: str) -> dict[str, bytes]:
