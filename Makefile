@@ -88,8 +88,8 @@ compose-env: $(VENV)/.runtime
 	@deploy/compose/env.sh $(BIN)/fn-node
 
 compose: compose-env
-	docker compose up --build --detach --wait
-	@echo "http://localhost:8080 serves both tiers; Grafana is at http://localhost:3000 (admin, GRAFANA_PASSWORD in .env)"
+	docker compose up --build --detach
+	@echo "http://localhost:8080 serves both tiers once docker compose ps says that they are healthy; Grafana is at http://localhost:3000 (admin, GRAFANA_PASSWORD in .env)"
 
 # In an environment of its own, so that what a developer tried out does not get in.
 lock: $(BIN)/pip
