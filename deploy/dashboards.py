@@ -1,9 +1,10 @@
-"""Dashboards for Grafana, made from the panels: ``python -m deploy.dashboards``, or ``make dashboards``."""
+"""Dashboards for Grafana, made from the panels: ``python -m deploy.dashboards``, ``make dashboards``."""
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from deploy.panels import Dashboard, Panel
 from deploy.panels_below import DASHBOARDS
 
 FOLDER = Path(__file__).parent / "grafana" / "dashboards"
+ALERTS = FOLDER.parent / "alerts.yml"
+RULES = FOLDER.parents[1] / "kubernetes" / "components" / "monitoring" / "rules.yaml"
 SCHEMA = 41
 """Of Grafana 12; older ones read it, newer ones bring it up to date."""
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -113,5 +116,16 @@ def write(folder: Path) -> None:
         (folder / name).write_text(page)
 
 
+def kubernetes_rules() -> str:
+    """The alerts as an object of the Prometheus operator."""
+    head = (
+        "# Made by make dashboards from deploy/grafana/alerts.yml.\n"
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: fn-hybrid\n"
+        "  labels:\n    app.kubernetes.io/part-of: fn-hybrid\nspec:\n"
+    )
+    return head + textwrap.indent(ALERTS.read_text(), "  ")
+
+
 if __name__ == "__main__":
+    RULES.write_text(kubernetes_rules())
     write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.dashboards import FOLDER, pages
+from deploy.dashboards import FOLDER, RULES, kubernetes_rules, pages
 from tests.system.nodes import ROOT
 
 ALERTS = ROOT / "deploy" / "grafana" / "alerts.yml"
@@ -51,6 +51,11 @@ def known() -> set[str]:
 def test_the_files_are_those_that_make_dashboards_makes() -> None:
     kept = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
     assert kept == pages(), "run make dashboards"
+
+
+def test_the_rules_of_kubernetes_are_the_alerts() -> None:
+    assert RULES.read_text() == kubernetes_rules(), "run make dashboards"
+    assert yaml.safe_load(RULES.read_text())["spec"] == yaml.safe_load(ALERTS.read_text())
 
 
 def test_every_metric_of_panels_and_alerts_is_one_that_nodes_have() -> None:

@@ -173,7 +173,14 @@ def composed(*components: str) -> Manifests:
         return render(folder)
 
 
-OPTIONS = ("production", "engine-disk", "engine-user-namespace", "registry-credentials", "function-secrets")
+OPTIONS = (
+    "production",
+    "engine-disk",
+    "engine-user-namespace",
+    "registry-credentials",
+    "function-secrets",
+    "monitoring",
+)
 SCALERS = ("scale-runners-keda", "scale-runners-hpa")
 
 

@@ -11,7 +11,7 @@ from tests.kubernetes.rendered import ALL, Object, manifests
 
 VERSIONS = ("1.29.0", "1.31.0", "1.37.0")
 """The oldest that has sidecars by default, one in the middle, and the newest whose schemas there are."""
-NOT_OF_KUBERNETES = {"ScaledObject"}
+NOT_OF_KUBERNETES = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 
 _good: set[str] = set()
 
