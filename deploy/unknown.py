@@ -19,14 +19,14 @@ NOT_BUILT = {
     "FN_IMAGE_ENABLE_VOLUME": "images with a VOLUME are refused",
     "FN_IOFS_OPTS": "socket folders are plain folders",
     "FN_IOFS_TMPFS": "socket folders are plain folders",
-    "FN_JAEGER_URL": "traces are not exported yet",
+    "FN_JAEGER_URL": "traces go out over OTLP: set FN_OTLP_URL",
     "FN_LOG_DEST": "logs go to stderr",
     "FN_LOG_PREFIX": "logs have no prefix",
     "FN_MAX_CALL_END_STACKING": "finished calls go out in batches, behind the response",
     "FN_PLACER": "clients reach runner nodes through any HTTP load balancer",
     "FN_PROCESS_COLLECTOR_LIST": "only the node's own process is measured",
     "FN_RUNNER_ADDRESSES": "runner nodes announce themselves to the API node",
-    "FN_ZIPKIN_URL": "traces are not exported yet",
+    "FN_ZIPKIN_URL": "traces go out over OTLP: set FN_OTLP_URL",
 }
 """Variables of Fn's servers that have no effect here, and what holds instead."""
 
