@@ -26,6 +26,8 @@ class Fns:
     async def create(self, request: web.Request) -> web.StreamResponse:
         given = wire.decode(await read_body(request), Fn)
         await permit_app(self._store, given.app_id)
+        if secrets.HIDDEN in given.config.values():
+            secrets.check_shown(given.config, {}, (await self._store.app(given.app_id)).annotations)
         fn = await self._hidden(await self._store.insert_fn(given))
         return json_response(fn.wire(endpoint=self._endpoints.fn(request, fn), created=True))
 
@@ -51,6 +53,9 @@ class Fns:
         change = wire.decode(await read_body(request), Fn)
         if change.id and change.id != fn_id:
             raise errors.FnIDMismatch
+        if secrets.HIDDEN in change.config.values():
+            fn = await self._store.fn(fn_id)
+            secrets.check_shown(change.config, fn.config, (await self._store.app(fn.app_id)).annotations)
         return json_response((await self._hidden(await self._store.update_fn(fn_id, change))).wire())
 
     async def remove(self, request: web.Request) -> web.StreamResponse:

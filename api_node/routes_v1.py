@@ -53,6 +53,7 @@ class RoutesV1:
         if not given.path:
             raise errors.RouteMissingPath
         app_id = await v1.app_id_made(request, self._store)
+        await self._check_shown(app_id, given.path, given)
         route = await self._store.insert_route(msgspec.structs.replace(given, app_id=app_id))
         return json_response(
             {"message": "Route successfully created", "route": (await self._hidden(route)).wire()}
@@ -65,6 +66,7 @@ class RoutesV1:
             raise errors.RoutePathImmutable
         app_id = await v1.app_id_made(request, self._store)
         change = msgspec.structs.replace(given, app_id=app_id, path=path)
+        await self._check_shown(app_id, path, change)
         route, new = await self._store.put_route(change)
         done = "created" if new else "updated"
         return json_response(
@@ -73,7 +75,9 @@ class RoutesV1:
 
     async def update(self, request: web.Request) -> web.StreamResponse:
         app_id = await v1.app_id(request, self._store)
-        route = await self._store.update_route(app_id, _path(request), await _given(request))
+        path, given = _path(request), await _given(request)
+        await self._check_shown(app_id, path, given)
+        route = await self._store.update_route(app_id, path, given)
         return json_response(
             {"message": "Route successfully updated", "route": (await self._hidden(route)).wire()}
         )
@@ -81,6 +85,16 @@ class RoutesV1:
     async def remove(self, request: web.Request) -> web.StreamResponse:
         await self._store.remove_route(await v1.app_id(request, self._store), _path(request))
         return json_response({"message": "Route deleted"})
+
+    async def _check_shown(self, app_id: str, path: str, given: Route) -> None:
+        """Raises Invalid where *given* has what replies show of a value that was never given."""
+        if secrets.HIDDEN not in given.config.values():
+            return
+        try:
+            stored = (await self._store.route(app_id, path)).config
+        except errors.RouteNotFound:
+            stored = {}
+        secrets.check_shown(given.config, stored, (await self._store.app(app_id)).annotations)
 
     async def _hidden(self, route: Route) -> Route:
         """*route* as clients may see it: its app may hide some of its config."""

@@ -46,12 +46,17 @@ def check_mark(annotations: Notes, key: str) -> None:
 
 def check(config: Mapping[str, str], annotations: Notes) -> None:
     """Raises Invalid for a value of *config* that cannot be a secret, and names the key."""
-    for key in marked(annotations):
-        if config.get(key) == HIDDEN:
-            raise Invalid(f"config {key}: {HIDDEN} stands for a value that is hidden: send the value itself")
+    check_shown(config, {}, annotations)
     for key, value in config.items():
         if value.startswith(SCHEME) and not name_of(value):
             raise Invalid(f"config {key}: {SCHEME}NAME needs a name of letters, numbers, '.', '_' and '-'")
+
+
+def check_shown(config: Mapping[str, str], stored: Mapping[str, str], annotations: Notes) -> None:
+    """Raises Invalid for ``HIDDEN`` at a key that *annotations* hide and that *stored* has no value for."""
+    for key in marked(annotations):
+        if config.get(key) == HIDDEN and key not in stored:
+            raise Invalid(f"config {key}: {HIDDEN} stands for a value that is hidden: send the value itself")
 
 
 def name_of(value: str) -> str:

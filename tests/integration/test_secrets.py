@@ -109,6 +109,27 @@ async def test_no_reply_of_v1_and_no_message_of_a_route_has_a_hidden_value(tmp_p
         assert leased.call.config == {"PLAIN": "x"}
 
 
+async def test_what_replies_show_of_a_value_is_none_also_where_only_the_app_hides_it(tmp_path: Path) -> None:
+    async with live_api(tmp_path) as api:
+        app = await api.json("POST", "/v2/apps", json={"name": "shop", "annotations": MARKS})
+        fn = await api.json("POST", "/v2/fns", json={"name": "f", "image": "i", "app_id": app["id"]})
+        route = {"path": "/r", "image": "i", "type": "sync"}
+        await api.json("POST", "/v1/apps/shop/routes", json={"route": route})
+        given = {"config": {"KEY": HIDDEN}}
+        for method, path, body in (
+            ("POST", "/v2/fns", {"name": "g", "image": "i", "app_id": app["id"], **given}),
+            ("PUT", f"/v2/fns/{fn['id']}", given),
+            ("POST", "/v1/apps/shop/routes", {"route": {**route, "path": "/s", **given}}),
+            ("PATCH", "/v1/apps/shop/routes/r", {"route": given}),
+            ("PUT", "/v1/apps/shop/routes/r", {"route": {**route, **given}}),
+        ):
+            refused = json.dumps(await api.json(method, path, json=body, status=400))
+            assert "config KEY: *** stands for" in refused
+        await api.json("PUT", f"/v2/fns/{fn['id']}", json={"config": {"KEY": SECRET}})
+        await api.json("PUT", f"/v2/fns/{fn['id']}", json=given)
+        assert (await api.stores.datastore.fn(fn["id"])).config == {"KEY": SECRET}
+
+
 async def test_a_runner_completes_a_queued_call_of_a_route(tmp_path: Path) -> None:
     async with rig({"i": FUNCTION}) as r:
         annotations = {f"{MARK}KEY": msgspec.Raw(b"true")}
