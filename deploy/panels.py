@@ -34,6 +34,7 @@ class Dashboard:
 PER = "[$__rate_interval]"
 _CALLS = 'path=~"/invoke/.*|/t/.*|/r/.*"'
 _TIER = 'path=~"/v1/runner/.*", path!~"/v1/runner/(dequeue|async|wanted)"'
+_ASKED = 'path!~"/healthz|/readyz|/metrics"'
 _MANAGE = 'path!~"/invoke/.*|/t/.*|/r/.*|/v1/runner/.*|/metrics|/healthz|/readyz"'
 
 
@@ -78,12 +79,12 @@ _OVERVIEW = Dashboard(
         ),
         Panel(
             "Share of 5xx",
-            "Of all answers. docs/operating.md#503",
+            "Of all answers but those to probes and scrapes. docs/operating.md#503",
             "percentunit",
             (
                 (
-                    'sum(rate(fn_api_response_count{NODES, status=~"5.."}[$__rate_interval])) '
-                    "/ sum(rate(fn_api_response_count{NODES}[$__rate_interval])) or vector(0)",
+                    f'sum(rate(fn_api_response_count{{NODES, {_ASKED}, status=~"5.."}}{PER})) '
+                    f"/ sum(rate(fn_api_response_count{{NODES, {_ASKED}}}{PER})) or vector(0)",
                     "5xx",
                 ),
             ),
