@@ -137,6 +137,7 @@ def api_routes(
         web.put("/v2/triggers/{trigger_id}", changes(triggers.update, of.trigger)),
         web.delete("/v2/triggers/{trigger_id}", changes(triggers.remove, of.trigger)),
         get("/v2/runners", reads(runners.list, of.every)),
+        get("/v2/runners/{runner_id}", reads(runners.get, of.every)),
         web.put("/v2/runners/{runner_id}", gate.operates(runners.update, of.every)),
         get("/v2/queue", reads(queue.list, of.asked_fn)),
         get("/v2/dead-letters", reads(letters.list, of.asked_fn)),

@@ -26,6 +26,13 @@ class Runners:
     async def list(self, request: web.Request) -> web.StreamResponse:
         return json_response({"items": [runner.wire() for runner in await self._store.runners()]})
 
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        wanted = request.match_info["runner_id"]
+        for runner in await self._store.runners():
+            if runner.report.id == wanted:
+                return json_response(runner.wire())
+        raise errors.RunnerNotFound
+
     async def update(self, request: web.Request) -> web.StreamResponse:
         """Drains a runner, or takes it back into service; it is told with its next heartbeat."""
         state = wire.decode(await read_body(request), _Change).state

@@ -86,10 +86,12 @@ curl -sf -X DELETE "localhost:8080/v2/dead-letters?fn_id=$BAD"
 ```sh
 RUNNER=$(curl -sf localhost:8080/v2/runners | cut -d'"' -f6)
 curl -sf -X PUT -d '{"state": "draining"}' localhost:8080/v2/runners/$RUNNER
+until curl -sf localhost:8080/v2/runners/$RUNNER | grep '"drained":true'; do sleep 0.5; done
 curl -sf -X PUT -d '{"state": "active"}' localhost:8080/v2/runners/$RUNNER
 ```
 ```text
 {"id":"..."state":"draining"...
+{"id":"..."drained":true...
 {"id":"..."state":"active"...
 ```
 """,

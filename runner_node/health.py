@@ -142,6 +142,7 @@ class Health:
             capacity_memory=resources.memory, capacity_cpus=resources.cpus,
             free_memory=resources.free_memory, free_cpus=resources.free_cpus,
             running=self.agent_running(), warm=scheduler.warm(), oldest_wait=scheduler.oldest_wait(),
+            drains=self._state is RunnerState.DRAINING,
         )  # fmt: skip
 
     async def _beat(self) -> None:

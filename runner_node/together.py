@@ -33,4 +33,5 @@ def summed(reports: Sequence[RunnerReport]) -> RunnerReport:
         warm=sorted({fn_id for one in reports for fn_id in one.warm}),
         oldest_wait=max(one.oldest_wait for one in reports),
         workers=len(reports),
+        drains=all(one.drains for one in reports),
     )

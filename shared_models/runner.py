@@ -23,6 +23,7 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One heartbeat. Memory in bytes, CPU in milli-CPUs, waits in seconds.
 
     *workers*: processes among which the capacity is divided evenly; no container is larger than one's part.
+    *drains*: the runner has been told to drain, and takes nothing new since.
     """
 
     id: str = ""
@@ -36,6 +37,7 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     warm: list[str] = []
     oldest_wait: float = 0.0
     workers: int = 1
+    drains: bool = False
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,16 @@ class Runner(msgspec.Struct, frozen=True, kw_only=True):
     state: str = RunnerState.ACTIVE
     seen_at: str = ""
 
+    @property
+    def drained(self) -> bool:
+        """Whether the runner, told to drain, has said since that nothing runs and nothing waits."""
+        report = self.report
+        idle = not report.running and not report.oldest_wait
+        return self.state == RunnerState.DRAINING and report.drains and idle
+
     def wire(self) -> dict[str, Any]:
         """The JSON object of ``GET /v2/runners``."""
-        return {**msgspec.to_builtins(self.report), "state": self.state, "seen_at": self.seen_at}
+        shown = msgspec.to_builtins(self.report)
+        # ``state`` is what the runner is to do; what it has heard of that shows in ``drained``.
+        del shown["drains"]
+        return {**shown, "state": self.state, "drained": self.drained, "seen_at": self.seen_at}

@@ -27,10 +27,13 @@ class Nodes(Part):
 
     async def put_runner(self, report: RunnerReport) -> RunnerState:
         now = self._clock()
-        seen = {"report": report, "seen_at": times.to_text(now)}
+        seen_at = times.to_text(now)
 
         async def work(connection: AsyncConnection) -> RunnerState:
             state = await connection.scalar(select(runners.c.state).where(runners.c.id == report.id))
+            # One that is told now to go on does not drain any more, whatever it still says of itself.
+            drains = report.drains and state == RunnerState.DRAINING
+            seen = {"report": msgspec.structs.replace(report, drains=drains), "seen_at": seen_at}
             if state is not None:
                 await connection.execute(update(runners).where(runners.c.id == report.id).values(seen))
                 return RunnerState(state)

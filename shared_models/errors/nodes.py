@@ -6,7 +6,7 @@ from shared_models.errors.kinds import FnError, Invalid, NotFound, Unavailable
 
 
 class RunnerNotFound(NotFound):
-    text = "Runner not found"
+    text = "Runner not found: none of this id was seen within a day"
 
 
 class RunnerRefused(FnError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from shared_models.call import Finished, Reason
@@ -112,7 +114,37 @@ async def test_a_runner_is_drained_and_taken_back_by_its_next_heartbeat(tmp_path
             assert await api.data.heartbeat(report) == state
             [listed] = (await api.json("GET", "/v2/runners"))["items"]
             assert listed["state"] == state
+            assert await api.json("GET", "/v2/runners/r-1") == listed
         body = await api.json("PUT", "/v2/runners/r-1", json={"state": "lost"}, status=400)
         assert body == {"message": "state: must be active or draining"}
         body = await api.json("PUT", "/v2/runners/r-2", json={"state": "draining"}, status=404)
-        assert body == {"message": "Runner not found"}
+        assert body == {"message": "Runner not found: none of this id was seen within a day"}
+        assert await api.json("GET", "/v2/runners/r-2", status=404) == body
+
+
+async def test_a_runner_is_drained_when_it_says_so_after_it_was_told(tmp_path):
+    async with live_api(tmp_path) as api:
+
+        async def shown(**report: Any) -> bool:
+            await api.data.heartbeat(RunnerReport(id="r-1", **report))
+            return bool((await api.json("GET", "/v2/runners/r-1"))["drained"])
+
+        assert not await shown()
+        body = await api.json("PUT", "/v2/runners/r-1", json={"state": "draining"})
+        assert not body["drained"], "its idle report is older than the order"
+        assert not await shown(), "made before it heard of the order"
+        assert not await shown(drains=True, running=1)
+        assert not await shown(drains=True, oldest_wait=0.5)
+        assert await shown(drains=True)
+        await api.json("PUT", "/v2/runners/r-1", json={"state": "active"})
+        assert not await shown(drains=True)
+        body = await api.json("PUT", "/v2/runners/r-1", json={"state": "draining"})
+        assert not body["drained"], "it was told to go on in between"
+
+
+async def test_runners_are_listed_by_id_whoever_reported_last(tmp_path):
+    async with live_api(tmp_path) as api:
+        for name in ("c", "a", "b", "a"):
+            await api.data.heartbeat(RunnerReport(id=name))
+        listed = (await api.json("GET", "/v2/runners"))["items"]
+        assert [runner["id"] for runner in listed] == ["a", "b", "c"]

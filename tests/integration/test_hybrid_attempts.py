@@ -157,6 +157,25 @@ async def test_a_runner_is_drained_and_made_active_by_the_api(tmp_path):
         assert (await t.record(fn, waiting))["attempt"] == 1
 
 
+async def test_a_runner_is_drained_when_the_call_that_it_runs_has_ended(tmp_path):
+    async with tiers(tmp_path, Behaviour(hangs=True)) as t:
+        fn = await t.fn()
+        call_id = await t.invoke(fn)
+        await until(lambda: t.agent.running == 1)
+        await t.api.json("PUT", "/v2/runners/node-1", json={"state": "draining"})
+        await until(lambda: t.agent.ready() == "the node is draining")
+        await asyncio.wait_for(t.agent.health._report(), 60)
+        shown = await t.api.json("GET", "/v2/runners/node-1")
+        assert (shown["state"], shown["running"], shown["drained"]) == ("draining", 1, False)
+        async with t.api.client.delete(f"/v2/fns/{fn.id}/calls/{call_id}") as answer:
+            assert answer.status < 300
+        async with asyncio.timeout(60):
+            while not (shown := await t.api.json("GET", "/v2/runners/node-1"))["drained"]:
+                await asyncio.sleep(0.02)
+        assert (shown["running"], t.agent.running) == (0, 0)
+        assert (await t.record(fn, call_id))["status"] == Status.CANCELLED
+
+
 async def test_a_call_that_a_runner_did_not_get_to_is_run_by_the_next_as_its_first_attempt(tmp_path):
     async with live_api(tmp_path) as api:
         async with (

@@ -174,6 +174,31 @@ async def test_a_drain_reaches_both_workers(tmp_path: Path) -> None:
             await there.until(lambda status=status: all_say(status), f"{state} reaches only one")  # type: ignore[misc]
 
 
+async def test_two_workers_are_drained_when_the_last_call_of_both_has_ended(tmp_path: Path) -> None:
+    async with scene(tmp_path) as there:
+        call = asyncio.create_task(there.call(12.0))
+
+        async def it_runs() -> bool:
+            return (await there.listed())["running"] == 1
+
+        await there.until(it_runs, "the call does not show")
+        url = f"{there.nodes.api.url}/v2/runners/{NAME}"
+        await ask(there.http, "PUT", url, json={"state": "draining"})
+        seen = []
+
+        async def drained() -> bool:
+            ended = call.done()
+            shown = await ask(there.http, "GET", url)
+            seen.append((ended, shown["drained"]))
+            return bool(shown["drained"])
+
+        await there.until(drained, "the runner is never drained")
+        assert (False, False) in seen
+        assert await call == 200
+        [run] = there.runs()
+        assert run.ended
+
+
 async def test_a_worker_that_is_killed_loses_no_accepted_call_and_comes_back(tmp_path: Path) -> None:
     async with scene(tmp_path) as there:
         running = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from msgspec import structs
+
 from runner_node.drivers.fake import open_fake
 from runner_node.health import Health
 from runner_node.resources import Resources
@@ -39,6 +41,12 @@ def test_amounts_are_added_functions_are_joined_and_the_longest_wait_counts() ->
         id="n", address="http://n", version="1", capacity_memory=200, capacity_cpus=2000, free_memory=160,
         free_cpus=1600, running=3, warm=["a", "b", "c"], oldest_wait=2.5, workers=2,
     )  # fmt: skip
+
+
+def test_a_node_drains_when_all_of_its_workers_have_heard_of_it() -> None:
+    heard = structs.replace(ONE, drains=True)
+    assert summed([heard, heard]).drains
+    assert not summed([heard, TWO]).drains
 
 
 async def test_each_worker_reports_all_that_are_alive_and_is_told_the_state() -> None:
