@@ -39,7 +39,7 @@ run: $(VENV)/.runtime
 	@$(BIN)/python -m deploy.run --port $(PORT) --runner-port $(RUNNER_PORT) --data "$(DATA)"
 
 test: lint types imports
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,20 @@ from tests.servers.postgres import Postgres
 from tests.servers.redis import Redis
 from tests.servers.s3 import S3
 from tests.servers.server import Server, running
+
+_TESTS = Path(__file__).parent
+_LONG_FIRST = ("system", "images", "kubernetes", "docs", "engine", "conformance", "integration")
+"""Folders whose files take long, begun early: else one worker is still at them when all others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files are handed out to workers; within a file it stays."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
