@@ -6,9 +6,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 
-from deploy import shares, tls
+from deploy import exposure, shares, tls
 from deploy.settings import APINode, FullNode, RunnerNode, Settings, redact
 from shared_models.finding import Finding, Level
+from shared_models.otlp_checkup import examine_otlp
 
 _MARK = {Level.OK: "ok      ", Level.WARNING: "warning ", Level.ERROR: "ERROR   "}
 
@@ -34,6 +35,10 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
     for finding in shares.examine(settings):
         yield finding
     for finding in tls.examine(settings.tls):
+        yield finding
+    for finding in exposure.examine(settings.http):
+        yield finding
+    async for finding in examine_otlp(settings.otlp):
         yield finding
     if settings.identity.tokens_path or settings.identity.issuer:
         from services.identity.checkup import examine_identity

@@ -42,7 +42,7 @@ def contradictions(values: Mapping[str, Any], environ: Mapping[str, str]) -> lis
 def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
     """What an operator should be warned of."""
     found = _doubts_of_runners(node_type, values)
-    if node_type != "runner" and not _told_apart(values) and not _is_loopback(values["FN_HOST"]):
+    if node_type != "runner" and not _told_apart(values) and not is_loopback(values["FN_HOST"]):
         found.append(
             "FN_API_TOKENS and FN_OIDC_ISSUER are not set: everybody who reaches this port may change and "
             'remove all apps and functions; "fn-node token" makes tokens, see docs/security.md'
@@ -53,7 +53,7 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
             "runner node, whatever tokens say; set FN_RUNNER_TOKEN, and FN_RUNNER_API_PORT to keep them apart"
         )
     issuer = urlsplit(values["FN_OIDC_ISSUER"])
-    if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
+    if issuer.scheme == "http" and not is_loopback(issuer.hostname or ""):
         found.append("FN_OIDC_ISSUER is http: whoever is on the way to it can make tokens; use https")
     return found
 
@@ -90,7 +90,8 @@ def _told_apart(values: Mapping[str, Any]) -> bool:
     return any(values[name] for name in _SOURCES)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches *host*, a name or an address to listen on."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from runner_node import host
 from runner_node.drivers.engine_tls import TROUBLE
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
+from runner_node.engine_checkup import examine_engine, examine_logins
+from runner_node.secrets_checkup import examine_secrets
 from runner_node.settings import AgentSettings
 from shared_models.errors import FnError
 from shared_models.finding import Finding, Level
@@ -21,12 +23,18 @@ _LITTLE = 256 * _MIB
 async def examine_runner(
     agent: AgentSettings, driver: DriverSettings, node_id: str
 ) -> AsyncIterator[Finding]:
-    """The engine, the memory, the folder of results. *node_id* must be that of no node at work."""
+    """The engine, the memory, the folders of results and secrets, logins at registries.
+
+    *node_id* must be that of no node at work.
+    """
     about = "container engine (FN_DRIVER)"
     try:
         async with open_driver(driver, node_id) as engine:
             await engine.ping()
         yield Finding(Level.OK, about, f"{driver.driver} answers")
+        if driver.driver == "docker":
+            async for finding in examine_engine(driver, agent.max_memory):
+                yield finding
     except FnError as exc:
         advice = "start the engine, or set DOCKER_HOST to it"
         if TROUBLE in exc.explained:
@@ -34,11 +42,29 @@ async def examine_runner(
         yield Finding(Level.ERROR, about, exc.explained, advice)
     except (ValueError, OSError) as exc:
         yield Finding(Level.ERROR, about, str(exc), "correct the settings of the driver")
+    for finding in _memory(agent, driver):
+        yield finding
+    yield _spool(agent)
+    for finding in examine_secrets(agent.secrets_path):
+        yield finding
+    if driver.driver == "docker":
+        for finding in examine_logins(driver):
+            yield finding
+
+
+def _memory(agent: AgentSettings, driver: DriverSettings) -> Iterator[Finding]:
+    about = "memory for containers"
     memory = agent.max_memory or host.available_memory()
     level = Level.OK if memory >= _LITTLE else Level.WARNING
     advice = "" if level is Level.OK else "give the node more memory, or set FN_MAX_TOTAL_MEMORY_BYTES"
-    yield Finding(level, "memory for containers", f"{memory // _MIB} MB", advice)
-    yield _spool(agent)
+    yield Finding(level, about, f"{memory // _MIB} MB", advice)
+    # Containers of an engine are in no cgroup of the node's: the engine is asked what its machine has.
+    if driver.driver == "process" and memory > (limit := host.memory_limit()):
+        yield Finding(
+            Level.WARNING, about,
+            f"FN_MAX_TOTAL_MEMORY_BYTES is {memory // _MIB} MB, and this machine or container has "
+            f"{limit // _MIB} MB", "lower it, or raise the limit: the kernel kills the node or functions",
+        )  # fmt: skip
 
 
 def _spool(agent: AgentSettings) -> Finding:

@@ -8,6 +8,10 @@ from pathlib import Path
 _MIB = 1 << 20
 _UNLIMITED = 1 << 60
 _ROOT = Path("/")
+_CGROUP_MEMORY = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 def available_memory(root: Path = _ROOT) -> int:
@@ -20,6 +24,12 @@ def available_memory(root: Path = _ROOT) -> int:
     return max(free - keep, 128 * _MIB)
 
 
+def memory_limit(root: Path = _ROOT) -> int:
+    """Bytes that this process and its children can have at all: the cgroup's limit, or the machine's."""
+    limits = [_meminfo(root, "MemTotal"), *(_number(root / limit) for limit, _ in _CGROUP_MEMORY)]
+    return min(value for value in limits if value is not None)
+
+
 def available_cpus(root: Path = _ROOT) -> int:
     """Milli-CPUs: the cgroup's quota when there is one, else the CPUs that this process may use."""
     cpus = len(os.sched_getaffinity(0)) * 1000
@@ -27,19 +37,16 @@ def available_cpus(root: Path = _ROOT) -> int:
     return min(cpus, quota) if quota else cpus
 
 
-def _meminfo(root: Path) -> int:
+def _meminfo(root: Path, what: str = "MemAvailable") -> int:
     for line in (root / "proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
     return 1 << 30
 
 
 def _cgroup_memory(root: Path) -> int | None:
     """Version 2 first: where both are mounted, 2 is the one that counts."""
-    for limit, used in (
-        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for limit, used in _CGROUP_MEMORY:
         value = _number(root / limit)
         if value is not None and value < _UNLIMITED:
             return max(value - (_number(root / used) or 0), 0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -31,9 +32,18 @@ _POSTGRES = {
 _MYSQL = {"innodb_flush_log_at_trx_commit": (("1",), "1")}
 
 
-async def examine_stores(settings: StoreSettings) -> AsyncIterator[Finding]:
-    """Each store as a node would open it, but that no schema is changed."""
-    yield await _database(_DATASTORE, "FN_DB_URL", settings.datastore_url)
+_MOST_SKEW = 30.0
+"""Seconds between two clocks that are worth a word."""
+
+
+async def examine_stores(
+    settings: StoreSettings, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Finding]:
+    """Each store as a node would open it, but that no schema is changed; *clock* is this machine's."""
+    reached = await _database(_DATASTORE, "FN_DB_URL", settings.datastore_url)
+    yield reached
+    if reached.level is not Level.ERROR and not settings.datastore_url.startswith("sqlite"):
+        yield await _judged(f"clock of the {_DATASTORE}", _clock(settings.datastore_url, clock))
     if settings.logstore_url == NONE:
         yield Finding(
             Level.WARNING, _LOGSTORE, "is switched off: nobody can see what became of a call",
@@ -55,6 +65,22 @@ async def examine_stores(settings: StoreSettings) -> AsyncIterator[Finding]:
 
 async def _database(about: str, variable: str, url: str) -> Finding:
     return await _judged(about, _revision(variable, url))
+
+
+async def _clock(url: str, clock: Callable[[], float]) -> Finding:
+    """Whether the server of the datastore, which has a time of its own, has that of *clock*."""
+    async with open_unmigrated(url, "FN_DB_URL") as backend:
+        with explained(url, "FN_DB_URL", backend.port):
+            async with asyncio.timeout(backend.timeout), backend.engine.connect() as connection:
+                before = clock()
+                its = float(await connection.scalar(text(backend.time)))
+                skew = its - (before + clock()) / 2
+    if abs(skew) <= _MOST_SKEW:
+        return Finding(Level.OK, "", f"agrees with this machine's ({skew:+.1f} s)")
+    return Finding(
+        Level.WARNING, "", f"is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's",
+        "run NTP on both: deadlines, leases and times of records are by both",
+    )  # fmt: skip
 
 
 async def _revision(variable: str, url: str) -> Finding | None:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +36,22 @@ class Repository(NamedTuple):
     path: list[str]
 
 
-class Credentials:
-    """*inline*: the JSON of a config file; *paths*: such files, or folders with some (pull secrets)."""
+def _log(trouble: str) -> None:
+    log.warning("%s", trouble)
 
-    def __init__(self, inline: str = "", paths: tuple[str, ...] = ()) -> None:
+
+class Credentials:
+    """*inline*: the JSON of a config file; *paths*: such files, or folders with some (pull secrets).
+
+    *tell* is given what is wrong with one, once, and without a word of what is secret in it.
+    """
+
+    def __init__(
+        self, inline: str = "", paths: tuple[str, ...] = (), tell: Callable[[str], None] = _log
+    ) -> None:
         self._inline = inline
         self._paths = paths
+        self._tell = tell
         self._warned: set[str] = set()
 
     def login(self, image: str) -> Login:
@@ -53,6 +63,10 @@ class Credentials:
             if fits and len(place.path) > length:
                 best, length = login, len(place.path)
         return best
+
+    def hosts(self) -> list[str]:
+        """The registries that there is a login for. Reads files."""
+        return sorted({place.host for place, login in self._entries() if login})
 
     def _entries(self) -> Iterator[tuple[Repository, Login]]:
         if self._inline:
@@ -99,7 +113,7 @@ class Credentials:
     def _warn(self, text: str) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            log.warning("%s", text)
+            self._tell(text)
 
 
 def parsed(text: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import docker
 import pytest
 import trustme
 import uvloop
@@ -176,6 +177,13 @@ def test_the_doctor_finds_tls_that_works_and_tells_of_tls_that_does_not(
     given = {"FN_RUNNER_API_URL": "http://127.0.0.1:1", "DOCKER_CERT_PATH": str(served.certs)}
     _, said = doctor(tmp_path, "runner", DOCKER_HOST=served.host, **given)
     assert "docker answers" in said
+    client = docker.APIClient(base_url=served.local, version="auto")
+    told = client.info()
+    client.close()
+    assert f"ok      container engine: version {told['ServerVersion']}, cgroup " in said
+    lacks = not (told["MemoryLimit"] and told["SwapLimit"] and told["PidsLimit"] and told["CpuCfsQuota"])
+    level = "warning" if lacks else "ok     "
+    assert f"{level} limits of the container engine: " in said
     name = served.host.replace("127.0.0.1", "localhost")
     code, said = doctor(tmp_path, "runner", DOCKER_HOST=name, **given)
     assert code == 1

@@ -92,7 +92,7 @@ def test_a_closed_log_takes_nothing():
 
 
 def machine(root: Path, **files: str) -> Path:
-    for name, text in {"proc/meminfo": "MemAvailable: 10485760 kB\n", **files}.items():
+    for name, text in {"proc/meminfo": "MemTotal: 12582912 kB\nMemAvailable: 10485760 kB\n", **files}.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -114,11 +114,13 @@ def test_memory_is_what_is_available_less_a_tenth(tmp_path):
 def test_a_cgroup_limit_counts(tmp_path, limit, used):
     root = machine(tmp_path, **{limit: f"{4 << 30}\n", used: f"{1 << 30}\n"})
     assert host.available_memory(root) == (3 << 30) - (3 << 30) // 10
+    assert host.memory_limit(root) == 4 << 30
 
 
 def test_no_limit_is_no_limit(tmp_path):
     root = machine(tmp_path, **{"sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/cpu.max": "max 100000\n"})
     assert host.available_memory(root) == 9 << 30
+    assert host.memory_limit(root) == 12 << 30
     assert host.available_cpus(root) >= 1000
 
 
