@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _migrate(options)
     if command == "token":
         return _token(options)
+    if command == "copy":
+        return _copy(options)
     node_type = (options.type or "") if command in ("config", "doctor", "probe") else command
     try:
         settings, warnings = read_all(os.environ, node_type)
@@ -97,6 +99,29 @@ def _token(options: argparse.Namespace) -> int:
         _complain(f"{options.file}: {exc.strerror}")
         return 1
     return 0
+
+
+def _copy(options: argparse.Namespace) -> int:
+    # Imported only now: nodes have no use for it.
+    from deploy import copy
+
+    try:
+        order = copy.Order(
+            source=options.source,
+            target=options.target,
+            apps=tuple(options.app),
+            check=options.check,
+            overwrite=options.overwrite,
+            ids=options.ids,
+            token=os.environ.get("FN_TOKEN", ""),
+        )
+        return copy.run(order)
+    except ValueError as exc:
+        _complain(str(exc))
+        return 2
+    except OSError as exc:
+        _complain(f"--map {options.ids}: {exc.strerror}")
+        return 1
 
 
 def _migrate(options: argparse.Namespace) -> int:

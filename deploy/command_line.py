@@ -52,5 +52,15 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
     key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
+    copy = commands.add_parser("copy", help="make what a server of Fn has at an API node; token: FN_TOKEN")
+    copy.add_argument("--from", dest="source", required=True, metavar="URL", help="of the server of Fn")
+    copy.add_argument("--to", dest="target", required=True, metavar="URL", help="of the API node")
+    copy.add_argument("--app", action="append", default=[], metavar="NAME", help="only this app")
+    how = copy.add_mutually_exclusive_group()
+    how.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 when something is missing"
+    )
+    how.add_argument("--overwrite", action="store_true", help="change what is there and differs")
+    copy.add_argument("--map", dest="ids", metavar="FILE", default="", help="write old to new function ids")
     commands.add_parser("version", help="print the version")
     return whole
