@@ -42,6 +42,8 @@ LOOKS = 20
 the time that it has taken so far: it is seen late by a fortieth of that on average, quick or slow."""
 LAST_WORDS = 0.5
 """Seconds that a container gets to end after it has cut its answer short."""
+ENDING = 5.0
+"""The same where its stdout has ended as well: a machine that is busy takes a while to tell."""
 EXPLAINS = 1.0
 """Seconds that a container gets to end after its connection broke; then something else broke it."""
 
@@ -261,7 +263,7 @@ class HotContainer:
         except errors.BadFunction:
             # A cut answer is best explained by how the container ended, if it has.
             if self._watcher:
-                await asyncio.wait({self._watcher}, timeout=LAST_WORDS)
+                await asyncio.wait({self._watcher}, timeout=ENDING if self._line.ended else LAST_WORDS)
             if self._exit is not None:
                 exits.must_be_zero(self._exit)
             raise

@@ -104,7 +104,9 @@ class Shell:
 
 def environ(ports: dict[str, str]) -> dict[str, str]:
     """Of a reader who has nothing set; ``make run`` takes the ports of this page."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FN_", "DOCKER_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FN_", "DOCKER_", "MAKE"))
+    }
     # make hands variables of its command line on in this way.
     return {**kept, "MAKEFLAGS": f" -- RUNNER_PORT={ports['8081']} PORT={ports['8080']}"}
 
