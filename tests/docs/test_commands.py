@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.command_line import parser
 from tests.docs.pages import ANEW, BACKGROUND, ELSEWHERE, KINDS, ROOT, RUN, blocks, indented, pages
 from tests.docs.shell import open_shell
 
@@ -67,6 +68,9 @@ def _is_there(command: str) -> bool:
             return all((ROOT / folder / "kustomization.yaml").exists() for folder in folders)
         case ["docker", "compose", *_]:
             return (ROOT / "docker-compose.yml").exists()
+        case ["fn-node", *arguments]:
+            # Ends with an error for what it does not know.
+            return bool(parser().parse_args(arguments).command)
         case ["fn" | "docker" | "git", *_]:
             return True
     return not words
