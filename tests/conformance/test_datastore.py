@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pytest
@@ -484,6 +485,22 @@ async def test_a_runner_is_told_the_state_that_it_was_given_until_it_is_given_an
     assert await datastore.put_runner(RunnerReport(id="b")) == RunnerState.ACTIVE
     await datastore.set_runner_state("a", RunnerState.ACTIVE)
     assert await datastore.put_runner(RunnerReport(id="a")) == RunnerState.ACTIVE
+
+
+async def test_a_runner_is_drained_once_it_says_that_it_has_heard_and_is_idle(datastore: Datastore) -> None:
+    async def drained(**report: Any) -> bool:
+        await datastore.put_runner(RunnerReport(id="a", **report))
+        [runner] = await datastore.runners()
+        return runner.drained
+
+    assert not await drained(drains=True), "a new runner is active, whatever it says"
+    assert not (await datastore.set_runner_state("a", RunnerState.DRAINING)).drained
+    assert not await drained()
+    assert not await drained(drains=True, running=1)
+    assert await drained(drains=True)
+    assert not (await datastore.set_runner_state("a", RunnerState.ACTIVE)).drained
+    assert not await drained(drains=True)
+    assert not (await datastore.set_runner_state("a", RunnerState.DRAINING)).drained
 
 
 async def test_the_state_of_a_lost_runner_is_what_it_is_told_when_it_comes_back(
