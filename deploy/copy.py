@@ -115,33 +115,38 @@ class _Copier:
 
     def _fns(self, app: str, old_id: str, app_id: str) -> None:
         found = _by(self.new.listed("/v2/fns", "items", app_id=app_id), "name") if app_id else {}
-        made: dict[str, tuple[str, str]] = {}
+        listed = self.new.listed("/v2/triggers", "items", app_id=app_id) if app_id else ()
+        triggers = {(one["fn_id"], one["name"]): one for one in listed}
         for fn in self.old.listed("/v2/fns", "items", app_id=old_id):
             given, hidden = wanted(fn, FN_FIELDS)
             one = found.get(fn["name"])
             place = _Place("/v2/fns", "PUT", f"/v2/fns/{one['id']}" if one else "")
             keys = {"app_id": app_id, "name": fn["name"]}
             there = self._put(f"function {app}/{fn['name']}", place, keys, given, one, hidden)
-            if there is not None:
-                made[fn["id"]] = (str(there.get("id", "")), fn["name"])
-                if there.get("id"):
-                    self.ids[fn["id"]] = there["id"]
-        self._triggers(app, old_id, app_id, made)
+            if there and there.get("id"):
+                self.ids[fn["id"]] = there["id"]
+            self._triggers(f"{app}/{fn['name']}", fn, there, triggers, app_id)
 
-    def _triggers(self, app: str, old_id: str, app_id: str, fns: dict[str, tuple[str, str]]) -> None:
-        listed = self.new.listed("/v2/triggers", "items", app_id=app_id) if app_id else ()
-        found = {(one["fn_id"], one["name"]): one for one in listed}
-        for trigger in self.old.listed("/v2/triggers", "items", app_id=old_id):
-            name = trigger["name"]
-            if trigger["fn_id"] not in fns:
-                self.failed(f"trigger {app}/{name}", "its function is not there")
+    def _triggers(
+        self,
+        where: str,
+        fn: Resource,
+        there: Resource | None,
+        found: dict[tuple[str, str], Resource],
+        app_id: str,
+    ) -> None:
+        # Of one function: cursors of Fn are names, which other functions may have too.
+        for trigger in self.old.listed("/v2/triggers", "items", app_id=fn["app_id"], fn_id=fn["id"]):
+            what = f"trigger {where}/{trigger['name']}"
+            if there is None:
+                self.failed(what, "its function is not there")
                 continue
-            fn_id, fn_name = fns[trigger["fn_id"]]
+            fn_id = str(there.get("id", ""))
             given, _ = wanted(trigger, TRIGGER_FIELDS)
-            one = found.get((fn_id, name))
+            one = found.get((fn_id, trigger["name"]))
             place = _Place("/v2/triggers", "PUT", f"/v2/triggers/{one['id']}" if one else "")
-            keys = {"app_id": app_id, "fn_id": fn_id, "name": name}
-            self._put(f"trigger {app}/{fn_name}/{name}", place, keys, given, one, [])
+            keys = {"app_id": app_id, "fn_id": fn_id, "name": trigger["name"]}
+            self._put(what, place, keys, given, one, [])
 
     def _routes(self, app: str, *, new: bool) -> None:
         path = f"/v1/apps/{quote(app)}/routes"

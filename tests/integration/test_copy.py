@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from deploy.__main__ import main
 from deploy.copy import Order, run
 from shared_models.app import App
+from shared_models.http_settings import HTTPSettings
+from shared_models.web import serving
 from tests.integration.live_api import live_api
 from tests.servers.ports import free_port
 
@@ -139,3 +143,93 @@ async def test_a_server_that_is_away_or_is_none_of_fn_is_named(tmp_path):
 def test_addresses_that_cannot_be_are_bad_arguments(url, capsys):
     assert main(["copy", "--from", url, "--to", "http://new"]) == 2
     assert "--from" in capsys.readouterr().err
+
+
+RECORDED = Path(__file__).parents[1] / "wire" / "scenarios"
+TIME = "2018-06-01T00:00:00.000Z"
+
+
+def recorded(scenario, path, key):
+    """The longest list that the original server answered there."""
+    steps = json.loads((RECORDED / f"{scenario}.json").read_text())["steps"]
+    found = [step["response"].get("json", {}).get(key) for step in steps if step["request"]["path"] == path]
+    lists = [one.get("{{unordered}}") if isinstance(one, dict) else one for one in found]
+    return max((one for one in lists if one), key=len)
+
+
+@asynccontextmanager
+async def original(lists):
+    """Answers *lists* as Fn does: by path, and of one function; notes the tokens that it sees."""
+    tokens = []
+
+    async def answer(request):
+        tokens.append(request.headers.get("Authorization"))
+        if request.path not in lists:
+            return web.json_response({"message": "Path not found"}, status=404)
+        key, items = lists[request.path]
+        fn_id = request.query.get("fn_id", "")
+        items = [item for item in items if not fn_id or item["fn_id"] == fn_id]
+        return web.json_response({"next_cursor": "", key: items or None})
+
+    bound = HTTPSettings(port=0, host="127.0.0.1")
+    async with serving([web.get("/{path:.*}", answer)], bound, node_type="api") as port:
+        yield f"http://127.0.0.1:{port}", tokens
+
+
+async def test_routes_as_the_server_of_2018_lists_them_are_copied(tmp_path):
+    routes = recorded("2018-full/v1-routes-crud", "/v1/apps/r1/routes", "routes")
+    app = {"id": "{{app_id}}", "name": "r1", "created_at": TIME, "updated_at": TIME}
+    lists = {"/v1/apps": ("apps", [app]), "/v1/apps/r1/routes": ("routes", routes)}
+    async with original(lists) as (url, _), live_api(tmp_path) as new:
+        order, lines = Order(source=url, target=new.base_url), []
+        assert await asyncio.to_thread(run, order, lines.append) == 0
+        made = (await new.json("GET", "/v1/apps/r1/routes"))["routes"]
+        differ = ("app_id", "created_at", "updated_at")
+        for one in [*made, *routes]:
+            for key in differ:
+                del one[key]
+        assert made == routes
+        assert len(made) == 3
+
+
+async def test_triggers_as_the_newest_server_lists_them_are_copied_and_it_sees_no_token(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FN_TOKEN", "for-the-new-side")
+    path = "/v2/triggers?app_id={{app_id}}"
+    triggers = recorded("head-full/head-triggers-crud", path, "items")
+    app = {"id": "{{app_id}}", "name": "ta", "created_at": TIME, "updated_at": TIME}
+    fns = [
+        {"id": fn_id, "name": f"f{number}", "app_id": app["id"], "image": "some/image:1", "config": None}
+        for number, fn_id in enumerate(sorted({trigger["fn_id"] for trigger in triggers}))
+    ]
+    lists = {
+        "/v2/apps": ("items", [app]),
+        "/v2/fns": ("items", fns),
+        "/v2/triggers": ("items", triggers),
+    }
+    async with original(lists) as (url, tokens), live_api(tmp_path) as new:
+        arguments = ["copy", "--from", url, "--to", new.base_url]
+        assert await asyncio.to_thread(main, arguments) == 0
+        assert set(tokens) == {None}
+        app = (await new.json("GET", "/v2/apps"))["items"][0]
+        made = (await new.json("GET", "/v2/triggers", params={"app_id": app["id"]}))["items"]
+        sources = {(trigger["name"], trigger["source"]) for trigger in triggers}
+        assert {(one["name"], one["source"]) for one in made} == sources
+    assert "trigger ta/f0/" in capsys.readouterr().out
+
+
+async def test_triggers_of_a_function_that_is_refused_are_named(tmp_path):
+    app = {"id": "a", "name": "shop"}
+    fn = {"id": "f", "name": "f", "app_id": "a", "image": "some/image:1", "memory": 1 << 20}
+    trigger = {"id": "t", "name": "t", "app_id": "a", "fn_id": "f", "type": "http", "source": "/t"}
+    lists = {
+        "/v2/apps": ("items", [app]),
+        "/v2/fns": ("items", [fn]),
+        "/v2/triggers": ("items", [trigger]),
+    }
+    async with original(lists) as (url, _), live_api(tmp_path) as new:
+        order, lines = Order(source=url, target=new.base_url), []
+        assert await asyncio.to_thread(run, order, lines.append) == 1
+        assert lines[1].startswith("function shop/f: failed: 400 ")
+        assert lines[2] == "trigger shop/f/t: failed: its function is not there"
