@@ -86,7 +86,7 @@ class _Copier:
             try:
                 self._app(by_name[name], v1=of_v1 is not None, v2=apps is not None)
             except Refused as exc:
-                self.failed(f"app {name}: what is in it", str(exc))
+                self.failed(f"app {name} or what is in it", str(exc))
 
     def failed(self, what: str, cause: str) -> None:
         self._count(what, "failed", cause)

@@ -12,6 +12,9 @@ from aiohttp import web
 
 from deploy.__main__ import main
 from deploy.copy import Order, run
+from services.identity.opening import open_identity
+from services.identity.settings import IdentitySettings
+from services.identity.tokens import digest
 from shared_models.app import App
 from shared_models.http_settings import HTTPSettings
 from shared_models.web import serving
@@ -233,3 +236,38 @@ async def test_triggers_of_a_function_that_is_refused_are_named(tmp_path):
         assert await asyncio.to_thread(run, order, lines.append) == 1
         assert lines[1].startswith("function shop/f: failed: 400 ")
         assert lines[2] == "trigger shop/f/t: failed: its function is not there"
+
+
+async def test_the_new_side_sees_the_token_and_one_that_is_unknown_to_it_is_named(
+    tmp_path, monkeypatch, capsys
+):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"- {{name: me, sha256: '{digest('mine').hex()}', role: developer, apps: '*'}}\n")
+    async with (
+        original({"/v2/apps": ("items", [{"id": "a", "name": "shop"}]), "/v2/fns": ("items", [])}) as (
+            url,
+            _,
+        ),
+        open_identity(IdentitySettings(tokens_path=str(tokens))) as identity,
+        live_api(tmp_path, authenticator=identity) as new,
+    ):
+        arguments = ["copy", "--from", url, "--to", new.base_url]
+        monkeypatch.setenv("FN_TOKEN", "another")
+        assert await asyncio.to_thread(main, arguments) == 1
+        assert "app shop or what is in it: failed: 401 " in capsys.readouterr().out
+        monkeypatch.setenv("FN_TOKEN", "mine")
+        assert await asyncio.to_thread(main, arguments) == 0
+        assert "app shop: made" in capsys.readouterr().out
+
+
+def test_a_check_that_overwrites_is_a_bad_argument(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["copy", "--from", "http://a", "--to", "http://b", "--check", "--overwrite"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+async def test_a_map_that_cannot_be_written_is_named(tmp_path, capsys):
+    async with live_api(tmp_path) as new, original({"/v2/apps": ("items", [])}) as (url, _):
+        arguments = ["copy", "--from", url, "--to", new.base_url, "--map", str(tmp_path / "no" / "ids")]
+        assert await asyncio.to_thread(main, arguments) == 1
+    assert "ids: No such file or directory" in capsys.readouterr().err
