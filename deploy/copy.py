@@ -55,6 +55,8 @@ def run(order: Order, say: Callable[[str], None] = print) -> int:
         copier.all()
     except (Away, Refused) as exc:
         copier.failed("copy", str(exc))
+    except KeyError as exc:
+        copier.failed("copy", f"something in a listing has no {exc}: is {order.source} a server of Fn?")
     if order.ids:
         Path(order.ids).write_text(json.dumps(copier.ids, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     counted = ", ".join(f"{number} {word}" for word, number in copier.counts.items()) or "nothing to copy"

@@ -84,7 +84,10 @@ class Server:
         seen = {""}
         while True:
             page = self.ask("GET", f"{path}?{urllib.parse.urlencode(asked)}")
-            yield from page.get(items) or []
+            found = page.get(items) or []
+            if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+                raise Away(f"{self._url}{path} answers no list of {items}: is it a server of Fn?")
+            yield from found
             cursor = page.get("next_cursor") or ""
             if cursor in seen:
                 return

@@ -271,3 +271,18 @@ async def test_a_map_that_cannot_be_written_is_named(tmp_path, capsys):
         arguments = ["copy", "--from", url, "--to", new.base_url, "--map", str(tmp_path / "no" / "ids")]
         assert await asyncio.to_thread(main, arguments) == 1
     assert "ids: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("items", "cause"),
+    [([{"id": "a"}], "has no 'name'"), (["shop"], "no list of items"), ("shop", "no list")],
+)
+async def test_listings_that_are_none_of_fn_are_an_error_with_its_cause(tmp_path, items, cause):
+    async def answer(_):
+        return web.json_response({"items": items, "apps": None})
+
+    bound = HTTPSettings(port=0, host="127.0.0.1")
+    async with serving([web.get("/{path:.*}", answer)], bound, node_type="api") as port:
+        order, lines = Order(source=f"http://127.0.0.1:{port}", target="http://127.0.0.1:1"), []
+        assert await asyncio.to_thread(run, order, lines.append) == 1
+    assert cause in lines[0]
