@@ -13,6 +13,7 @@ Settings are environment variables, see "fn-node config" and docs/configuration.
   FN_DB_URL, FN_MQ_URL datastore and queue of an API node (SQLite files under ./data)
   FN_RUNNER_API_URL    the API node of a runner node
   FN_RUNNER_TOKEN      what runner nodes show to API nodes; the same on both sides
+  FN_API_TOKENS        the file of those who may use the API (see "fn-node token"); without it everybody may
   FN_DRIVER            how functions are run: docker, or process (for development)
   FN_LOG_LEVEL         debug, info, warn or error
 """
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
     key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
-    copy = commands.add_parser("copy", help="make what a server of Fn has at an API node; token: FN_TOKEN")
+    copy = commands.add_parser("copy", help="copy apps, functions, routes and triggers from an Fn server")
     copy.add_argument("--from", dest="source", required=True, metavar="URL", help="of the server of Fn")
     copy.add_argument("--to", dest="target", required=True, metavar="URL", help="of the API node")
     copy.add_argument("--app", action="append", default=[], metavar="NAME", help="only this app")
