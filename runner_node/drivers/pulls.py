@@ -103,7 +103,8 @@ def pulling(image: str) -> Iterator[Progress]:
         seconds = time.monotonic() - progress.since
         _SUCCEEDED.inc()
         _seconds.observe(seconds)
-        log.info("image %s is there after %.1f s, digest %s", image, seconds, progress.digest or "not told")
+        digest = f", digest {progress.digest}" if progress.digest else ""
+        log.info("image %s is there after %.1f s%s", image, seconds, digest)
     finally:
         _under_way.discard(progress)
 
