@@ -53,7 +53,11 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
     key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")
-    copy = commands.add_parser("copy", help="copy apps, functions, routes and triggers from an Fn server")
+    copy = commands.add_parser(
+        "copy",
+        help="copy apps, functions, routes and triggers from an Fn server",
+        epilog="FN_TOKEN is the token for --to.",
+    )
     copy.add_argument("--from", dest="source", required=True, metavar="URL", help="of the server of Fn")
     copy.add_argument("--to", dest="target", required=True, metavar="URL", help="of the API node")
     copy.add_argument("--app", action="append", default=[], metavar="NAME", help="only this app")
