@@ -12,10 +12,12 @@ import binascii
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DEFAULT = "~/.docker/config.json"
 HUB = "docker.io"
@@ -71,27 +73,20 @@ class Credentials:
     def _entries(self) -> Iterator[tuple[Repository, Login]]:
         if self._inline:
             yield from self._parsed("FN_DOCKER_AUTH", self._inline)
-        for path in self._files():
-            try:
-                text = path.read_text()
-            except (OSError, UnicodeDecodeError) as exc:
-                if str(path) != str(Path(DEFAULT).expanduser()):
-                    self._warn(f"registry credentials {path} cannot be read: {exc}")
-                continue
-            yield from self._parsed(str(path), text)
-
-    def _files(self) -> Iterator[Path]:
         for given in self._paths:
-            path = Path(given).expanduser()
-            if path.is_dir():
-                # Kubernetes keeps the versions of a mounted secret in folders that begin with "..".
-                below = sorted(
-                    one for one in path.iterdir() if one.is_dir() and not one.name.startswith("..")
-                )
-                for folder in (path, *below):
-                    yield from (folder / name for name in _NAMES if (folder / name).is_file())
-            else:
-                yield path
+            for path in self._tried(given, partial(_files, given)) or ():
+                if (text := self._tried(given, path.read_text, path)) is not None:
+                    yield from self._parsed(str(path), text)
+
+    def _tried(self, given: str, read: Callable[[], T], path: Path | None = None) -> T | None:
+        """What *read* answers; None when that cannot be read, of which it is told unless nobody named it."""
+        try:
+            return read()
+        # RuntimeError: a user without a home, who has no such file either.
+        except (OSError, RuntimeError, UnicodeDecodeError) as exc:
+            if given != DEFAULT:
+                self._warn(f"registry credentials {path or given} cannot be read: {exc}")
+            return None
 
     def _parsed(self, source: str, text: str) -> Iterator[tuple[Repository, Login]]:
         try:
@@ -116,11 +111,21 @@ class Credentials:
             self._tell(text)
 
 
+def _files(given: str) -> list[Path]:
+    """The config file *given*, or those in the folder. Raises OSError."""
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        return [path]
+    # Kubernetes keeps the versions of a mounted secret in folders that begin with "..".
+    below = sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".."))
+    return [folder / name for folder in (path, *below) for name in _NAMES if (folder / name).is_file()]
+
+
 def parsed(text: str) -> Mapping[str, Any]:
     """The JSON object in *text*; raises ValueError, without a word of what is in it."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError('must be JSON, as in a docker config file: {"auths": {...}}') from None
     if not isinstance(content, dict):
         raise ValueError('must be a JSON object, as in a docker config file: {"auths": {...}}')

@@ -16,6 +16,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from shared_models.errors import StoreUnavailable
+
 T = TypeVar("T")
 Tool = TypeVar("Tool")
 
@@ -114,13 +116,33 @@ class Trips(Generic[Tool]):
         """One more thread goes for what waits, unless one is away that is going to take it."""
         if not self._waiting or self._away > self._held_up or self._away == self._most:
             return
+        if self._away == len(self._threads) and not self._one_more():
+            return
         self._away += 1
-        if self._away > len(self._threads):
-            name = f"{self._name}-{len(self._threads)}"
-            # One that is in the middle of a statement is not waited for when the process ends.
-            self._threads.append(threading.Thread(target=self._live, name=name, daemon=True))
-            self._threads[-1].start()
         self._go.put(True)
+
+    def _one_more(self) -> bool:
+        """One more thread; without any, what waits is refused, for nobody would ever come for it."""
+        name = f"{self._name}-{len(self._threads)}"
+        # One that is in the middle of a statement is not waited for when the process ends.
+        thread = threading.Thread(target=self._live, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            if not self._away:
+                self._refuse(StoreUnavailable(f"The node gets no thread for its store: {exc}"))
+            return False
+        self._threads.append(thread)
+        return True
+
+    def _refuse(self, failure: StoreUnavailable) -> None:
+        while self._waiting:
+            piece = self._waiting.popleft()
+            piece.failure = failure
+            self._not_told -= 1
+            piece.tell(self._unheard)
+        if not self._not_told:
+            self._rest.set()
 
     def _look(self, begun: int) -> None:
         """Looks after those that are away for long: *begun* is what the last look saw."""

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from services.datastore.trips import Trips
-from shared_models.errors import NotFound
+from shared_models.errors import NotFound, StoreUnavailable
 
 LIMIT = 60.0
 """Seconds until a test is given up."""
@@ -187,3 +187,17 @@ async def test_nothing_is_left_for_the_collector_of_cycles() -> None:
             assert gc.collect() < 100
         finally:
             gc.enable()
+
+
+async def test_a_system_without_threads_refuses_what_waits_and_serves_again_when_it_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Tools().trips() as trips, asyncio.timeout(LIMIT):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(StoreUnavailable, match="no thread"):
+                await trips.ask(lambda _tool: 1)
+        assert await trips.ask(lambda tool: tool) == 1

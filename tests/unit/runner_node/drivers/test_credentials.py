@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_node.drivers.credentials import Credentials, repository
+from runner_node.drivers.credentials import DEFAULT, Credentials, parsed
 from runner_node.drivers.settings import DriverSettings
 from shared_models.env import read
 
@@ -106,3 +106,22 @@ def test_a_bad_inline_login_is_refused_at_the_start_and_not_shown() -> None:
     [problem] = problems
     assert "must be JSON" in problem
     assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize("error", [PermissionError("no"), RuntimeError("no home")])
+def test_a_home_that_cannot_be_looked_at_is_none_and_a_named_one_is_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(path: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(Path, "expanduser", refused)
+    assert Credentials(paths=(DEFAULT,)).login("reg.example/f") == {}
+    assert caplog.messages == []
+    assert Credentials(paths=("/named",)).login("reg.example/f") == {}
+    assert "/named cannot be read" in caplog.text
+
+
+def test_json_that_is_too_deep_is_told_as_none() -> None:
+    with pytest.raises(ValueError, match="must be JSON"):
+        parsed("[" * 200_000)
