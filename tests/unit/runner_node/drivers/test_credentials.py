@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_node.drivers.credentials import DEFAULT, Credentials, parsed
+from runner_node.drivers.credentials import DEFAULT, Credentials, parsed, repository
 from runner_node.drivers.settings import DriverSettings
 from shared_models.env import read
 
