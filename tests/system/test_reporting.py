@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import json
 import time
 from pathlib import Path
@@ -67,7 +68,10 @@ async def test_a_call_is_one_trace_over_processes_and_each_says_who_it_is(tmp_pa
             assert spans[asked].resource["service.name"] == "fn-api"
             assert spans[asked].resource["service.instance.id"] == "api"
             assert spans["fn.call"].resource["service.name"] == "fn-runner"
-            assert spans["fn.call"].resource["service.instance.id"] in ("runner", "runner+1")
+            assert spans["fn.call"].resource["service.instance.id"] in (
+                f"runner-{os.getpid()}",
+                f"runner-{os.getpid()}+1",
+            )
             assert spans["fn.call"].resource["service.version"]
             wanted = {"fn_async_accepted_total", "fn_completed", "fn_loop_lag_seconds"}
             wanted |= {"fn_store_duration_seconds", "fn_client_requests_total", "fn_runner_memory_bytes"}
