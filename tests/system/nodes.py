@@ -136,7 +136,7 @@ class Cluster:
             name, "runner",
             {
                 "FN_RUNNER_API_URL": ",".join(api.url for api in apis),
-                # Of this worker of the suite alone: a process driver ends what an earlier node of its id left.
+                # Of this worker alone: a process driver ends what an earlier node of its id left.
                 "FN_NODE_ID": f"{name}-{os.getpid()}",
                 "FN_SPOOL_PATH": str(self.folder / f"{name}-spool"),
                 **self._runner_environ,
