@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared_models import errors, secrets
+from shared_models.file_versions import version
 
 if TYPE_CHECKING:
     from runner_node.calls import Target
@@ -53,11 +54,7 @@ class SecretFiles:
         digest = hashlib.sha256()
         for name in sorted(set(map(secrets.name_of, target.env.values()))):
             path = self._path(target.app_name, name)
-            try:
-                found = path.stat() if path else None
-            except OSError:
-                found = None
-            seen = (found.st_mtime_ns, found.st_ino, found.st_dev, found.st_size) if found else ()
+            seen = version(str(path)) if path else ()
             digest.update(f"{name}\0{seen}\0".encode())
         return digest.digest()
 

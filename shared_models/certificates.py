@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from shared_models.pem_files import unreadable, version
+from shared_models.file_versions import unreadable, version
 from shared_models.tls_settings import TLSSettings
 
 SOON = timedelta(days=7)

@@ -8,7 +8,7 @@ import ssl
 from docker.tls import TLSConfig
 
 from shared_models import untrusted
-from shared_models.pem_files import unreadable, version
+from shared_models.file_versions import unreadable, version
 from shared_models.untrusted import Words
 
 FILES = ("ca.pem", "cert.pem", "key.pem")

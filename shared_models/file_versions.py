@@ -1,4 +1,4 @@
-"""Files that are read again when they change: what tells that they did, and keys without passwords."""
+"""Files that are read again when they change: what tells that they did, and why one cannot be read."""
 
 from __future__ import annotations
 
