@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.identity.tokens import LARGEST, BadFile, Entries, Entry, digest, read
+from shared_models.file_versions import version
 
 log = logging.getLogger(__name__)
 
 REMIND = 60.0
 """Seconds after which a file that is still broken is named again."""
-_Signature = tuple[int, int, int, int]
 
 
 class TokenFile:
     """Made by ``following``."""
 
-    def __init__(self, path: str, entries: Entries, seen: _Signature) -> None:
+    def __init__(self, path: str, entries: Entries, seen: object) -> None:
         self._path = path
         self._entries = entries
         self._seen = seen
@@ -80,15 +79,14 @@ async def following(path: str, every: float) -> AsyncIterator[TokenFile]:
         await asyncio.wait({task})
 
 
-def _read_if_changed(path: str, seen: _Signature | None) -> tuple[Entries, _Signature] | None:
+def _read_if_changed(path: str, seen: object) -> tuple[Entries, object] | None:
     # Before it is read: what is written meanwhile is seen the next time. Kubernetes swaps a link on the way
     # to the file, which has another inode then.
-    found = os.stat(path)
-    signature = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-    if signature == seen:
+    found = version(path)
+    if found == seen:
         return None
     with open(path, "rb") as file:
-        return read(file.read(LARGEST + 1)), signature
+        return read(file.read(LARGEST + 1)), found
 
 
 def _words(path: str, exc: OSError | BadFile) -> str:
