@@ -1,7 +1,7 @@
 """One step of many records: looked at, decided, and changed in one transaction that nobody gets between.
 
 What is decided is the same everywhere (``Decide``). A SQLite file does all of it in one trip to one thread,
-in statements of many rows (``services.datastore.bulk``); a server is told by SQLAlchemy.
+in statements of many rows (``services.sqlite_rows``); a server is told by SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services import sqlite_rows
 from services.datastore import bulk
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
@@ -62,8 +63,8 @@ async def change(database: Database, ids: Iterable[str], now: str, decide: Decid
 
 def _in_file(file: sqlite3.Connection, names: list[str], now: str, decide: Decide[T]) -> T:
     known: dict[str, dict[str, Any]] = {}
-    for portion in bulk.in_portions(names):
-        for row in file.execute(_look(len(portion)), portion).fetchall():
+    for some, size in sqlite_rows.portions(names):
+        for row in file.execute(_look(size), sqlite_rows.filled(some, size)).fetchall():
             known[row[0]] = dict(zip(KNOWN, row, strict=True))
     answer, changes = decide(known)
     if changes.new:
@@ -71,9 +72,9 @@ def _in_file(file: sqlite3.Connection, names: list[str], now: str, decide: Decid
         bulk.insert(file, calls, [record_row(call, token, now) for call, token in new])
     if changes.changed:
         columns = tuple(changes.changed[0])
-        for some in bulk.in_portions(changes.changed):
-            values = [_stored(one[name]) for one in some for name in columns]
-            file.execute(_update(columns, len(some)), values)
+        rows = [[_stored(one[name]) for name in columns] for one in changes.changed]
+        for part, size in sqlite_rows.portions(rows):
+            file.execute(_update(columns, size), sqlite_rows.flat(part, size))
     if changes.pieces:
         bulk.insert(file, logs, [tuple(piece.values()) for piece in changes.pieces])
     return answer
@@ -84,13 +85,13 @@ def _stored(value: Any) -> Any:
 
 
 @cache
-def _look(rows: int) -> str:
-    return f"SELECT {', '.join(KNOWN)} FROM calls WHERE id IN ({', '.join('?' * rows)})"
+def _look(size: int) -> str:
+    return f"SELECT {', '.join(KNOWN)} FROM calls WHERE id IN ({sqlite_rows.places('?', size)})"
 
 
 @cache
-def _update(columns: tuple[str, ...], rows: int) -> str:
+def _update(columns: tuple[str, ...], size: int) -> str:
     """The first of *columns* is the key."""
     changes = ", ".join(f"{name} = new.column{number}" for number, name in enumerate(columns[1:], 2))
-    row = f"({', '.join('?' * len(columns))})"
-    return f"UPDATE calls SET {changes} FROM (VALUES {', '.join([row] * rows)}) AS new WHERE id = new.column1"
+    rows = sqlite_rows.places(f"({sqlite_rows.places('?', len(columns))})", size)
+    return f"UPDATE calls SET {changes} FROM (VALUES {rows}) AS new WHERE id = new.column1"

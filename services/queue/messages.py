@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from functools import cache
 
 import msgspec
 
+from services import sqlite_rows
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 from shared_models.interfaces import QueueDepth
@@ -27,39 +27,15 @@ HARDLY_BEGUN = 0.9
 _IS_HELD = "token != '' AND held.column2 IN (token, '')"
 _HELD = "token != '' AND free_at > :now"
 _COUNTS = f"count(*), count(CASE WHEN {_HELD} THEN 1 END), min(CASE WHEN {_HELD} THEN NULL ELSE pushed END)"
+_COLUMNS = "id", "fn_id", "priority", "pushed", "free_at", "attempt", "token", "call", "payload"
 _decoder = msgspec.json.Decoder(Call)
-_PORTIONS = (64, 8, 1)
 Row = tuple[object, ...]
-Item = TypeVar("Item")
-
-
-def portions(rows: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """*rows*, as many at a time as one statement takes.
-
-    Each statement is a fight for the interpreter with the node's event loop, which may take longer than all
-    of the rows. Few different numbers, so that prepared statements are found again.
-    """
-    start = 0
-    for most in _PORTIONS:
-        while len(rows) - start >= most:
-            yield rows[start : start + most]
-            start += most
-
-
-def places(row: str, rows: int) -> str:
-    """Of a statement: *row* for each of *rows*."""
-    return ", ".join([row] * rows)
-
-
-def flat(rows: Sequence[Row]) -> list[object]:
-    """The values of *rows*, one after the other."""
-    return list(itertools.chain.from_iterable(rows))
 
 
 def row(call: Call, now: float) -> Row:
     """What is stored of *call*: JSON (annotations are JSON text), with the payload beside it as it is."""
     text = msgspec.json.encode(msgspec.structs.replace(call, payload=b""))
-    return call.id, call.fn_id, call.priority, now, now + max(0, call.delay), "", text, call.payload
+    return call.id, call.fn_id, call.priority, now, now + max(0, call.delay), 0, "", text, call.payload
 
 
 def push(db: sqlite3.Connection, new: Row) -> bool:
@@ -70,20 +46,20 @@ def push(db: sqlite3.Connection, new: Row) -> bool:
 def push_all(db: sqlite3.Connection, rows: Sequence[Row]) -> list[bool]:
     """Of each of *rows*, in their order, whether it is new; False when its id is there already."""
     pushed: list[bool] = []
-    for some in portions(rows):
-        known = holds(db, [str(new[0]) for new in some])
-        fresh: dict[object, Row] = {}
-        for new in some:
-            pushed.append(new[0] not in known and new[0] not in fresh)
-            if pushed[-1]:
-                fresh[new[0]] = new
-        for part in portions([*fresh.values()]):
-            statement = (
-                "INSERT INTO messages (id, fn_id, priority, pushed, free_at, attempt, token, call, payload) "
-                f"VALUES {places('(?, ?, ?, ?, ?, 0, ?, ?, ?)', len(part))}"
-            )
-            db.execute(statement, flat(part))
+    known = holds(db, [str(new[0]) for new in rows])
+    fresh: dict[object, Row] = {}
+    for new in rows:
+        pushed.append(new[0] not in known and new[0] not in fresh)
+        if pushed[-1]:
+            fresh[new[0]] = new
+    for some, size in sqlite_rows.portions([*fresh.values()]):
+        db.execute(_insertion(size), sqlite_rows.flat(some, size))
     return pushed
+
+
+@cache
+def _insertion(size: int) -> str:
+    return sqlite_rows.insertion("messages", _COLUMNS, size)
 
 
 def look(db: sqlite3.Connection, now: float, without: Collection[str]) -> tuple[bool, float]:
@@ -107,13 +83,9 @@ def take(
     taken: list[LeasedCall] = []
     # Those that cannot be read are put aside, and must not hide the ones behind them.
     while not taken and (first := first_free(db, limit, now, without)):
-        for some in portions(first):
+        for some, size in sqlite_rows.portions(first):
             changes: list[Row] = []
-            rows = db.execute(
-                "SELECT place, attempt + 1, pushed, call, payload FROM messages "
-                f"WHERE place IN ({places('?', len(some))})",
-                some,
-            )
+            rows = db.execute(_whole(size), sqlite_rows.filled(some, size))
             found = {place: values for place, *values in rows}
             for place in some:
                 attempt, pushed, text, payload = found[place]
@@ -124,13 +96,24 @@ def take(
                 changes.append((place, token, attempt, now + ttl))
                 lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
                 taken.append(LeasedCall(call=call, lease=lease))
-            for part in portions(changes):
-                db.execute(
-                    "UPDATE messages SET token = new.column2, attempt = new.column3, free_at = new.column4 "
-                    f"FROM (VALUES {places('(?, ?, ?, ?)', len(part))}) AS new WHERE place = new.column1",
-                    flat(part),
-                )
+            db.execute(_leasing(size), sqlite_rows.flat(changes, size))
     return taken
+
+
+@cache
+def _whole(size: int) -> str:
+    return (
+        "SELECT place, attempt + 1, pushed, call, payload FROM messages "
+        f"WHERE place IN ({sqlite_rows.places('?', size)})"
+    )
+
+
+@cache
+def _leasing(size: int) -> str:
+    return (
+        "UPDATE messages SET token = new.column2, attempt = new.column3, free_at = new.column4 "
+        f"FROM (VALUES {sqlite_rows.places('(?, ?, ?, ?)', size)}) AS new WHERE place = new.column1"
+    )
 
 
 def first_free(db: sqlite3.Connection, limit: int, now: float, without: Collection[str]) -> list[int]:
@@ -159,24 +142,33 @@ def _read(text: bytes, payload: bytes, attempt: int) -> Call | None:
 def extend(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, ttl: float) -> list[str]:
     """The ids of *keys* that hold nothing. Leases that have hardly begun stay as they are."""
     lost: list[str] = []
-    for some in portions(keys):
-        held = f"(VALUES {places('(?, ?)', len(some))}) AS held"
-        values = flat([(key.id, key.token) for key in some])
+    for some, size in sqlite_rows.portions(keys):
+        values = sqlite_rows.flat([(key.id, key.token) for key in some], size)
         # A call is mostly started right after it was leased: then this look is all, and nothing is synced.
-        old, found = db.execute(
-            f"SELECT count(CASE WHEN free_at NOT BETWEEN ? AND ? THEN 1 END), count(*) FROM {held} "
-            f"CROSS JOIN messages ON id = held.column1 WHERE {_IS_HELD}",
-            (now + ttl * HARDLY_BEGUN, now + ttl, *values),
-        ).fetchone()
+        old, found = db.execute(_held_look(size), (now + ttl * HARDLY_BEGUN, now + ttl, *values)).fetchone()
         if old:
-            db.execute(
-                f"UPDATE messages SET free_at = ? FROM {held} WHERE id = held.column1 AND {_IS_HELD}",
-                (now + ttl, *values),
-            )
+            db.execute(_extension(size), (now + ttl, *values))
         if found != len(some):
             statement = "SELECT 1 FROM messages WHERE id = ? AND token != '' AND ? IN (token, '')"
             lost += [key.id for key in some if not db.execute(statement, (key.id, key.token)).fetchone()]
     return lost
+
+
+@cache
+def _held_look(size: int) -> str:
+    return (
+        f"SELECT count(CASE WHEN free_at NOT BETWEEN ? AND ? THEN 1 END), count(*) FROM {_keys(size)} "
+        f"CROSS JOIN messages ON id = held.column1 WHERE {_IS_HELD}"
+    )
+
+
+@cache
+def _extension(size: int) -> str:
+    return f"UPDATE messages SET free_at = ? FROM {_keys(size)} WHERE id = held.column1 AND {_IS_HELD}"
+
+
+def _keys(size: int) -> str:
+    return f"(VALUES {sqlite_rows.places('(?, ?)', size)}) AS held"
 
 
 def release(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> None:
@@ -197,22 +189,26 @@ def requeue(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float, delay:
 
 def delete(db: sqlite3.Connection, keys: Sequence[LeaseKey], now: float) -> None:
     """Removes what *keys* hold, and what nobody holds any more."""
-    for some in portions(keys):
-        db.execute(
-            "DELETE FROM messages WHERE place IN ("
-            f"SELECT place FROM (VALUES {places('(?, ?)', len(some))}) AS held "
-            "CROSS JOIN messages ON id = held.column1 "
-            "WHERE held.column2 IN (token, '') OR (token != '' AND free_at <= ?))",
-            (*flat([(key.id, key.token) for key in some]), now),
-        )
+    for some, size in sqlite_rows.portions(keys):
+        values = sqlite_rows.flat([(key.id, key.token) for key in some], size)
+        db.execute(_deletion(size), (*values, now))
+
+
+@cache
+def _deletion(size: int) -> str:
+    return (
+        f"DELETE FROM messages WHERE place IN (SELECT place FROM {_keys(size)} "
+        "CROSS JOIN messages ON id = held.column1 "
+        "WHERE held.column2 IN (token, '') OR (token != '' AND free_at <= ?))"
+    )
 
 
 def holds(db: sqlite3.Connection, call_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are there."""
     found: set[str] = set()
-    for some in portions(call_ids):
-        rows = db.execute(f"SELECT id FROM messages WHERE id IN ({places('?', len(some))})", some)
-        found.update(call_id for (call_id,) in rows)
+    for some, size in sqlite_rows.portions(call_ids):
+        query = f"SELECT id FROM messages WHERE id IN ({sqlite_rows.places('?', size)})"
+        found.update(call_id for (call_id,) in db.execute(query, sqlite_rows.filled(some, size)))
     return found
 
 
