@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from runner_node.calls import MIB
 from runner_node.leases import Held, Leases
-from runner_node.loops import ended, first_of, looping
+from runner_node.loops import first_of, looping
 from runner_node.queued import QueuedCalls
 from runner_node.shares import Ask, ask
 from shared_models import errors
+from shared_models.background import ended
 from shared_models.call import LeasedCall
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ class Dequeuer:
             yield poll
         finally:
             if not poll.taken:
-                poll.task.cancel()
-                await ended({poll.task})
+                await ended(poll.task)
                 if poll.task.done() and not poll.task.cancelled() and not poll.task.exception():
                     keys = [one.key for one in poll.task.result()]
                     await self.leases.give_back(keys, "they came too late")

@@ -11,9 +11,10 @@ import msgspec
 
 from runner_node import metrics
 from runner_node.job import Job
-from runner_node.loops import Changes, ended, looping
+from runner_node.loops import Changes, looping
 from runner_node.shares import Holding
 from shared_models import async_policy, errors
+from shared_models.background import ended
 from shared_models.call import LeasedCall, LeaseKey
 from shared_models.interfaces import DataAccess
 
@@ -190,9 +191,7 @@ class Leases:
     async def give_back_unstarted(self) -> None:
         """All that wait for a container, at once."""
         waiting = [held for held in self._held.values() if held.at_work and not held.started]
-        for held in waiting:
-            held.task.cancel()
-        await ended({held.task for held in waiting})
+        await ended(*(held.task for held in waiting))
         keys = [held.leased.key for held in waiting if not held.started and not held.lost]
         await self.give_back(keys, "the runner takes no more calls")
 
@@ -206,7 +205,8 @@ class Leases:
         for held in late:
             if held.job:
                 held.job.cut = True
-            held.task.cancel()
         if late:
             log.warning("%d queued calls were cut off", len(late))
-        await ended({held.task for held in late} | self._releases)
+        await ended(*(held.task for held in late))
+        if self._releases:
+            await asyncio.wait(self._releases, timeout=RELEASE)

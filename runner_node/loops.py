@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+
+from shared_models.background import beside
 
 log = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds before work that broke is begun again."""
-ENDS = 10.0
-"""Seconds that work gets to end when it is cancelled."""
 
 
 class Changes:
@@ -41,20 +41,8 @@ async def again_and_again(work: Callable[[], Awaitable[None]], name: str) -> Non
 @asynccontextmanager
 async def looping(work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
     """*work* in the background for the time of the block."""
-    task = asyncio.create_task(again_and_again(work, name), name=name)
-    try:
+    async with beside(again_and_again(work, name), name):
         yield
-    finally:
-        task.cancel()
-        await ended({task})
-
-
-async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Waits for *tasks* that were cancelled, but not for ever."""
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=ENDS)
-        for task in late:
-            log.error("%s does not end within %g s and is left behind", task.get_name(), ENDS)
 
 
 async def first_of(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:

@@ -19,6 +19,7 @@ from services.retention import RetentionSettings, tidy
 from services.settling import taken_over
 from services.stores import Stores
 from shared_models import times
+from shared_models.background import beside
 from shared_models.call import Finished, Reason, Status
 from shared_models.errors import CallNotFound, FnError
 from shared_models.interfaces import CallFilter
@@ -56,13 +57,10 @@ async def running_janitor(
     if settings.calls and settings.logs > settings.calls:
         log.warning("FN_LOGS_RETENTION is longer than FN_CALLS_RETENTION: logs are removed with their calls")
     holder = secrets.token_hex(8)
-    janitor = asyncio.create_task(_clean_forever(stores, settings, holder, every, pulse), name="janitor")
     try:
-        yield
+        async with beside(_clean_forever(stores, settings, holder, every, pulse), "janitor"):
+            yield
     finally:
-        janitor.cancel()
-        with suppress(asyncio.CancelledError):
-            await janitor
         pulse.end(LOCK)
         # The next node goes on at once; if it is not told, it does so when the lock runs out.
         with suppress(FnError, TimeoutError):

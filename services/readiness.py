@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from services.stores import Stores
+from shared_models.background import beside
 from shared_models.errors import FnError, NotFound
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,8 @@ class Readiness:
 async def watching(stores: Stores, every: float = EVERY, again: float = AGAIN) -> AsyncIterator[Readiness]:
     """Looks at *stores* while the block runs, *again* so many seconds after a look that failed."""
     readiness = Readiness(stores)
-    task = asyncio.create_task(_for_ever(readiness, every, again), name="readiness")
-    try:
+    async with beside(_for_ever(readiness, every, again), "readiness"):
         yield readiness
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _for_ever(readiness: Readiness, every: float, again: float) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import Histogram
 
+from shared_models.background import beside
 from shared_models.telemetry import REGISTRY
 
 EVERY = 1.0
@@ -24,12 +25,8 @@ lag = Histogram(
 @asynccontextmanager
 async def watching_loop() -> AsyncIterator[None]:
     """Looks until the end of the block."""
-    task = asyncio.create_task(_watch(), name="event loop lag")
-    try:
+    async with beside(_watch(), "event loop lag"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def _watch() -> None:

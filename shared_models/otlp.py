@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from prometheus_client import Counter
 
 from shared_models import otlp_metrics, tracing
+from shared_models.background import beside
 from shared_models.otlp_settings import OTLPSettings
 from shared_models.telemetry import REGISTRY
 
@@ -125,13 +126,10 @@ async def _metrics(settings: OTLPSettings, resource: Resource, complaint: _Compl
             if await report() is not MetricExportResult.SUCCESS:
                 complaint.failed("metrics")
 
-    task = asyncio.create_task(for_ever(), name="metrics to OTLP")
     try:
-        yield
+        async with beside(for_ever(), "metrics to OTLP"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST):
                 await report()

@@ -7,7 +7,6 @@ be used are told of in the log, and the old ones stay.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import time
@@ -17,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from shared_models import tls_counts, wire
+from shared_models.background import beside
 from shared_models.certificates import BadTLSFile, add_authority, add_certificate, doubts, leaf, versions
 from shared_models.tls_settings import TLSSettings
 
@@ -104,13 +104,8 @@ async def open_tls(settings: TLSSettings, every: float = LOOK) -> AsyncIterator[
     if not (settings.cert or settings.authority):
         yield tls
         return
-    looking = asyncio.create_task(_look(tls, every), name="files of TLS")
-    try:
+    async with beside(_look(tls, every), "files of TLS"):
         yield tls
-    finally:
-        looking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await looking
 
 
 async def _look(tls: TLS, every: float) -> None:

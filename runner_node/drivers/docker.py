@@ -7,7 +7,6 @@ and the end of that stream says that it is time to ask how the container ended.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import Counter
@@ -33,6 +32,7 @@ from runner_node.drivers.spec import create_body, node_labels
 from runner_node.drivers.talk import Talk
 from runner_node.loops import looping
 from shared_models import errors
+from shared_models.background import beside
 from shared_models.image_policy import MISSING
 from shared_models.workers import ALONE, Place
 
@@ -178,12 +178,8 @@ async def open_docker(
         open_engine(settings.docker_host, settings.engine_timeout, settings.engine_certs()) as engine,
     ):
         driver = DockerDriver(engine, settings, node_id, folder, place)
-        sweeper = asyncio.create_task(driver.sweep(), name="sweep containers")
         try:
-            async with looping(driver.prefork.fill, "prefork"):
+            async with beside(driver.sweep(), "sweep containers"), looping(driver.prefork.fill, "prefork"):
                 yield driver
         finally:
-            sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeper
             await driver.close()

@@ -22,6 +22,7 @@ from services.callbacks.resolver import LookUp, ThreadLookUp
 from services.callbacks.retries import last_straw, pause
 from services.callbacks.settings import CallbackSettings
 from services.stores import Stores
+from shared_models.background import beside, ended
 from shared_models.call_interfaces import Callback
 from shared_models.errors import CallNotFound, CallsNotKept, FnError
 
@@ -48,16 +49,10 @@ async def running_callbacks(
     look_up = look_up or ThreadLookUp(settings.concurrency)
     async with open_poster(settings, look_up, stores.clock) as poster:
         delivery = Delivery(stores, poster, settings)
-        tasks = [
-            asyncio.create_task(delivery.run(), name="callbacks"),
-            asyncio.create_task(_count_forever(stores), name="callbacks-count"),
-        ]
         try:
-            yield
+            async with beside(delivery.run(), "callbacks"), beside(_count_forever(stores), "callbacks-count"):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             await delivery.stop()
 
 
@@ -109,11 +104,7 @@ class Delivery:
         """Lets those under way end within a bound, and leaves the rest to others."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.parting)
-        left = set(self._tasks)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
+        await ended(*self._tasks)
 
     async def _take(self) -> bool:
         """Begins with those that are due; whether there may be more."""

@@ -14,6 +14,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from shared_models.background import ended
 from shared_models.errors import FnError, IssuerUnavailable
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,7 @@ class Keys:
     async def close(self) -> None:
         """Nothing is asked any more."""
         if self._asking:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
+            await ended(self._asking)
 
     async def _ask(self) -> None:
         try:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.identity.tokens import LARGEST, BadFile, Entries, Entry, digest, read
+from shared_models.background import beside
 from shared_models.file_versions import version
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,8 @@ async def following(path: str, every: float) -> AsyncIterator[TokenFile]:
     assert found
     file = TokenFile(path, *found)
     log.info("%s has %d tokens", path, len(found[0]))
-    task = asyncio.create_task(file.follow(every), name="follow the file of tokens")
-    try:
+    async with beside(file.follow(every), "follow the file of tokens"):
         yield file
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def _read_if_changed(path: str, seen: object) -> tuple[Entries, object] | None:

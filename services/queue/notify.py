@@ -10,6 +10,8 @@ from typing import Any
 
 import asyncpg
 
+from shared_models.background import beside
+
 log = logging.getLogger(__name__)
 
 CHANNEL = "fn_queue"
@@ -37,14 +39,11 @@ async def hearing(
     first time in the background, as every other time.
     """
     listener = _Listener(connect, ring)
-    task = asyncio.create_task(listener.run(), name="queue-notify")
-    try:
-        yield
-    finally:
-        listener.closing = True
-        task.cancel()
-        with suppress(asyncio.CancelledError, *_FAILURES):
-            await task
+    async with beside(listener.run(), "queue-notify"):
+        try:
+            yield
+        finally:
+            listener.closing = True
 
 
 class _Listener:
@@ -61,6 +60,8 @@ class _Listener:
             try:
                 connection = await self._connect()
             except _FAILURES as exc:
+                if self.closing:
+                    return
                 log.debug("cannot listen for queued calls yet: %s", type(exc).__name__)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from redis.asyncio import Connection
 
 from services.queue.redis_errors import DRIVER_ERRORS, cause
 from services.queue.redis_settings import RedisSettings
+from shared_models.background import beside
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,11 @@ async def hearing_bell(settings: RedisSettings, ring: Callable[[str | None], Non
     """
     listener = _Listener(settings, ring)
     await listener.subscribe()
-    task = asyncio.create_task(listener.run(), name="redis-bell")
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(listener.close)
+        await stack.enter_async_context(beside(listener.run(), "redis-bell"))
+        stack.callback(listener.leave)
         yield
-    finally:
-        listener.leaving = True
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await listener.close()
 
 
 class _Listener:
@@ -47,10 +44,14 @@ class _Listener:
         self._ring = ring
         self._connection: Connection | None = None
         # Before Python 3.12, a task that is cancelled within the driver may not notice.
-        self.leaving = False
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Nothing is heard any more."""
+        self._leaving = True
 
     async def run(self) -> None:
-        while not self.leaving:
+        while not self._leaving:
             try:
                 await self._hear()
             except DRIVER_ERRORS as exc:
@@ -77,7 +78,7 @@ class _Listener:
     async def _hear(self) -> None:
         connection = self._connection
         assert connection is not None
-        while not self.leaving:
+        while not self._leaving:
             heard = await connection.read_response(timeout=QUIET)
             if heard is None:
                 await connection.send_command("PING")
@@ -89,7 +90,7 @@ class _Listener:
 
     async def _return(self) -> None:
         pause = _SHORTEST
-        while not self.leaving:
+        while not self._leaving:
             await self.close()
             try:
                 return await self.subscribe()

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from shared_models.background import beside
 from shared_models.errors import FnError
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,8 @@ async def running_clock(ask: Callable[[], Awaitable[float]]) -> AsyncIterator[Se
     """A clock that is compared now, and again while the block runs; raises what *ask* raises."""
     clock = ServerClock(ask)
     await clock.compare()
-    keeper = asyncio.create_task(_keep(clock), name="server-clock")
-    try:
+    async with beside(_keep(clock), "server-clock"):
         yield clock
-    finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
 
 
 async def _keep(clock: ServerClock) -> None:
