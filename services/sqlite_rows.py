@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-SIZES = (1, 8, 32, 128, 512)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Rows that statements have places for. (A table of 64 columns reaches SQLite's limit of 32,766 values.)"""
 
 Item = TypeVar("Item")
