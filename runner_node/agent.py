@@ -30,7 +30,6 @@ from runner_node.results import Result, Stored
 from runner_node.room_metrics import shown
 from runner_node.run import Run
 from runner_node.scheduler import Scheduler
-from runner_node.secret_files import SecretFiles
 from runner_node.settings import AgentSettings
 from runner_node.spool import Spool, inherit
 from runner_node.stats import sample_for_ever
@@ -80,7 +79,7 @@ class Agent:
         self.settings = settings
         self.node_id = node_id
         self.running = 0
-        self._secrets = SecretFiles(settings.secrets_path)
+        self._secrets = scheduler.secrets
         self._targets: dict[str, tuple[Fn | Route, App, Target]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -137,11 +136,10 @@ class Agent:
         """For ever: functions whose secrets have changed get new containers, and the old ones make way."""
         while True:
             await asyncio.sleep(secret_files.LOOK)
+            if not await self._secrets.look():
+                continue
             for slot, (source, app, target) in list(self._targets.items()):
-                if not target.secrets:
-                    continue
-                changed = await asyncio.to_thread(self._secrets.changed, target)
-                if changed and self._targets[slot][2] is target:
+                if target.secrets and self._secrets.changed(target):
                     log.info("secrets of %s have changed: its containers make way", target.function)
                     self._targets[slot] = source, app, self._renewed(source, app, target)
 

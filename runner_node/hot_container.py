@@ -89,7 +89,7 @@ class HotContainer:
 
     # -- start -----------------------------------------------------------------------------
 
-    async def start(self, driver: ContainerDriver, node_id: str) -> None:
+    async def start(self, driver: ContainerDriver, node_id: str, secrets: SecretFiles) -> None:
         """Pulls, creates, starts, and waits for the socket; raises StartFailed, leaving nothing behind."""
         target = self.target
         spec = ContainerSpec(
@@ -103,8 +103,7 @@ class HotContainer:
             await driver.ensure_image(target.image, image_policy.pull(target.annotations))
             pulled = time.time()
             if uses(target.env):
-                files = SecretFiles(self._settings.secrets_path)
-                spec = dataclasses.replace(spec, env=await files.resolved(target))
+                spec = dataclasses.replace(spec, env=await secrets.resolved(target))
             self._container = await driver.start(spec, self._output, self._line.output)
             self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
             if spec.stdio:

@@ -22,6 +22,7 @@ from runner_node.fair_share import WaitingRoom
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.pool import Pool
 from runner_node.resources import Resources
+from runner_node.secret_files import SecretFiles
 from runner_node.settings import AgentSettings
 from runner_node.slots import Left, SlotQueue, Waiter
 from runner_node.starts import Starts
@@ -47,7 +48,8 @@ class Scheduler:
         self.resources = resources
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(resources, settings.eject_idle)
-        self._starts = Starts(self._pool, driver, settings, node_id)
+        self.secrets = SecretFiles(settings.secrets_path)
+        self._starts = Starts(self._pool, driver, settings, node_id, self.secrets)
         self._warm = WarmPool(self._pool, self._starts)
         self._places = WaitingRoom(settings.max_waiting_calls, settings.max_waiting_size)
         self._queues = self._pool.queues

@@ -13,6 +13,7 @@ from runner_node.fair_share import Share
 from runner_node.hot_container import HotContainer, StartFailed
 from runner_node.pool import Pool
 from runner_node.room import NOW
+from runner_node.secret_files import SecretFiles
 from runner_node.settings import AgentSettings
 from runner_node.slots import SlotQueue
 from shared_models import errors
@@ -28,12 +29,15 @@ MOMENT = 0.001
 class Starts:
     """Of one scheduler."""
 
-    def __init__(self, pool: Pool, driver: ContainerDriver, settings: AgentSettings, node_id: str) -> None:
+    def __init__(
+        self, pool: Pool, driver: ContainerDriver, settings: AgentSettings, node_id: str, secrets: SecretFiles
+    ) -> None:
         self.backoff = Backoff()
         self._pool = pool
         self._driver = driver
         self._settings = settings
         self._node_id = node_id
+        self._secrets = secrets
         self._loop = asyncio.get_running_loop()
         self._starting = 0
         self._most = max(STARTS_PER_CPU * pool.cores, 2)
@@ -168,7 +172,7 @@ class Starts:
         target, began = queue.target, self._loop.time()
         container = HotContainer(target, self._settings, self._pool.gone)
         try:
-            await container.start(self._driver, self._node_id)
+            await container.start(self._driver, self._node_id, self._secrets)
         except StartFailed as failure:
             self._failed(queue, failure)
         except Exception:

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from shared_models import tls_counts, wire
+from shared_models.aside import Aside
 from shared_models.background import beside
 from shared_models.certificates import BadTLSFile, add_authority, add_certificate, doubts, leaf, versions
 from shared_models.tls_settings import TLSSettings
@@ -109,10 +110,16 @@ async def open_tls(settings: TLSSettings, every: float = LOOK) -> AsyncIterator[
 
 
 async def _look(tls: TLS, every: float) -> None:
+    aside, trouble = Aside("files of TLS"), ""
     while True:
         await asyncio.sleep(every)
+        before, trouble = trouble, ""
         try:
-            await asyncio.to_thread(tls.look)  # a file may be on a slow disk
+            await aside.do(tls.look)
+        except OSError as exc:
+            trouble = exc.strerror or str(exc)
+            if trouble != before:
+                log.error("the files of TLS cannot be looked at, those that were read stay: %s", trouble)
         except Exception:
             log.exception("the files of TLS cannot be looked at")
 

@@ -240,8 +240,6 @@ def open_engine(host: str, timeout: float, certs: str = "") -> Iterator[Engine]:
     *certs*: the folder with the files of TLS, when it is spoken; raises BadEngineFile for a bad one.
     """
     tls = EngineTLS(certs) if certs else None
-    if tls:
-        tls.context()
     engine = Engine(host, timeout, tls)
     try:
         yield engine

@@ -62,7 +62,7 @@ class EngineHTTP:
             )
         else:
             name, port = place(self._host, tls=bool(self._tls))
-            context = self._tls.context() if self._tls else None
+            context = await self._tls.context() if self._tls else None
             transport, _ = await loop.create_connection(lambda: exchange, name, port, ssl=context)
         return transport
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
+import time
 
 from docker.tls import TLSConfig
 
 from shared_models import untrusted
+from shared_models.aside import Aside
 from shared_models.file_versions import unreadable, version
 from shared_models.untrusted import Words
 
+log = logging.getLogger(__name__)
+
 FILES = ("ca.pem", "cert.pem", "key.pem")
 """The authority of the engine's certificate, and the certificate and key of this client."""
+LOOK = 5.0
+"""Seconds between two looks at the files, when there are connections to be made."""
 TROUBLE = "TLS with the engine fails: "
 
 _WORDS = Words(
@@ -37,6 +44,7 @@ _WORDS = Words(
         "this node",
     },
 )
+_VARIABLE = "DOCKER_CERT_PATH: "
 _WANTS_TLS = "HTTP request to an HTTPS server"
 
 
@@ -45,19 +53,37 @@ class BadEngineFile(ValueError):
 
 
 class EngineTLS:
-    """The files of *folder*, read again when they are others: certificates are renewed under a node."""
+    """The files of *folder*, read again when they are others: certificates are renewed under a node.
+
+    Raises BadEngineFile for those that are there at first.
+    """
 
     def __init__(self, folder: str) -> None:
         self._authority, self._cert, self._key = (os.path.join(folder, name) for name in FILES)
-        self._version: object = None
-        self._context: ssl.SSLContext | None = None
+        self._version = self._versions()
+        self._context = self._made()
+        self._aside = Aside("files of TLS to the engine")
+        self._due = 0.0
 
-    def context(self) -> ssl.SSLContext:
-        """For connections of the event loop; raises BadEngineFile."""
-        found = tuple(map(version, (self._authority, self._cert, self._key)))
-        if self._context is None or found != self._version:
-            self._context, self._version = self._made(), found
+    async def context(self) -> ssl.SSLContext:
+        """For connections of the event loop: of the files that could be used last."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + LOOK  # who asks meanwhile does not wait for this look
+            try:
+                await self._aside.do(self._read_again)
+            except (OSError, BadEngineFile) as exc:
+                said = exc.strerror if isinstance(exc, OSError) else str(exc).removeprefix(_VARIABLE)
+                log.warning("%s%s; the certificates that were read before stay", _VARIABLE, said)
         return self._context
+
+    def _read_again(self) -> None:
+        found = self._versions()
+        if found != self._version:
+            self._context, self._version = self._made(), found
+
+    def _versions(self) -> object:
+        return tuple(map(version, (self._authority, self._cert, self._key)))
 
     def of_sdk(self) -> TLSConfig:
         """The same for the docker SDK, which reads the files at each connection."""
@@ -66,23 +92,23 @@ class EngineTLS:
     def _made(self) -> ssl.SSLContext:
         for path in (self._authority, self._cert, self._key):
             if trouble := unreadable(path):
-                raise BadEngineFile(f"DOCKER_CERT_PATH: {path}: {trouble}")
+                raise BadEngineFile(f"{_VARIABLE}{path}: {trouble}")
         try:
             context = ssl.create_default_context(cafile=self._authority)
         except ssl.SSLError:
-            raise BadEngineFile(f"DOCKER_CERT_PATH: {self._authority} has no certificate in PEM") from None
+            raise BadEngineFile(f"{_VARIABLE}{self._authority} has no certificate in PEM") from None
         try:
             context.load_cert_chain(self._cert, self._key, password=_encrypted)
         except BadEngineFile:
             raise BadEngineFile(
-                f"DOCKER_CERT_PATH: {self._key} is encrypted; give a key without a password"
+                f"{_VARIABLE}{self._key} is encrypted; give a key without a password"
             ) from None
         except ssl.SSLError as exc:
             if exc.reason == "KEY_VALUES_MISMATCH":
-                raise BadEngineFile(f"DOCKER_CERT_PATH: {self._key} is not the key of {self._cert}") from None
+                raise BadEngineFile(f"{_VARIABLE}{self._key} is not the key of {self._cert}") from None
             said = exc.reason or exc
             raise BadEngineFile(
-                f"DOCKER_CERT_PATH: {self._cert} and {self._key} are no certificate and key in PEM ({said})"
+                f"{_VARIABLE}{self._cert} and {self._key} are no certificate and key in PEM ({said})"
             ) from None
         return context
 

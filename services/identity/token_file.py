@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.identity.tokens import LARGEST, BadFile, Entries, Entry, digest, read
+from shared_models.aside import Aside
 from shared_models.background import beside
 from shared_models.file_versions import version
 
@@ -39,10 +40,11 @@ class TokenFile:
 
     async def follow(self, every: float) -> None:
         """For ever; what cannot be read leaves what was read before in force."""
+        reader = Aside("read the file of tokens")
         while True:
             await asyncio.sleep(every)
             try:
-                found = await asyncio.to_thread(_read_if_changed, self._path, self._seen)
+                found = await reader.do(lambda: _read_if_changed(self._path, self._seen))
             except (OSError, BadFile) as exc:
                 self._complain(_words(self._path, exc))
                 continue
@@ -66,7 +68,7 @@ class TokenFile:
 async def following(path: str, every: float) -> AsyncIterator[TokenFile]:
     """The tokens of *path*, looked at every *every* seconds; raises ValueError for a bad one at first."""
     try:
-        found = await asyncio.to_thread(_read_if_changed, path, None)
+        found = await Aside("read the file of tokens").do(lambda: _read_if_changed(path, None))
     except (OSError, BadFile) as exc:
         raise ValueError(_words(path, exc)) from None
     assert found

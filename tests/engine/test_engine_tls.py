@@ -14,6 +14,7 @@ import pytest
 import trustme
 import uvloop
 
+from runner_node.drivers import engine_tls
 from runner_node.drivers.contract import Exit
 from runner_node.drivers.docker import open_docker
 from runner_node.drivers.engine import Engine, open_engine
@@ -160,7 +161,10 @@ async def test_a_node_without_tls_is_told_that_the_engine_wants_it(served: Serve
     assert "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH" in caught.value.detail
 
 
-async def test_renewed_certificates_are_taken_by_a_node_that_runs(served: Served, tmp_path: Path) -> None:
+async def test_renewed_certificates_are_taken_by_a_node_that_runs(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_tls, "LOOK", 0.0)
     certs = certificates(tmp_path / "certs", served.authority, trustme.CA().issue_cert("runner"))
     with open_engine(served.host, 10.0, str(certs)) as engine:
         await said_of(engine)

@@ -54,6 +54,26 @@ async def test_who_has_no_token_is_told_what_to_send(tmp_path: Path) -> None:
                 await identity.who(f"Bearer {token}")
 
 
+async def test_a_file_that_hangs_is_an_error_of_the_start_and_told_of_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_models.aside.PATIENCE", 0.2)
+    path, hangs = tmp_path / "tokens", tmp_path / "hangs"
+    os.mkfifo(hangs)  # who opens it waits for somebody who writes
+    async with asyncio.timeout(30):
+        with pytest.raises(ValueError, match="hangs cannot be used: no answer within"):
+            async with known_by(hangs):
+                pass
+        os.close(os.open(hangs, os.O_RDWR))
+        path.write_text(entry("ann"))
+        async with known_by(path) as identity:
+            os.replace(hangs, path)
+            while "no answer within 0.2 s; the 1 tokens that were read before" not in caplog.text:
+                await asyncio.sleep(0.01)
+            assert knows(identity, "ann")
+    os.close(os.open(path, os.O_RDWR))
+
+
 async def test_an_expired_token_is_refused_on_both_ways(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(entry("ann", ", expires: 2020-01-01") + entry("bob", ", expires: 2999-01-01"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,12 +45,80 @@ async def test_a_changed_file_is_another_version_of_the_function(tmp_path: Path)
     put(tmp_path, "db", b"one")
     first = files.stamp(target({"DB": "secret://db"}))
     assert files.stamp(target({"DB": "secret://db"})).key == first.key
+    assert not await files.look(), "no container has any of its contents"
+    await files.resolved(first)
+    assert not await files.look()
     assert not files.changed(first)
     put(tmp_path, "db", b"two")
+    assert await files.look()
     assert files.changed(first)
     assert files.stamp(target({"DB": "secret://db"})).key != first.key
     plain = target({"DB": "x"})
     assert files.stamp(plain).key == target({"DB": "x"}).key
+
+
+async def test_a_change_between_two_containers_of_a_version_replaces_both(tmp_path: Path) -> None:
+    files = SecretFiles(str(tmp_path))
+    put(tmp_path, "db", b"one")
+    made = files.stamp(target({"DB": "secret://db"}))
+    assert (await files.resolved(made))["DB"] == "one"
+    put(tmp_path, "db", b"two")
+    assert (await files.resolved(made))["DB"] == "two"
+    assert await files.look()
+    assert files.changed(made)
+    renewed = files.stamp(target({"DB": "secret://db"}))
+    await files.resolved(renewed)
+    assert not await files.look()
+    assert not files.changed(renewed)
+
+
+async def test_a_file_that_hangs_keeps_neither_the_node_nor_other_apps_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shared_models.aside.PATIENCE", 0.2)
+    files = SecretFiles(str(tmp_path))
+    put(tmp_path, "db", b"one")
+    (tmp_path / "stuck").mkdir()
+    os.mkfifo(tmp_path / "stuck" / "db")  # who opens it waits for somebody who writes
+    before = threading.active_count()
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            with pytest.raises(errors.SecretMissing, match="config DB of app stuck"):
+                await files.resolved(target({"DB": "secret://db"}, "stuck"))
+        assert (await files.resolved(target({"DB": "secret://db"})))["DB"] == "one"
+        assert threading.active_count() == before + 1, "one thread is lost, however often it is asked for"
+        with (tmp_path / "stuck" / "db").open("wb") as late:
+            late.write(b"here")
+        os.unlink(tmp_path / "stuck" / "db")
+        (tmp_path / "stuck" / "db").write_bytes(b"here")
+        assert (await files.resolved(target({"DB": "secret://db"}, "stuck")))["DB"] == "here"
+    assert "secrets of app stuck cannot be read: no answer within 0.2 s" in caplog.text
+
+
+async def test_no_look_at_a_folder_that_hangs_holds_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shared_models.aside.PATIENCE", 0.2)
+    loop, there = asyncio.get_running_loop(), threading.Event()
+
+    def hangs(path: str) -> object:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        assert there.wait(30)
+        return path
+
+    monkeypatch.setattr(secret_files, "version", hangs)
+    files = SecretFiles(str(tmp_path))
+    began = loop.time()
+    made = files.stamp(target({"DB": "secret://db"}))
+    assert not files.changed(made)
+    assert loop.time() - began < 0.2, "no file is touched for it"
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            assert not await files.look()
+        there.set()
+        assert not await files.look()
+    assert caplog.text.count("are not seen: no answer within 0.2 s") == 1
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"a\0b", b"x" * (LARGEST + 1)])

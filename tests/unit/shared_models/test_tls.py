@@ -204,6 +204,22 @@ async def test_new_files_that_cannot_be_used_leave_the_old_ones_and_are_told_of_
             assert now == datetime(2091, 1, 1, tzinfo=UTC).timestamp()
 
 
+async def test_a_file_that_hangs_is_told_of_and_neither_clients_nor_the_stop_wait_for_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_models.aside.PATIENCE", 0.2)
+    with authority() as ca:
+        files = ca.certify("node")
+        async with asyncio.timeout(LIMIT), node(files) as port:
+            old = await shown(port, ca)
+            os.mkfifo(ca.folder / "hangs")  # who opens it waits for somebody who writes
+            os.replace(ca.folder / "hangs", files.key)
+            await _until(lambda: "cannot be looked at, those that were read stay: no answer" in caplog.text)
+            assert await shown(port, ca) == old
+        os.close(os.open(files.key, os.O_RDWR))
+    assert caplog.text.count("no answer within 0.2 s") == 1
+
+
 async def test_an_authority_that_is_taken_away_certifies_nobody_any_more() -> None:
     with authority() as old, authority() as new:
         runners, known = free_port(), old.certify("runner")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from runner_node.drivers import engine_tls
 from runner_node.drivers.engine import open_engine
-from runner_node.drivers.engine_tls import FILES, BadEngineFile
+from runner_node.drivers.engine_tls import FILES, BadEngineFile, EngineTLS
 from shared_models.errors import EngineUnavailable
 
 HOST = "tcp://127.0.0.1:1"
@@ -35,9 +37,13 @@ def pairs() -> list[dict[str, bytes]]:
     ]
 
 
-def told(folder: Path, files: dict[str, bytes]) -> str:
+def put(folder: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).write_bytes(content)
+
+
+def told(folder: Path, files: dict[str, bytes]) -> str:
+    put(folder, files)
     with pytest.raises(BadEngineFile) as caught, open_engine(HOST, 1.0, str(folder)):
         pass
     return str(caught.value)
@@ -63,11 +69,49 @@ def test_a_key_of_another_certificate_and_an_encrypted_one_are_refused(
     assert "is encrypted; give a key without a password" in told(tmp_path, {**pairs[0], "key.pem": locked})
 
 
+async def test_renewed_files_are_taken_and_bad_ones_leave_the_old_ones_in_force(
+    tmp_path: Path,
+    pairs: list[dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(engine_tls, "LOOK", 0.0)
+    put(tmp_path, pairs[0])
+    tls = EngineTLS(str(tmp_path))
+    first = await tls.context()
+    assert await tls.context() is first
+    put(tmp_path, {"key.pem": b"no PEM"})
+    assert await tls.context() is first
+    assert "key.pem are no certificate and key in PEM" in caplog.text
+    put(tmp_path, pairs[1])
+    assert await tls.context() is not first
+
+
+async def test_files_that_hang_keep_one_connection_waiting_and_not_the_event_loop(
+    tmp_path: Path,
+    pairs: list[dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("shared_models.aside.PATIENCE", 0.2)
+    put(tmp_path, pairs[0])
+    tls, there = EngineTLS(str(tmp_path)), threading.Event()
+    monkeypatch.setattr(engine_tls, "version", lambda _: there.wait(30))
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(30):
+        began, slow = loop.time(), asyncio.create_task(tls.context())
+        await asyncio.sleep(0)
+        quick = await tls.context()
+        assert loop.time() - began < 0.2
+        assert await slow is quick
+    there.set()
+    assert "DOCKER_CERT_PATH: no answer within 0.2 s; the certificates" in caplog.text
+
+
 async def test_a_port_without_tls_is_told_by_both_ways_to_ask(
     tmp_path: Path, pairs: list[dict[str, bytes]]
 ) -> None:
-    for name, content in pairs[0].items():
-        (tmp_path / name).write_bytes(content)
+    put(tmp_path, pairs[0])
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
