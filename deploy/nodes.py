@@ -111,7 +111,7 @@ async def runner(settings: RunnerNode, place: Place = ALONE) -> AsyncIterator[in
                 data, driver, settings.agent, name, **described, listeners=listeners.calls, siblings=siblings
             )
         )
-        guard = Guard(identity, settings.guard, place.count)
+        guard = Guard(identity, settings.guard, place)
         routes = [*invoke_routes(agent, guard), *runner_refusals()]
         routes += extensions.endpoints(routes)
         around = extensions.middlewares()
@@ -183,7 +183,7 @@ async def full(settings: FullNode, place: Place = ALONE) -> AsyncIterator[int]:
                 siblings=siblings,
             )
         )
-        guard = Guard(identity, settings.guard, place.count)
+        guard = Guard(identity, settings.guard, place)
         management = api_routes(stores, data, control, settings.api, identity)
         routes = [*management, *invoke_routes(agent, guard)]
         routes += extensions.endpoints(routes)

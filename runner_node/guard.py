@@ -16,6 +16,7 @@ from shared_models.access import Action, Authenticator, Principal
 from shared_models.app import App
 from shared_models.env import env, number, one_of
 from shared_models.errors import Unauthorized
+from shared_models.workers import ALONE, Place
 
 AUTHORIZATION = "Authorization"
 NOBODY_KNOWN = (
@@ -45,18 +46,18 @@ class GuardSettings:
 
 
 class Guard:
-    """Of one worker of *workers*. Without an *authenticator* nobody may call what is private."""
+    """Of the worker at *place*. Without an *authenticator* nobody may call what is private."""
 
     def __init__(
         self,
         authenticator: Authenticator | None = None,
         settings: GuardSettings | None = None,
-        workers: int = 1,
+        place: Place = ALONE,
     ) -> None:
         settings = settings or GuardSettings()
         self._authenticator = authenticator
         self._always = settings.invoke_auth == "always"
-        self._rates = Rates(settings.app_rate_limit, workers)
+        self._rates = Rates(settings.app_rate_limit, place)
         self.watches = bool(authenticator or self._always or settings.app_rate_limit)
         """Whether calls are looked at that are neither private nor of an app with a rate of its own."""
 

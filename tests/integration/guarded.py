@@ -119,7 +119,6 @@ async def guarded(
     issuer: Issuer | None = None,
     of_app: Any = None,
     of_fn: Any = None,
-    workers: int = 1,
     http: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
@@ -167,7 +166,7 @@ async def guarded(
         data = await enter(open_data_access(client))
         driver = await enter(open_fake({"some/image:1": Behaviour(function=tells, stdio=says)}))
         agent = await enter(running_agent(data, driver, AgentSettings(spool_path=""), "node-1"))
-        guard = Guard(identity, GuardSettings(**settings), workers)
+        guard = Guard(identity, GuardSettings(**settings))
         routes, path_of = invoke_routes(agent, guard), quick_path(agent, guard)
         taken: list[str] = []
 

@@ -9,6 +9,7 @@ from runner_node.rates import Rates
 from shared_models.app import App
 from shared_models.errors import RateLimited
 from shared_models.telemetry import REGISTRY
+from shared_models.workers import Place
 from tests.unit.shared_models.test_invoke_policy import notes
 
 
@@ -63,7 +64,7 @@ def test_apps_have_buckets_of_their_own() -> None:
 
 
 def test_a_refusal_says_the_limit_the_app_and_when_to_come_again() -> None:
-    found, one = Rates(0.0, workers=4, clock=Clock()), app(rate=2, burst=4)
+    found, one = Rates(0.0, Place(0, 4), clock=Clock()), app(rate=2, burst=4)
     found.count(one)
     with pytest.raises(RateLimited) as caught:
         found.count(one)
@@ -77,10 +78,16 @@ def test_a_refusal_says_the_limit_the_app_and_when_to_come_again() -> None:
 
 def test_workers_share_what_a_node_takes() -> None:
     clock = Clock()
-    workers = [Rates(0.0, workers=4, clock=clock) for _ in range(4)]
+    workers = [Rates(0.0, Place(number, 4), clock=clock) for number in range(4)]
     assert sum(let_through(one, app(rate=40, burst=80)) for one in workers) == 80
     clock.now += 1.0
     assert sum(let_through(one, app(rate=40, burst=80)) for one in workers) == 40
+
+
+@pytest.mark.parametrize(("burst", "taken"), [(1, 4), (3, 4), (4, 4), (5, 5), (7, 7), (81, 81)])
+def test_a_burst_is_shared_to_the_last_call_but_no_worker_is_left_without(burst: int, taken: int) -> None:
+    workers = [Rates(0.0, Place(number, 4), clock=Clock()) for number in range(4)]
+    assert sum(let_through(one, app(rate=1, burst=burst)) for one in workers) == taken
 
 
 def test_the_same_app_read_again_has_the_same_bucket() -> None:
@@ -123,4 +130,18 @@ def test_buckets_of_apps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Rates(1.0, clock=Clock())
     for number in range(100):
         assert found.has_room(app(f"a{number}"))
-    assert len(found._known) == 10
+    assert len(found._known) <= 10
+
+
+def test_an_app_that_is_called_all_the_time_gets_no_new_burst_when_many_others_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rates, "SIZE", 10)
+    clock = Clock()
+    found, busy = Rates(0.0, clock=clock), app("busy", rate=0.001, burst=5)
+    assert let_through(found, busy) == 5
+    for number in range(100):
+        clock.now += 0.01
+        assert not found.has_room(busy)
+        assert found.has_room(app(f"a{number}", rate=1))
+        assert found.has_room(app(f"b{number}"))
