@@ -35,7 +35,7 @@ class Target:
 
     __slots__ = (
         "annotations", "app_id", "app_name", "cpus", "env", "fn_id", "format", "function", "guarded",
-        "idle_timeout", "image", "key", "memory", "origin", "path", "private", "secrets", "series",
+        "idle_timeout", "image", "key", "memory", "origin", "path", "private", "said", "secrets", "series",
         "syslog_url", "timeout", "tmpfs_size",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Target:
         origin: bytes = b"",
         series: Series | None = None,
         app_name: str = "",
+        said: Config | None = None,
     ) -> None:
         self.app_id = app_id
         self.app_name = app_name
@@ -74,6 +75,8 @@ class Target:
         self.timeout = timeout
         self.idle_timeout = idle_timeout
         self.env = env
+        self.said = said or {}
+        """Of the one call that it is for: in the environment as a client said it, and no name of a secret."""
         self.annotations = annotations
         self.private = invoke_policy.private(annotations)
         self.guarded = self.private or not invoke_policy.OF_APPS.isdisjoint(annotations)
@@ -94,9 +97,9 @@ class Target:
         return Target(
             app_id=self.app_id, fn_id=self.fn_id, path=self.path, image=self.image, memory=self.memory // MIB,
             cpus=self.cpus, tmpfs_size=self.tmpfs_size, timeout=self.timeout, idle_timeout=self.idle_timeout,
-            env={**self.env, **environment(call)}, annotations=self.annotations, format_=self.format,
+            env=self.env, annotations=self.annotations, format_=self.format,
             syslog_url=self.syslog_url, key=call.id.encode(), origin=self.origin,
-            series=self.series, app_name=self.app_name,
+            series=self.series, app_name=self.app_name, said=environment(call),
         )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from runner_node.notes import Notes
 from runner_node.protocols.contract import AnswerParser
 from runner_node.protocols.http_stream import ResponseParser
 from runner_node.reasons import End, NeverReached, end_in_function
-from runner_node.secret_files import SecretFiles, uses
+from runner_node.secret_files import SecretFiles
 from runner_node.settings import AgentSettings
 from runner_node.sinks import Sink
 from runner_node.stdio_line import StdioLine
@@ -102,8 +102,8 @@ class HotContainer:
         try:
             await driver.ensure_image(target.image, image_policy.pull(target.annotations))
             pulled = time.time()
-            if uses(target.env):
-                spec = dataclasses.replace(spec, env=await secrets.resolved(target))
+            env = await secrets.resolved(target)
+            spec = dataclasses.replace(spec, env={**env, **target.said})
             self._container = await driver.start(spec, self._output, self._line.output)
             self._watcher = asyncio.create_task(self._watch(self._container), name=f"watch {spec.id}")
             if spec.stdio:

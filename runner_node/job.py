@@ -62,5 +62,5 @@ def route_job(call: Call, target: Target, headers: list[Header], body: Body) -> 
             url=call.url, headers=headers, content_type="", body=body,
         )  # fmt: skip
         target = target.alone(said)
-        call = msgspec.structs.replace(call, config=target.env)
+        call = msgspec.structs.replace(call, config={**target.env, **target.said})
     return Job(call=call, target=target, headers=headers, body=body, sync=sync, patience=target.timeout)

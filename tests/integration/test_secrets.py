@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runner_node import secret_files
+from runner_node import calls, secret_files
+from runner_node.drivers.contract import Exit
 from runner_node.drivers.fake import Answer, Behaviour
 from runner_node.hot_container import StartFailed
+from runner_node.job import route_job
 from shared_models import times
 from shared_models.app import App
 from shared_models.call import Call
@@ -163,3 +165,24 @@ async def test_a_container_gets_its_secret_and_a_changed_file_new_containers(
         await r.record(1)
         said = msgspec.json.encode([one.call.wire() for one in r.data.finished])
         assert b"and two" not in said
+
+
+@pytest.mark.parametrize("type_", ["sync", "async"])
+async def test_what_a_client_says_is_no_name_of_a_secret(type_: str, tmp_path: Path) -> None:
+    """Of a call in the default format headers are variables, beside those of config."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "db").write_text("s3cret\n")
+    headers = [("X-One", "secret://db"), ("X-Two", "secret://nothing")]
+    for config, found in (({}, None), ({"DB": "secret://db"}, "s3cret")):
+        async with rig(
+            {"i": Behaviour(stdio=lambda _: b"hi", exit=Exit(0))}, secrets_path=str(tmp_path)
+        ) as r:
+            route = Route(
+                app_id="app", path="/r", image="i", type=type_, timeout=30, idle_timeout=30, config=config
+            )
+            target = calls.of_route(route, App(id="app", name="app"), type_, "default")
+            call = Call(id=new_id(), app_id="app", path="/r", type=type_, method="POST", config=target.env)
+            assert (await r.agent.run(route_job(call, target, headers, b"x"))).body.startswith(b"hi")
+            env = r.driver.containers[-1].spec.env
+            assert (env["FN_HEADER_X-One"], env["FN_HEADER_X-Two"]) == ("secret://db", "secret://nothing")
+            assert env.get("DB") == found
