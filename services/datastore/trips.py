@@ -48,6 +48,8 @@ class _Piece:
         failure, future = self.failure, self.future
         # The failure's traceback leads here: what leads back to it would be a cycle.
         del self.failure, self.future
+        if isinstance(failure, StopIteration):  # the only one that a future does not take
+            failure = RuntimeError("the work raised StopIteration")
         if future.done():
             if failure is not None:
                 unheard(failure)
@@ -74,7 +76,8 @@ class Trips(Generic[Tool]):
         self._name = name
         self._make, self._drop, self._unheard = make, drop, unheard
         self._most = threads
-        self._threads: list[threading.Thread] = []
+        self._threads = 0
+        self._dismissed = False
         self._go: SimpleQueue[bool] = SimpleQueue()
         self._waiting: deque[_Piece] = deque()
         self._done: deque[_Piece | None] = deque()  # None: a thread has come back
@@ -98,32 +101,40 @@ class Trips(Generic[Tool]):
         return future
 
     async def close(self) -> None:
-        """When all that was asked for is done. Idempotent; nothing may be asked for any more."""
-        while self._not_told:
+        """When all that was asked for is done. Idempotent; nothing may be asked for any more.
+
+        Who is cancelled meanwhile waits no longer; the threads end all the same, behind what they do.
+        """
+        try:
+            while self._not_told:
+                self._rest.clear()
+                await self._rest.wait()
+        finally:
+            self._dismiss()
+        while self._threads:
             self._rest.clear()
             await self._rest.wait()
-        if self._watch:
-            self._watch.cancel()
-        for _ in self._threads:
-            self._go.put(False)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
-        self._threads.clear()
 
     # -- on the event loop -------------------------------------------------------------------------
 
+    def _dismiss(self) -> None:
+        if not self._dismissed:
+            self._dismissed = True
+            for _ in range(self._threads):
+                self._go.put(False)
+
     def _send_if_wanted(self) -> None:
         """One more thread goes for what waits, unless one is away that is going to take it."""
-        if not self._waiting or self._away > self._held_up or self._away == self._most:
+        if not self._waiting or self._away > self._held_up or self._away == self._most or self._dismissed:
             return
-        if self._away == len(self._threads) and not self._one_more():
+        if self._away == self._threads and not self._one_more():
             return
         self._away += 1
         self._go.put(True)
 
     def _one_more(self) -> bool:
         """One more thread; without any, what waits is refused, for nobody would ever come for it."""
-        name = f"{self._name}-{len(self._threads)}"
+        name = f"{self._name}-{self._threads}"
         # One that is in the middle of a statement is not waited for when the process ends.
         thread = threading.Thread(target=self._live, name=name, daemon=True)
         try:
@@ -132,7 +143,7 @@ class Trips(Generic[Tool]):
             if not self._away:
                 self._refuse(StoreUnavailable(f"The node gets no thread for its store: {exc}"))
             return False
-        self._threads.append(thread)
+        self._threads += 1
         return True
 
     def _refuse(self, failure: StoreUnavailable) -> None:
@@ -154,6 +165,12 @@ class Trips(Generic[Tool]):
         if self._not_told and self._loop:
             self._watch = self._loop.call_later(_TOO_LONG, self._look, self._begun)
 
+    def _ended(self, failures: list[BaseException]) -> None:
+        self._threads -= 1
+        for failure in failures:
+            self._unheard(failure)
+        self._rest.set()
+
     def _tell(self) -> None:
         while self._done:
             piece = self._done.popleft()
@@ -171,18 +188,24 @@ class Trips(Generic[Tool]):
 
     def _live(self) -> None:
         tools: list[Tool] = []
-        try:
-            while self._go.get():
-                while self._waiting:
-                    with suppress(IndexError):  # another one took it
-                        self._do(self._waiting.popleft(), tools)
-                self._done.append(None)
-                assert self._loop is not None
-                with suppress(RuntimeError):  # the loop is closed: nobody is there who waits
-                    self._loop.call_soon_threadsafe(self._tell)
-        finally:
-            for tool in tools:
+        while self._go.get():
+            while self._waiting:
+                with suppress(IndexError):  # another one took it
+                    self._do(self._waiting.popleft(), tools)
+            self._done.append(None)
+            self._call(self._tell)
+        failures: list[BaseException] = []
+        for tool in tools:
+            try:
                 self._drop(tool)
+            except BaseException as exc:
+                failures.append(exc)
+        self._call(self._ended, failures)
+
+    def _call(self, what: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed: nobody is there who waits
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def _do(self, piece: _Piece, tools: list[Tool]) -> None:
         self._begun += 1

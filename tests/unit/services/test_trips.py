@@ -167,6 +167,55 @@ async def test_closing_waits_for_what_was_asked_for_and_drops_every_tool() -> No
     assert len(tools.dropped) == tools.made
 
 
+async def test_threads_end_behind_their_work_when_who_closes_is_cancelled() -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    def long(_tool: int) -> None:
+        begun.set()
+        assert left.wait(LIMIT)
+
+    tools = Tools()
+    trips = Trips("left", tools.make, tools.dropped.append, tools.unheard.append, 2)
+    async with asyncio.timeout(LIMIT):
+        slow, behind = trips.ask(long), trips.ask(lambda _tool: "done")
+        assert await asyncio.to_thread(begun.wait, LIMIT)
+        closing = asyncio.create_task(trips.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        left.set()
+        await asyncio.gather(slow, behind)
+        while any(thread.name.startswith("left-") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+        await trips.close()
+    assert len(tools.dropped) == tools.made
+
+
+async def test_a_tool_that_cannot_be_dropped_is_told_of_and_its_thread_ends() -> None:
+    class Stuck(Tools):
+        def drop(self, tool: int) -> None:
+            raise OSError(f"tool {tool} is stuck")
+
+    tools = Stuck()
+    trips = Trips("stuck", tools.make, tools.drop, tools.unheard.append, 2)
+    async with asyncio.timeout(LIMIT):
+        assert await trips.ask(lambda tool: tool) == 1
+        await trips.close()
+    assert [str(failure) for failure in tools.unheard] == ["tool 1 is stuck"]
+
+
+async def test_work_that_raises_what_no_future_takes_fails_alone() -> None:
+    def empty(_tool: int) -> object:
+        return next(iter(()))
+
+    async with Tools().trips() as trips, asyncio.timeout(LIMIT):
+        failed, fine = trips.ask(empty), trips.ask(lambda _tool: "fine")
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await failed
+        assert await fine == "fine"
+
+
 async def test_nothing_is_left_for_the_collector_of_cycles() -> None:
     def failing(_tool: int) -> None:
         raise NotFound("there is none")
