@@ -15,6 +15,7 @@ FN_VERSION = "0.3.753"
 """The version of Fn whose API this is; the ``fn`` command asks for it."""
 COMMON_PATHS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 """What every node answers to GET; ``/metrics`` on its admin port alone where it has one."""
+_PROBES = ("/healthz", "/readyz")
 
 
 class Common:
@@ -41,10 +42,13 @@ class Common:
             siblings.answer("metrics", telemetry.exposition)
 
     def routes(self, *, metrics: bool) -> list[web.RouteDef]:
-        """All of them, the metrics only where they are wanted."""
+        """All of them, the metrics only where they are wanted.
+
+        Probes answer HEAD as well, which many load balancers and monitors send; Fn has none of those paths.
+        """
         handlers = (self._ping, self._version, self._metrics, self._live, self._readiness)
         return [
-            web.get(path, handler, allow_head=False)
+            web.get(path, handler, allow_head=path in _PROBES)
             for path, handler in zip(COMMON_PATHS, handlers, strict=True)
             if metrics or path != "/metrics"
         ]

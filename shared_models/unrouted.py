@@ -12,12 +12,19 @@ from shared_models.answers import error_response, is_v1, json_response
 
 def runner_refusals() -> list[web.RouteDef]:
     """What a runner node answers to requests that belong to an API node."""
-    return [web.route("*", "/v1/{path:.*}", _refuse_management)]
+    return [
+        web.route("*", "/v1/{path:.*}", _refuse_management),
+        web.route("*", "/v2/{path:.*}", _say_where_to_manage),
+    ]
 
 
 def api_refusals() -> list[web.RouteDef]:
-    """What an API node answers to invocations of routes."""
-    return [web.route("*", "/r/{path:.*}", _refuse_invocation)]
+    """What an API node answers to calls of functions."""
+    return [
+        web.route("*", "/r/{path:.*}", _refuse_invocation),
+        web.route("*", "/invoke/{path:.*}", _say_where_to_call),
+        web.route("*", "/t/{path:.*}", _say_where_to_call),
+    ]
 
 
 def misdirected() -> list[web.RouteDef]:
@@ -41,6 +48,18 @@ async def _refuse_management(request: web.Request) -> web.StreamResponse:
     raise errors.ManageOnRunnerNode
 
 
+async def _say_where_to_call(request: web.Request) -> web.StreamResponse:
+    raise errors.NotFound(f"{_not_here(request)}: this is an API node, functions are called at runner nodes")
+
+
+async def _say_where_to_manage(request: web.Request) -> web.StreamResponse:
+    raise errors.NotFound(f"{_not_here(request)}: this is a runner node, API nodes manage")
+
+
+def _not_here(request: web.Request) -> str:
+    return f"Path not found: {request.method} {request.path}"
+
+
 async def unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamResponse:
     """The answer to a path, or a method, that no route knows."""
     path, v1 = request.path, is_v1(request.path)
@@ -57,9 +76,10 @@ async def unrouted(request: web.Request, exc: web.HTTPException) -> web.StreamRe
     if v1 and exc.status in (404, 405):
         return error_response(errors.NotFound(f"Path not found: {path}"), v1=True)
     if exc.status == 404:
-        return error_response(errors.NotFound(f"Path not found: {request.method} {path}"), v1=False)
+        return error_response(errors.NotFound(_not_here(request)), v1=False)
     if exc.status == 405:
-        return json_response({"message": f"Method not allowed: {request.method} {path}"}, 405)
+        known = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else None
+        return json_response({"message": f"Method not allowed: {request.method} {path}"}, 405, known)
     return json_response({"error": {"message": exc.reason}} if v1 else {"message": exc.reason}, exc.status)
 
 

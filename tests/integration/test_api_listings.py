@@ -58,7 +58,8 @@ async def test_invocations_are_refused_on_an_api_node(tmp_path):
             said = "Invoking routes /r/ is not supported on nodes configured as type API"
             assert answer == {"error": {"message": said}}
         assert await api.json("POST", "/invoke/x", status=404) == {
-            "message": "Path not found: POST /invoke/x"
+            "message": "Path not found: POST /invoke/x: "
+            "this is an API node, functions are called at runner nodes"
         }
 
 

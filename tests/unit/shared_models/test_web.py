@@ -11,7 +11,15 @@ from aiohttp import web
 from yarl import URL
 
 from shared_models import errors, telemetry
-from shared_models.web import HTTPSettings, json_response, read_body, runner_refusals, serving, stopping
+from shared_models.web import (
+    HTTPSettings,
+    api_refusals,
+    json_response,
+    read_body,
+    runner_refusals,
+    serving,
+    stopping,
+)
 
 
 def settings(**changes):
@@ -65,12 +73,34 @@ async def test_every_node_says_hello_and_its_version():
 async def test_unknown_paths_and_methods_are_named(method, path, status, body):
     async with node() as (client, _), client.request(method, path) as answer:
         assert (answer.status, await answer.json()) == (status, body)
-        assert "Allow" not in answer.headers
+        assert answer.headers.get("Allow") == ("GET" if status == 405 else None)
 
 
 async def test_head_is_refused_where_only_get_is_known():
     async with node() as (client, _), client.head("/version") as answer:
         assert (answer.status, await answer.read()) == (405, b"")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_are_answered_whether_they_send_get_or_head(path):
+    async with node() as (client, _), client.head(path) as head, client.get(path) as get:
+        assert (head.status, await head.read(), get.status) == (200, b"", 200)
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "method", "path", "where"),
+    [
+        (api_refusals(), "POST", "/invoke/x", "this is an API node, functions are called at runner nodes"),
+        (api_refusals(), "GET", "/t/shop/a/b", "this is an API node, functions are called at runner nodes"),
+        (runner_refusals(), "GET", "/v2/apps", "this is a runner node, API nodes manage"),
+        (runner_refusals(), "PUT", "/v2/fns/x", "this is a runner node, API nodes manage"),
+    ],
+)
+async def test_what_belongs_to_the_other_tier_is_not_found_and_told_where_it_is(routes, method, path, where):
+    async with node(*routes) as (client, _), client.request(method, path) as answer:
+        told = {"message": f"Path not found: {method} {path}: {where}"}
+        assert (answer.status, await answer.json()) == (404, told)
 
 
 async def test_a_slash_too_many_is_a_redirect_for_known_paths_only():
