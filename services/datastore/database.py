@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import text
@@ -135,6 +136,11 @@ class Database:
         """As ``transact`` in a SQLite file, without SQLAlchemy."""
         assert self._file is not None, "only for a file"
         return await self._asked(self._file.trip, work)
+
+    async def statement(self, text: str, values: Sequence[Any]) -> list[Any]:
+        """The rows that one statement answers in a SQLite file, which is a transaction by itself."""
+        assert self._file is not None, "only for a file"
+        return await self._asked(partial(self._file.statement, text), values)
 
     async def _asked(self, ask: Callable[[Asked], asyncio.Future[T]], asked: Asked) -> T:
         """What the file answers; it goes on when the caller is cancelled."""

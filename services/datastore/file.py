@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,16 +98,24 @@ class File:
         """As ``transact``, without SQLAlchemy."""
         return self._writer.ask(lambda hand: _transaction(hand, lambda: work(hand.driver)))
 
+    def statement(self, text: str, values: Sequence[Any]) -> asyncio.Future[list[Any]]:
+        """The rows that one statement answers, which is a transaction by itself."""
+        return self._writer.ask(lambda hand: hand.driver.execute(text, values).fetchall())
+
     def insert(self, rows: Rows) -> asyncio.Future[bool]:
         """Inserts all of *rows* in one transaction; False, and none, when one of them is there."""
+        statements = [one for table, some in rows for one in bulk.insertions(table, some)]
 
         def insert(hand: _Hand) -> None:
-            for table, some in rows:
-                bulk.insert(hand.driver, table, some)
+            for text, values in statements:
+                hand.driver.execute(text, values)
 
         def whether_new(hand: _Hand) -> bool:
             try:
-                _transaction(hand, lambda: insert(hand))
+                if len(statements) == 1:
+                    insert(hand)  # a transaction by itself
+                else:
+                    _transaction(hand, lambda: insert(hand))
             except sqlite3.IntegrityError:
                 return False
             return True

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
-from services.logstore import listing, removal
+from services.logstore import listing, removal, usual
 from services.logstore.changes import Changes, Known, change
 from services.logstore.fresh import never_seen, rows_of
 from services.logstore.records import (
@@ -86,7 +86,9 @@ class SQLLogStore(LogStore):
                     given.append(_waiting(one.key, attempt, node))
             return refused, Changes(new=fresh, changed=given)
 
-        return await change(self._database, [one.call.id for one in leased], self._now(), decide)
+        if leased := await usual.claim(self._database, leased, node):
+            return await change(self._database, [one.call.id for one in leased], self._now(), decide)
+        return []
 
     async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
         def decide(known: Known) -> tuple[None, Changes]:
@@ -105,6 +107,11 @@ class SQLLogStore(LogStore):
         await self._starts.ask((key, started_at))
 
     async def _start_calls(self, batch: Sequence[tuple[LeaseKey, str]]) -> list[Exception | None]:
+        left = await usual.start(self._database, batch)
+        judged = iter(await self._judge_starts(left) if left else ())
+        return [next(judged) if one in left else None for one in batch]
+
+    async def _judge_starts(self, batch: Sequence[tuple[LeaseKey, str]]) -> list[Exception | None]:
         def decide(known: Known) -> tuple[list[Exception | None], Changes]:
             outcomes: list[Exception | None] = []
             started = []

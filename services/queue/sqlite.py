@@ -96,6 +96,8 @@ class SQLiteQueue(WaitingQueue):
         self._todo: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
         self._next = math.inf
+        self._more = False
+        """Whether the last reserve got all it asked for, so that there may be more."""
 
     async def push(self, call: Call) -> bool:
         try:
@@ -149,15 +151,18 @@ class SQLiteQueue(WaitingQueue):
         return self._next
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
-        now = self._clock()
+        if self._more and (taken := await self._lease(limit, ttl, without)):
+            return taken
         # Looks without the write lock first: waiting runners must not queue up for it.
-        free, due = await self._read(partial(messages.look, now=now, without=without))
-        if free:
-            take = partial(messages.take, limit=limit, now=now, ttl=ttl, without=without)
-            if taken := await self._given_back_if_left(self._write(take)):
-                return taken
-        self._next = due
-        return []
+        look = partial(messages.look, now=self._clock(), without=without)
+        free, self._next = await self._read(look)
+        return await self._lease(limit, ttl, without) if free else []
+
+    async def _lease(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
+        take = partial(messages.take, limit=limit, now=self._clock(), ttl=ttl, without=without)
+        taken = await self._given_back_if_left(self._write(take))
+        self._more = len(taken) == limit
+        return taken
 
     async def _read(self, operation: Operation[T]) -> T:
         loop = asyncio.get_running_loop()
