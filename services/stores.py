@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services import logstore, queue, urls
 from services.datastore import dialects
@@ -60,7 +60,8 @@ class StoreSettings:
 class Stores:
     """What an API node stands on. All but log store and queue are in the datastore's database.
 
-    *clock*: unix seconds that all nodes agree on, which their own clocks may not.
+    *clock*: unix seconds that all nodes agree on, which their own clocks may not. *files*: which of
+    "datastore", "log store" and "queue" are files; what they are asked is done in threads, to its end.
     """
 
     datastore: Datastore
@@ -70,6 +71,7 @@ class Stores:
     idempotency_keys: IdempotencyKeys
     outbox: Outbox
     clock: Callable[[], float] = time.time
+    files: frozenset[str] = frozenset()
 
     @classmethod
     def on(
@@ -112,7 +114,17 @@ async def open_stores(settings: StoreSettings) -> AsyncIterator[Stores]:
             kept = SQLLogStore(database, clock)
         else:
             kept = await enter(open_logstore(settings.logstore_url, clock))
-        yield Stores.on(database, kept, await _queue(stack, settings, database), clock)
+        stores = Stores.on(database, kept, await _queue(stack, settings, database), clock)
+        yield replace(stores, files=_files(settings))
+
+
+def _files(settings: StoreSettings) -> frozenset[str]:
+    places = {
+        "datastore": settings.datastore_url,
+        "log store": settings.logstore_url or settings.datastore_url,
+        "queue": settings.queue_url,
+    }
+    return frozenset(name for name, url in places.items() if url.startswith("sqlite"))
 
 
 async def _queue(stack: AsyncExitStack, settings: StoreSettings, database: Database) -> MessageQueue:

@@ -27,11 +27,18 @@ class Store:
         self.inner = inner
         self.failure: BaseException | None = None
         self.hangs = False
+        self.goes_on = asyncio.Event()
+        self.asked = self.cancelled = 0
 
     def __getattr__(self, name: str) -> object:
         async def verb(*arguments: object, **named: object) -> object:
+            self.asked += 1
             if self.hangs:
-                await asyncio.Event().wait()
+                try:
+                    await self.goes_on.wait()
+                except asyncio.CancelledError:
+                    self.cancelled += 1
+                    raise
             if self.failure:
                 raise self.failure
             return await getattr(self.inner, name)(*arguments, **named)
@@ -91,6 +98,57 @@ async def test_every_store_that_is_away_is_named(stores: Stores, monkeypatch: py
     assert readiness.reason() == (
         "log store: does not answer within 0.05 s; queue: breaks down: RuntimeError"
     )
+
+
+async def test_a_file_that_hangs_has_one_look_and_a_server_none_that_is_left(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.readiness.PATIENCE", 0.05)
+    file, server = Store(stores.datastore), Store(stores.queue)
+    readiness = Readiness(dataclasses.replace(stores, datastore=file, queue=server))  # type: ignore[arg-type]
+    file.hangs = server.hangs = True
+    for _ in range(5):
+        await readiness.look()
+    assert readiness.reason().count("does not answer within 0.05 s") == 2
+    assert (file.asked, file.cancelled) == (1, 0)
+    assert (server.asked, server.cancelled) == (5, 5)
+    for store in (file, server):
+        store.hangs = False
+        store.goes_on.set()
+    await readiness.look()
+    assert readiness.reason() == ""
+    await readiness.look()
+    assert file.asked == 2, "the answer that came late was its answer"
+
+
+async def test_a_node_that_stops_waits_for_no_file_that_hangs(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.readiness.PATIENCE", 0.05)
+    store = Store(stores.datastore)
+    store.hangs = True
+    watched = dataclasses.replace(stores, datastore=store)  # type: ignore[arg-type]
+    async with asyncio.timeout(LIMIT), watching(watched, again=0.01) as readiness:
+        while not readiness.reason():
+            await asyncio.sleep(0.01)
+    assert (store.asked, store.cancelled) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("datastore", "logstore", "queue", "files"),
+    [
+        ("sqlite:///{}/fn.db", "", "memory://", {"datastore", "log store"}),
+        ("sqlite3://{}/fn.db", "none", "sqlite:///{}/queue.db", {"datastore", "queue"}),
+    ],
+)
+async def test_the_stores_that_are_files_are_known(
+    tmp_path: Path, datastore: str, logstore: str, queue: str, files: set[str]
+) -> None:
+    settings = StoreSettings(
+        datastore_url=datastore.format(tmp_path), logstore_url=logstore, queue_url=queue.format(tmp_path)
+    )
+    async with open_stores(settings) as opened:
+        assert opened.files == files
 
 
 async def test_a_store_that_comes_back_is_seen_soon(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
