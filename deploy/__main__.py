@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from deploy import config, logs, token
+from deploy import config, logs
 from deploy.command_line import parser
 from deploy.extensions import ExtensionFailed
 from deploy.settings import Settings, read_all, redact
@@ -39,8 +39,19 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; answers the exit code."""
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Its reader, such as head, has enough. What Python would still flush goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
-    command = options.command or ""
+    command = "version" if options.version else options.command or ""
     if command == "version":
         print(f"fn-hybrid {importlib.metadata.version('fn-hybrid')} (Python {platform.python_version()})")
         return 0
@@ -89,6 +100,9 @@ def _metrics(options: argparse.Namespace) -> int:
 
 
 def _token(options: argparse.Namespace) -> int:
+    # Imported only now: nodes have no use for it.
+    from deploy import token
+
     wish = token.Wish(name=options.name, role=options.role, apps=options.app, days=options.days)
     try:
         token.run(wish, options.file)

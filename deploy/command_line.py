@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    whole.add_argument("--version", action="store_true", help="print the version")
     commands = whole.add_subparsers(dest="command", required=False, metavar="COMMAND", title="commands")
     commands.add_parser("api", help="run an API node: the stores and the HTTP API")
     commands.add_parser("runner", help="run a runner node: functions, through an API node")
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     move.add_argument("--yes", action="store_true", help="allow a downgrade, which drops data")
     key = commands.add_parser("token", help="make a token and its entry for the file of FN_API_TOKENS")
     key.add_argument("--name", required=True, help="whose it is: in the log of changes")
-    key.add_argument("--role", required=True, choices=[*Role])
+    key.add_argument("--role", required=True, choices=[role.value for role in Role])
     key.add_argument("--app", action="append", default=[], metavar="NAME", help="an app; '*' for all")
     key.add_argument("--file", metavar="PATH", default="", help="put the entry there, print only the token")
     key.add_argument("--days", type=int, help="how long it is valid; for ever without it")

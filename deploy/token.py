@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.identity.tokens import LARGEST, BadFile, read
 from shared_models import names
 from shared_models.access import EVERY_APP, Role
 
@@ -63,18 +64,30 @@ def made(wish: Wish, now: datetime.datetime | None = None) -> tuple[str, str]:
 
 
 def add(path: str, entry: str) -> None:
-    """Puts *entry* at the end of the file, which is made when there is none; raises OSError.
+    """Puts *entry* at the end of the file, which is made when there is none.
 
-    In one write, so that a node which reads it meanwhile sees all of it.
+    In one write, so that a node which reads it meanwhile sees all of it. Raises OSError, and ValueError where
+    nodes could not read the file then: it is left as it was.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     descriptor = os.open(path, flags, 0o600)
     try:
-        size = os.fstat(descriptor).st_size
-        ends = not size or os.pread(descriptor, 1, size - 1) == b"\n"
-        os.write(descriptor, (entry if ends else f"\n{entry}").encode())
+        text = os.pread(descriptor, LARGEST, 0)
+        empty = text.strip() == b"[]"
+        more = (entry if empty or not text or text.endswith(b"\n") else f"\n{entry}").encode()
+        _check_file(path, more if empty else text + more)
+        if empty:
+            os.ftruncate(descriptor, 0)
+        os.write(descriptor, more)
     finally:
         os.close(descriptor)
+
+
+def _check_file(path: str, text: bytes) -> None:
+    try:
+        read(text)
+    except BadFile as exc:
+        raise ValueError(f"--file: {path} is no file of tokens: {exc}; nothing was added") from None
 
 
 def _check(wish: Wish) -> None:

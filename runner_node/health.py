@@ -20,6 +20,8 @@ from shared_models.workers import Siblings
 
 log = logging.getLogger(__name__)
 
+_NOT_ASKED = "the container engine has not been asked yet"
+
 
 class Health:
     """Looks at the engine and at the API node every few seconds; ``reason`` is empty when all is well."""
@@ -46,7 +48,8 @@ class Health:
         self._siblings = siblings
         if siblings:
             siblings.answer(together.QUESTION, lambda: together.encode(self._own_report()))
-        self._engine = "the container engine has not been asked yet"
+        self._engine = _NOT_ASKED
+        self._was_ready = False
         self._state = RunnerState.ACTIVE
         self._refused = ""
         self._stopping = False
@@ -121,6 +124,10 @@ class Health:
     def _tell_since(self, before: str) -> None:
         if self.reason != before:
             self.changes.tell()
+        ready = not self.reason
+        if ready and not self._was_ready:
+            log.info("ready for calls")
+        self._was_ready = ready
 
     async def _ping(self) -> None:
         try:
@@ -131,8 +138,8 @@ class Health:
                 log.error("%s; it is tried again every %g s", reason, HEARTBEAT)
             self._engine = reason
             return
-        if self._engine:
-            log.info("ready for calls")
+        if self._engine not in ("", _NOT_ASKED):
+            log.info("the container engine answers again")
         self._engine = ""
 
     def _own_report(self) -> RunnerReport:

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,8 +33,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in text
 
 
-def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version"]) == 0
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_version_is_one_line(capsys: pytest.CaptureFixture[str], asked: str) -> None:
+    assert main([asked]) == 0
     assert capsys.readouterr().out.startswith("fn-hybrid 0.")
 
 
@@ -74,6 +76,16 @@ def test_a_store_that_does_not_answer_says_why() -> None:
 
 
 # -- a real process --------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_enough_gets_no_stack_trace(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "deploy", "config", "api"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def _node(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:

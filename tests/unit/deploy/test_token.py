@@ -53,6 +53,40 @@ def test_a_file_without_its_last_line_feed_stays_a_list(tmp_path: Path) -> None:
     assert len(read(file.read_bytes())) == 2
 
 
+def test_a_file_with_an_empty_list_gets_the_entry_in_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.yml"
+    file.write_text("[]\n")
+    code, out, _ = told("--name", "one", "--role", "admin", "--file", str(file))
+    assert code == 0
+    assert read(file.read_bytes())[digest(out.strip())].principal.name == "one"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("junk\n", "it is not YAML in line 2"),
+        ("- name: ci\n", "token 1 (ci): sha256: must be 64 hexadecimal digits"),
+    ],
+)
+def test_a_file_that_nodes_could_not_read_is_left_as_it_is(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "tokens.yml"
+    file.write_text(text)
+    code, out, said = told("--name", "one", "--role", "admin", "--file", str(file))
+    assert (code, out, file.read_text()) == (2, "", text)
+    assert f"fn-node: --file: {file} is no file of tokens: {why}" in said
+    assert said.endswith("; nothing was added\n")
+
+
+def test_a_role_that_there_is_not_is_told_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["token", "--name", "x", "--role", "boss"])
+    said = capsys.readouterr().err
+    assert "invalid choice: 'boss'" in said
+    assert "<Role" not in said
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     code, out, said = told("--name", "ci", "--role", "admin", "--file", str(tmp_path / "no" / "tokens"))
     assert (code, out) == (1, "")

@@ -75,6 +75,30 @@ async def test_an_engine_that_goes_and_comes_is_told(health, driver):
         assert down in health.reason
 
 
+async def test_the_log_says_ready_once_each_time_that_the_node_has_become_so(health, data, driver, caplog):
+    caplog.set_level("INFO", "runner_node.health")
+
+    async def look() -> list[str]:
+        caplog.clear()
+        await health._look_at_engine()
+        await health._report()
+        return [record.getMessage() for record in caplog.records if "ready for calls" in record.message]
+
+    data.away = True
+    assert await look() == []
+    data.away = False
+    assert await look() == ["ready for calls"]
+    assert await look() == []
+    data.state = RunnerState.DRAINING
+    assert await look() == []
+    data.state = RunnerState.ACTIVE
+    assert await look() == ["ready for calls"]
+    driver.down = "gone"
+    assert await look() == []
+    driver.down = ""
+    assert await look() == ["ready for calls"]
+
+
 async def test_the_stop_is_told_once_and_is_for_ever(health):
     change = health.changes.next
     health.stopping()
