@@ -19,8 +19,8 @@ _FINAL = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
 
 
 async def claim(database: Database, leased: Sequence[LeasedCall], node: str) -> Sequence[LeasedCall]:
-    """Notes who holds *leased*; answers those that are to be judged."""
-    if not database.has_trips or len({one.call.id for one in leased}) < len(leased):
+    """Notes who holds *leased*, each call once; answers those that are to be judged."""
+    if not database.has_trips:
         return leased
     claimed: set[str] = set()
     for some, size in sqlite_rows.portions(leased):
