@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,10 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import requests
 
 from tests.engine.packages import Missing, need
 
@@ -22,7 +23,7 @@ STOP = 60.0
 """Seconds that the engine may take to start, and to stop before it is killed."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def engine() -> Iterator[str]:
     """The DOCKER_HOST of an engine that answers; raises Missing, with the reason, when there is none.
 
@@ -39,7 +40,7 @@ def engine() -> Iterator[str]:
         yield host
 
 
-@contextmanager
+@contextlib.contextmanager
 def engine_over_tls(listener: socket.socket, options: Sequence[str]) -> Iterator[str]:
     """The same, private in any case, which serves TLS on *listener*, too; its address is without TLS.
 
@@ -51,7 +52,7 @@ def engine_over_tls(listener: socket.socket, options: Sequence[str]) -> Iterator
         yield host
 
 
-@contextmanager
+@contextlib.contextmanager
 def _private(listener: socket.socket | None = None, options: Sequence[str] = ()) -> Iterator[str]:
     program = need("dockerd", "docker.io")
     folder = Path(tempfile.mkdtemp(prefix="fn-engine-"))
@@ -74,7 +75,7 @@ def _handing(listener: socket.socket) -> list[str]:
     return [sys.executable, "-c", script, str(listener.fileno())]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _dockerd(
     program: str, folder: Path, listener: socket.socket | None, options: Sequence[str]
 ) -> Iterator[str]:
@@ -110,12 +111,25 @@ def _dockerd(
         _wait_until_ready(process, host, log)
         yield host
     finally:
+        _kill_containers(host)
         process.terminate()
         try:
             process.wait(STOP)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _kill_containers(host: str) -> None:
+    """Those that tests left: dockerd waits for their end, ten seconds or as long as each may take.
+
+    A dockerd that is killed meanwhile leaves them running.
+    """
+    with contextlib.suppress(docker.errors.DockerException, requests.RequestException):
+        client = docker.DockerClient(base_url=host, version="auto", timeout=30)
+        for container in client.containers.list(all=True, ignore_removed=True):
+            container.remove(force=True)
+        client.close()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
