@@ -15,9 +15,10 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from deploy.example import Unreachable, deploy_hello, invoke, not_ready
 from deploy.ground import HOST, CannotStart, check_ports, prepare_data, runner_token
@@ -60,21 +61,17 @@ async def _run(data: Path, token: str, port: int, runner_port: int) -> int:
     sockets = tempfile.mkdtemp(prefix="fn-")
     try:
         api_environ, runner_environ = environs(data, token, port, runner_port, sockets)
-        async with (
-            _node("api", api_environ, signals) as api_node,
-            _node("runner", runner_environ, signals) as runner_node,
-        ):
-            ended = [
-                asyncio.create_task(_ended("api", api_node)),
-                asyncio.create_task(_ended("runner", runner_node)),
-            ]
-            work = asyncio.create_task(_introduce(api, runner))
-            try:
-                return await _watch(stop, ended, work)
-            finally:
-                for task in (*ended, work):
-                    task.cancel()
-                _say("stopping both nodes (once more: at once)")
+        async with _node("api", api_environ, signals) as api_node:
+            nodes = {"api": api_node}
+            # First the one that the other asks: a runner node that finds none says so, and asks again late.
+            code = await _beside(nodes, stop, _until_ready("api", api))
+            if code is not None:
+                return code
+            async with _node("runner", runner_environ, signals) as nodes["runner"]:
+                code = await _beside(nodes, stop, _introduce(api, runner))
+                if code is None:
+                    code = await _beside(nodes, stop, asyncio.Event().wait())
+                return code or 0
     finally:
         stop.cancel()
         shutil.rmtree(sockets, ignore_errors=True)
@@ -138,11 +135,13 @@ async def _node(
             hurry = asyncio.create_task(signals.get())
             done = asyncio.create_task(process.wait())
             await asyncio.wait((hurry, done), timeout=STOP_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            why = f"it did not end in {STOP_LIMIT:.0f} s"
             if hurry.done():
                 signals.put_nowait(hurry.result())  # for the other node, too
+                why = "asked for with a second signal"
             hurry.cancel()
             if process.returncode is None and not done.done():
-                _say(f"the {kind} node is killed: it did not end in {STOP_LIMIT:.0f} s")
+                _say(f"the {kind} node is killed: {why}")
                 _send(process, signal.SIGKILL)
             await done
         await asyncio.wait([printer], timeout=1)
@@ -182,21 +181,31 @@ def _say(text: str, who: str = "run") -> None:
 # -- while they run --------------------------------------------------------------------------------
 
 
-async def _watch(
-    stop: asyncio.Task[int], ended: Sequence[asyncio.Task[str]], work: asyncio.Task[None]
-) -> int:
-    """Waits for the end: 0 for a signal, 1 when a node ended by itself or the start failed."""
-    await asyncio.wait((stop, work, *ended), return_when=asyncio.FIRST_COMPLETED)
-    if work.done() and not stop.done() and not any(task.done() for task in ended):
-        if error := work.exception():
-            _say(f"the start failed: {error}")
-            return 1
-        await asyncio.wait((stop, *ended), return_when=asyncio.FIRST_COMPLETED)
-    for task in ended:
-        if task.done():
-            _say(task.result())
-            return 1
-    return 0
+async def _beside(
+    nodes: Mapping[str, asyncio.subprocess.Process],
+    stop: asyncio.Task[int],
+    work: Coroutine[Any, Any, object],
+) -> int | None:
+    """Does *work* while *nodes* run. None when it is done; else the exit code, with its cause told.
+
+    0 for a signal, 1 when a node ended by itself or *work* failed.
+    """
+    doing = asyncio.create_task(work)
+    ended = [asyncio.create_task(_ended(kind, process)) for kind, process in nodes.items()]
+    try:
+        await asyncio.wait((stop, doing, *ended), return_when=asyncio.FIRST_COMPLETED)
+        cause = next((task.result() for task in ended if task.done()), "")
+        if not cause and not stop.done():
+            if (error := doing.exception()) is None:
+                return None
+            cause = f"the start failed: {error}"
+    finally:
+        for task in (*ended, doing):
+            task.cancel()
+    if cause:
+        _say(cause)
+    _say("stopping both nodes (once more: at once)")
+    return 1 if cause else 0
 
 
 async def _ended(kind: str, process: asyncio.subprocess.Process) -> str:
@@ -206,8 +215,7 @@ async def _ended(kind: str, process: asyncio.subprocess.Process) -> str:
 
 
 async def _introduce(api: str, runner: str) -> None:
-    """Waits until both nodes are ready, deploys the example, and says what to try."""
-    await _until_ready("api", api)
+    """Waits until the runner node is ready, too, deploys the example, and says what to try."""
     await _until_ready("runner", runner)
     hello = await asyncio.to_thread(deploy_hello, api)
     _say("calling hello; its very first call makes its virtual environment, which may take a while")

@@ -140,6 +140,9 @@ async def test_the_three_printed_commands_work_and_ctrl_c_ends_everything(tmp_pa
         missing(str(exc))
     async with running(tmp_path / "data") as run:
         await run.until("Ctrl-C", START)
+        assert [
+            line for line in run.lines if re.search(" (warn|error) ", line) and "NOT isolated" not in line
+        ] == []
         invoke, trigger, detached = run.commands()
         assert json.loads(await shell(invoke)) == {"message": "Hello Ada"}
         assert json.loads(await shell(trigger)) == {"message": "Hello World"}
@@ -161,6 +164,16 @@ async def test_running_again_keeps_the_data(tmp_path: Path) -> None:
             run.process.send_signal(number)
             assert await run.ended() == 0, run.text
     assert commands[0] == commands[1]
+
+
+async def test_a_second_signal_ends_everything_at_once_and_is_told_as_the_reason(tmp_path: Path) -> None:
+    async with running(tmp_path / "data") as run:
+        await run.until("Ctrl-C", START)
+        run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0, run.text
+    assert "the runner node is killed: asked for with a second signal" in run.text
+    assert "did not end in" not in run.text
 
 
 @pytest.mark.parametrize("victim", ["api", "runner"])
