@@ -109,7 +109,7 @@ class Transport:
             if why := why_untrusted(exc, URL(address).host or ""):
                 self._distrust(address, why, cause=exc)
             never_sent = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            self._fail(address, f"{type(exc).__name__}: {exc}".rstrip(": "), sent=not never_sent, cause=exc)
+            self._fail(address, _words(exc), sent=not never_sent, cause=exc)
         if answer.status >= 500:
             said = answer.error()
             self._fail(
@@ -221,6 +221,16 @@ def new_session(settings: ClientSettings, tls: ssl.SSLContext | None = None) -> 
 
 def _of_certificate(answer: Answer) -> bool:
     return "certificate" in answer.message
+
+
+def _words(exc: Exception) -> str:
+    """Why there was no answer."""
+    match exc:
+        case aiohttp.ClientConnectorDNSError():
+            return f"its name is not known: {exc.os_error.strerror or exc.os_error}"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return "it refuses connections, is it running?"
+    return f"{type(exc).__name__}: {exc}".rstrip(": ")
 
 
 def _seconds(text: str) -> float:

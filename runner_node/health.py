@@ -20,6 +20,8 @@ from shared_models.workers import Siblings
 
 log = logging.getLogger(__name__)
 
+BEGIN = 1.0
+"""Seconds between looks until an API node has answered for the first time: it may be starting, too."""
 _NOT_ASKED = "the container engine has not been asked yet"
 
 
@@ -58,6 +60,7 @@ class Health:
         self._stale = stale
         self.agent_running: Callable[[], int] = lambda: 0
         self.spool_full: Callable[[], bool] = lambda: False
+        self.spooled: Callable[[], int] = lambda: 0
         self.changes = Changes()
         """Of ``reason``."""
 
@@ -109,7 +112,7 @@ class Health:
         while True:
             # An engine that is slow to answer must not make the runner look lost.
             await asyncio.gather(self._look_at_engine(), self._report())
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(HEARTBEAT if self._seen is not None else min(BEGIN, HEARTBEAT))
 
     async def _look_at_engine(self) -> None:
         before = self.reason
@@ -149,7 +152,7 @@ class Health:
             capacity_memory=resources.memory, capacity_cpus=resources.cpus,
             free_memory=resources.free_memory, free_cpus=resources.free_cpus,
             running=self.agent_running(), warm=scheduler.warm(), oldest_wait=scheduler.oldest_wait(),
-            drains=self._state is RunnerState.DRAINING,
+            drains=self._state is RunnerState.DRAINING, spooled=self.spooled(),
         )  # fmt: skip
 
     async def _beat(self) -> None:

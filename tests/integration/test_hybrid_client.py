@@ -160,7 +160,14 @@ async def test_a_node_that_is_not_there_is_named_as_such(closed_port):
     async with open_data_access(settings(f"http://127.0.0.1:{closed_port}")) as data:
         with pytest.raises(errors.APINodeUnavailable) as caught:
             await data.app_id("a")
-        assert str(closed_port) in caught.value.detail
+        assert f"127.0.0.1:{closed_port}: it refuses connections, is it running?" in caught.value.detail
+
+
+async def test_a_node_whose_name_is_not_known_is_told_so():
+    async with open_data_access(settings("http://api.invalid:8080")) as data:
+        with pytest.raises(errors.APINodeUnavailable, match="does not answer") as caught:
+            await data.app_id("a")
+    assert "api.invalid:8080: its name is not known" in caught.value.detail
 
 
 async def test_a_node_that_says_nothing_is_named_with_what_happened():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ from runner_node.health import Health
 from runner_node.resources import Resources
 from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
+from shared_models.background import beside
 from shared_models.runner import RunnerState
 from tests.unit.runner_node.scripted_data import ScriptedData
 
@@ -97,6 +99,18 @@ async def test_the_log_says_ready_once_each_time_that_the_node_has_become_so(hea
     assert await look() == []
     driver.down = ""
     assert await look() == ["ready for calls"]
+
+
+async def test_an_api_node_that_starts_beside_the_runner_is_not_asked_late(health, data, monkeypatch):
+    monkeypatch.setattr("runner_node.health.HEARTBEAT", 3600.0)
+    monkeypatch.setattr("runner_node.health.BEGIN", 0.01)
+    data.away = True
+    async with asyncio.timeout(30), beside(health.run(), "look"):
+        while "does not answer" not in health.reason:
+            await health.changes.next.wait()
+        data.away = False
+        while health.reason:
+            await health.changes.next.wait()
 
 
 async def test_the_stop_is_told_once_and_is_for_ever(health):
