@@ -91,6 +91,11 @@ class Agent:
         """The node has been told to stop: no new leases, unstarted ones go back, the drain time begins."""
         self.health.stopping()
 
+    @property
+    def spooled(self) -> int:
+        """Batches of results that no API node has taken yet; those that are still to come are one."""
+        return self.recorder.kept + bool(self._tasks)
+
     def ready(self) -> str:
         """Empty when the node can take calls, else the reason why not."""
         return self.health.reason
@@ -277,7 +282,7 @@ async def running_agent(
             await stack.enter_async_context(looping(agent.follow_secrets, "secrets"))
         await stack.enter_async_context(agent.dequeuer.running())
         stack.enter_context(shown(agent))
-        health.agent_running = lambda: agent.running
+        health.agent_running, health.spooled = lambda: agent.running, lambda: agent.spooled
         yield agent
 
 

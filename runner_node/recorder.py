@@ -50,6 +50,7 @@ class Recorder:
         self._until = math.inf
         self._hopeless = False
         self._spooled = True
+        self._in_hand = 0
         self._dropped = 0
         self._spooled_leases: dict[LeaseKey, Stored] = {}
         """Who waits for spooled results of queued calls: their leases are renewed until they are taken."""
@@ -63,6 +64,12 @@ class Recorder:
     def waiting(self) -> int:
         """Results that have not been taken yet."""
         return len(self._results)
+
+    @property
+    def kept(self) -> int:
+        """Batches of them, and of those that are spooled; one more where that is not known yet."""
+        spooled = max(self._spool.batches, self._spooled) if self._spool else 0
+        return math.ceil(len(self._results) / BATCH) + self._in_hand + spooled
 
     def add(self, result: Result) -> None:
         """Never waits."""
@@ -104,6 +111,7 @@ class Recorder:
 
     async def _hand_in_or_keep(self, batch: list[Result]) -> None:
         """An API node that hangs holds up this batch, not those that come behind it."""
+        self._in_hand = 1
         try:
             await self._try(batch)
         except Exception:
@@ -112,6 +120,8 @@ class Recorder:
             else:
                 self._results.put_back(batch)
             raise
+        finally:
+            self._in_hand = 0
 
     async def _try(self, batch: list[Result]) -> None:
         if self._hopeless and self._closing:

@@ -59,6 +59,8 @@ class Spool:
         self._told = {"full": -math.inf, "broken": -math.inf}
         self.dropped = 0
         """Results that had to make room."""
+        self.batches = 0
+        """In the folder, as ``first`` has seen it, and since."""
 
     async def put(self, batch: list[Finished], *, droppable: bool = False) -> bool:
         """Keeps *batch*; False when the spool is full or cannot be written (the log says which)."""
@@ -114,6 +116,7 @@ class Spool:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+        self.batches += 1
         self._uses(len(data))
 
     def _sync_folder(self) -> None:
@@ -162,6 +165,7 @@ class Spool:
         try:
             self._look()
             files = sorted(self._folder.glob(f"*{_SUFFIX}"))
+            self.batches = len(files)
         except OSError:
             return None
         for file in files:
@@ -171,6 +175,7 @@ class Spool:
                 log.error("the spooled batch %s cannot be read and is set aside: %s", file, exc)
                 with suppress(OSError):
                     file.rename(file.with_suffix(".broken"))
+                    self.batches -= 1
         return None
 
 

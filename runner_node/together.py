@@ -34,4 +34,5 @@ def summed(reports: Sequence[RunnerReport]) -> RunnerReport:
         oldest_wait=max(one.oldest_wait for one in reports),
         workers=len(reports),
         drains=all(one.drains for one in reports),
+        spooled=sum(one.spooled for one in reports),
     )

@@ -23,7 +23,8 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     """One heartbeat. Memory in bytes, CPU in milli-CPUs, waits in seconds.
 
     *workers*: processes among which the capacity is divided evenly; no container is larger than one's part.
-    *drains*: the runner has been told to drain, and takes nothing new since.
+    *drains*: the runner has been told to drain, and takes nothing new since. *spooled*: batches of results
+    that no API node has taken yet, in memory or on disk.
     """
 
     id: str = ""
@@ -38,6 +39,7 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     oldest_wait: float = 0.0
     workers: int = 1
     drains: bool = False
+    spooled: int = 0
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +51,9 @@ class Runner(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def drained(self) -> bool:
-        """Whether the runner, told to drain, has said since that nothing runs and nothing waits."""
+        """Whether the runner, told to drain, has said since that nothing runs or waits, results included."""
         report = self.report
-        idle = not report.running and not report.oldest_wait
+        idle = not report.running and not report.oldest_wait and not report.spooled
         return self.state == RunnerState.DRAINING and report.drains and idle
 
     def wire(self) -> dict[str, Any]:

@@ -497,6 +497,7 @@ async def test_a_runner_is_drained_once_it_says_that_it_has_heard_and_is_idle(da
     assert not (await datastore.set_runner_state("a", RunnerState.DRAINING)).drained
     assert not await drained()
     assert not await drained(drains=True, running=1)
+    assert not await drained(drains=True, spooled=1)
     assert await drained(drains=True)
     assert not (await datastore.set_runner_state("a", RunnerState.ACTIVE)).drained
     assert not await drained(drains=True)

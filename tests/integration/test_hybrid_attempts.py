@@ -20,6 +20,7 @@ from runner_node.invoke import invoke_routes
 from runner_node.settings import AgentSettings
 from shared_models import async_policy
 from shared_models.call import Reason, Status
+from shared_models.errors import StoreUnavailable
 from shared_models.fn import Fn
 from shared_models.web import HTTPSettings, serving
 from tests.integration.live_api import LiveAPI, live_api
@@ -174,6 +175,32 @@ async def test_a_runner_is_drained_when_the_call_that_it_runs_has_ended(tmp_path
                 await asyncio.sleep(0.02)
         assert (shown["running"], t.agent.running) == (0, 0)
         assert (await t.record(fn, call_id))["status"] == Status.CANCELLED
+
+
+async def test_a_runner_that_has_results_is_not_drained_before_an_api_node_has_taken_them(
+    tmp_path, monkeypatch
+):
+    async with tiers(tmp_path, Behaviour(function=lambda request: Answer())) as t:
+        fn = await t.fn()
+
+        async def away(*_: object) -> list[str]:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(t.api.data), "finish", away)
+            call_id = await t.invoke(fn)
+            await until(lambda: list((tmp_path / "spool").glob("**/*.results")))
+            await t.api.json("PUT", "/v2/runners/node-1", json={"state": "draining"})
+            await until(lambda: t.agent.ready() == "the node is draining")
+            for _ in range(3):
+                await asyncio.wait_for(t.agent.health._report(), 60)
+                shown = await t.api.json("GET", "/v2/runners/node-1")
+                assert (shown["running"], shown["spooled"] > 0, shown["drained"]) == (0, True, False)
+        async with asyncio.timeout(60):
+            while not (shown := await t.api.json("GET", "/v2/runners/node-1"))["drained"]:
+                await asyncio.sleep(0.02)
+        assert shown["spooled"] == 0
+        assert (await t.record(fn, call_id))["status"] == Status.SUCCESS
 
 
 async def test_a_call_that_a_runner_did_not_get_to_is_run_by_the_next_as_its_first_attempt(tmp_path):

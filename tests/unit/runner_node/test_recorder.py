@@ -111,6 +111,23 @@ async def test_results_are_spooled_while_the_api_node_is_away_and_handed_in_late
     assert files(spool) == []
 
 
+async def test_what_is_kept_is_counted_wherever_it_is_until_it_is_taken(data, spool):
+    async with running(data, spool) as recorder:
+        assert recorder.kept == 1, "what a predecessor left is not known yet"
+        await until(lambda: not recorder.kept)
+        data.away = True
+        for count in range(1, 4):
+            recorder.add(result())
+            assert recorder.kept >= count
+            await until(lambda count=count: len(files(spool, "*.results")) == count)
+        assert recorder.kept >= 3
+        files(spool, "*.results")[0].unlink()
+        data.away = False
+        await until(lambda: not recorder.kept)
+        assert len(data.finished) == 2
+        assert files(spool) == []
+
+
 async def test_a_node_that_stops_while_the_api_node_is_away_leaves_its_results_to_the_next(data, spool):
     data.away = True
     async with running(data, spool) as recorder:

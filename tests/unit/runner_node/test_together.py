@@ -18,11 +18,11 @@ from tests.unit.runner_node.scripted_data import ScriptedData
 
 ONE = RunnerReport(
     id="n", address="http://n", version="1", capacity_memory=100, capacity_cpus=1000, free_memory=60,
-    free_cpus=600, running=2, warm=["b", "a"], oldest_wait=0.5,
+    free_cpus=600, running=2, warm=["b", "a"], oldest_wait=0.5, spooled=3,
 )  # fmt: skip
 TWO = RunnerReport(
     id="n", address="http://n", version="1", capacity_memory=100, capacity_cpus=1000, free_memory=100,
-    free_cpus=1000, running=1, warm=["c", "a"], oldest_wait=2.5,
+    free_cpus=1000, running=1, warm=["c", "a"], oldest_wait=2.5, spooled=1,
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ class Recording(ScriptedData):
 def test_amounts_are_added_functions_are_joined_and_the_longest_wait_counts() -> None:
     assert summed(decode([encode(ONE), encode(TWO)])) == RunnerReport(
         id="n", address="http://n", version="1", capacity_memory=200, capacity_cpus=2000, free_memory=160,
-        free_cpus=1600, running=3, warm=["a", "b", "c"], oldest_wait=2.5, workers=2,
+        free_cpus=1600, running=3, warm=["a", "b", "c"], oldest_wait=2.5, workers=2, spooled=4,
     )  # fmt: skip
 
 
