@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from api_node import v1
@@ -64,7 +65,7 @@ class CallsV1:
             return [_record(call) for call in calls]
         # Those of before a value was marked have it.
         of_app = (await self._apps.app(app_id)).annotations
-        return [secrets.without(call, of_app).whole() for call in calls]
+        return [_whole(secrets.without(call, of_app)) for call in calls]
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]
@@ -74,6 +75,10 @@ class CallsV1:
         text = b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
         log = {"call_id": call_id, "log": text}
         return json_response({"message": "Successfully loaded log", "log": log})
+
+
+def _whole(call: Call) -> dict[str, Any]:
+    return msgspec.structs.replace(call, headers=secrets.shown(call.headers)).whole()
 
 
 def _record(call: Call) -> dict[str, Any]:

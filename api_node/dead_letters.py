@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from api_node.paging import cursor, page, per_page
-from shared_models import errors
+from shared_models import errors, secrets
 from shared_models.call import bytes_on_wire
 from shared_models.call_interfaces import CallControl, DeadLetter, DeadLetterFilter, DeadLetters
 from shared_models.ids import is_id
@@ -38,7 +38,7 @@ class DeadLetterAPI:
     async def get(self, request: web.Request) -> web.StreamResponse:
         letter = await self._letters.get(request.match_info["call_id"])
         call, body = letter.call, _summary(letter)
-        body["headers"] = call.headers
+        body["headers"] = secrets.shown(call.headers)
         body["payload_size"] = len(call.payload)
         body.update(bytes_on_wire("payload", call.payload[:SHOWN]))
         return json_response(body)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_USER = re.compile(r"://\S*@")
+_PARAMETERS = re.compile(r"(://[^\s?#]*[?#])\S+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +81,14 @@ def read(group: type[T], environ: Mapping[str, str], problems: list[str]) -> T:
         try:
             values[field] = variable.parse(text)
         except ValueError as exc:
-            shown = "(hidden)" if variable.secret else repr(text)
+            shown = "(hidden)" if variable.secret else repr(_without_keys(text))
             problems.append(f"{variable.name}={shown}: {exc}")
     return group(**values)
+
+
+def _without_keys(text: str) -> str:
+    """*text* without what a URL in it may let somebody in with: user, password, parameters."""
+    return _PARAMETERS.sub(r"\1***", _USER.sub("://***@", text))
 
 
 # -- parsers -----------------------------------------------------------------------------------

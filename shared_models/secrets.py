@@ -17,6 +17,7 @@ from shared_models.errors import Invalid
 if TYPE_CHECKING:
     from shared_models.app import App
     from shared_models.call import Call
+    from shared_models.config import Headers
     from shared_models.fn import Fn
     from shared_models.route import Route
 
@@ -26,6 +27,8 @@ HIDDEN = "***"
 SCHEME = "secret://"
 _NAME = re.compile(r"(?!\.\.)[A-Za-z0-9._-]{1,253}(?<!^\.)")
 _MARKED = b"true"
+_WHO = frozenset({"authorization", "proxy-authorization", "cookie"})
+"""Headers that say who somebody is."""
 
 Notes = Mapping[str, msgspec.Raw]
 
@@ -73,6 +76,13 @@ def hidden(resource: T, of_app: Notes | None = None) -> T:
     if not keys:
         return resource
     return msgspec.structs.replace(resource, config={**resource.config, **dict.fromkeys(keys, HIDDEN)})
+
+
+def shown(headers: Headers) -> Headers:
+    """The *headers* of a call as replies show them: those that others could use stay with the call."""
+    return {
+        name: [HIDDEN] * len(values) if name.lower() in _WHO else values for name, values in headers.items()
+    }
 
 
 def without(call: T, *more: Notes) -> T:

@@ -16,7 +16,8 @@ ONE_ATTEMPT = {"fn.hybrid/async/max-attempts": msgspec.Raw(b"1")}
 
 async def dead(api, fn, payload=b""):
     """A call that was given up."""
-    call = call_of(fn, annotations=ONE_ATTEMPT, payload=payload, headers={"X-A": ["1"]})
+    headers = {"X-A": ["1"], "Authorization": ["Bearer s3cret"], "cookie": ["a=s3cret", "b=s3cret"]}
+    call = call_of(fn, annotations=ONE_ATTEMPT, payload=payload, headers=headers)
     await api.data.enqueue(call)
     [leased] = await api.data.dequeue("n", 1, 0)
     ended = msgspec.structs.replace(
@@ -71,12 +72,14 @@ async def test_a_dead_letter_is_shown_with_its_payload_and_queued_again(tmp_path
         assert (item["id"], item["reason"], item["error"]) == (call.id, "not_started", "no image")
         whole = await api.json("GET", f"/v2/dead-letters/{call.id}")
         assert (whole["payload_base64"], whole["payload_size"]) == ("/3g=", 2)
-        assert whole["headers"] == {"X-A": ["1"]}
+        assert whole["headers"] == {"X-A": ["1"], "Authorization": ["***"], "cookie": ["***", "***"]}
         path = f"/v2/dead-letters/{call.id}/redrive"
         async with api.client.post(path) as answer:
             new = (await answer.json())["call_id"]
             assert (answer.status, answer.headers["Fn-Call-Id"]) == (202, new)
         assert (await api.json("GET", f"/v2/fns/{fn.id}/calls/{new}"))["status"] == "queued"
+        [again] = await api.data.dequeue("n", 1, 0)
+        assert again.call.headers == call.headers, "the function gets what was sent"
         assert await api.json("POST", path, status=404) == {"message": "Dead letter not found"}
 
 

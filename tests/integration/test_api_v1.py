@@ -111,6 +111,17 @@ async def test_a_refused_route_leaves_no_other_trace_than_its_app(tmp_path):
             await api.json("GET", "/v1/apps/app", status=404)
 
 
+async def test_whole_calls_are_shown_without_who_sent_them(tmp_path, s3):
+    async with live_api(tmp_path, logstore=f"{s3.url}?prefix=t-{new_id().lower()}") as api:
+        fn = await api.fn()
+        headers = {"Authorization": ["Bearer s3cret"], "Cookie": ["s3cret"], "X-A": ["1"]}
+        call = Call(id=new_id(), app_id=fn.app_id, path="/p", status="success", type="sync", headers=headers)
+        await api.data.finish([Finished(call=call)])
+        shown = (await api.json("GET", f"/v1/apps/app-of-f/calls/{call.id}"))["call"]
+        assert (await api.json("GET", "/v1/apps/app-of-f/calls"))["calls"] == [shown]
+        assert shown["headers"] == {"Authorization": ["***"], "Cookie": ["***"], "X-A": ["1"]}
+
+
 async def test_calls_of_functions_are_listed_with_those_of_routes(tmp_path):
     async with live_api(tmp_path) as api:
         fn = await api.fn()

@@ -215,9 +215,17 @@ def test_config_shows_an_age_as_one_writes_it() -> None:
 
 
 def test_a_problem_does_not_tell_a_password() -> None:
-    with pytest.raises(InvalidSettings) as caught:
-        read_all({"FN_PORT": "http://me:open@here/"}, "full")
-    assert "open" not in str(caught.value)
+    for name, value in (
+        ("FN_PORT", "http://me:open@here/"),
+        ("FN_OTLP_URL", "https://otel:4318/v1?token=open"),
+        ("FN_OTLP_URL", "https://otel:4318/#open"),
+        ("FN_OTLP_URL", "https://open@otel:4318"),
+        ("FN_OIDC_ISSUER", "https://me:a@open?x@issuer/?key=open"),
+    ):
+        with pytest.raises(InvalidSettings) as caught:
+            read_all({name: value}, "full")
+        assert name in str(caught.value)
+        assert "open" not in str(caught.value)
 
 
 @pytest.mark.parametrize("node_type", NODE_TYPES)

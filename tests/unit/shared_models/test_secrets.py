@@ -73,6 +73,13 @@ def test_names_are_those_of_keys_of_kubernetes_secrets() -> None:
         assert secrets.name_of(f"secret://{name}") == name
 
 
+def test_headers_that_say_who_sent_a_call_are_not_shown() -> None:
+    sent = {"Authorization": ["Bearer x"], "COOKIE": ["a", "b"], "Proxy-Authorization": [], "Accept": ["*/*"]}
+    assert secrets.shown(sent) == {
+        "Authorization": [HIDDEN], "COOKIE": [HIDDEN, HIDDEN], "Proxy-Authorization": [], "Accept": ["*/*"],
+    }  # fmt: skip
+
+
 def test_a_call_goes_without_marked_values() -> None:
     call = Call(config={"A": "1", "B": "2"}, annotations=marks("A"))
     assert secrets.without(call).config == {"B": "2"}
