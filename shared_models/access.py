@@ -70,7 +70,8 @@ def may(principal: Principal, action: Action, app_name: str | None) -> bool:
     """Whether *principal* may do *action* to the app of that name; None: to what all apps share."""
     if action not in MAY[principal.role]:
         return False
-    return principal.has_every_app or (app_name is not None and app_name in (principal.apps or ()))
+    # No app has the name "", which stands for one that does not exist.
+    return principal.has_every_app or (bool(app_name) and app_name in (principal.apps or ()))
 
 
 def refuse(principal: Principal, action: Action, app_name: str | None) -> None:

@@ -145,6 +145,35 @@ async def test_a_node_does_not_start_with_a_broken_file(tmp_path: Path, text: st
             pass
 
 
+async def test_a_file_that_is_too_large_is_not_taken_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = entry("ann") + entry("bob")
+    for module in ("tokens", "token_file"):
+        monkeypatch.setattr(f"services.identity.{module}.LARGEST", len(entry("ann")))
+    path = tmp_path / "tokens"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="it has more than"):
+        async with known_by(path):
+            pass
+
+
+async def test_a_bug_while_the_file_is_read_is_not_the_end_of_following_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(entry("ann"))
+    async with known_by(path) as identity:
+        with monkeypatch.context() as patch:
+            patch.setattr("services.identity.token_file.version", lambda path: 1 / 0)
+            async with asyncio.timeout(30):
+                while "was not read" not in caplog.text:
+                    await asyncio.sleep(0.01)
+        assert knows(identity, "ann")
+        path.write_text(entry("bob"))
+        await until_known(identity, "bob")
+
+
 async def test_without_sources_nobody_is_told_apart() -> None:
     async with open_identity(IdentitySettings()) as identity:
         assert identity is None

@@ -200,6 +200,42 @@ async def test_a_small_key_and_a_key_for_encryption_are_not_used(issuer: Issuer)
         assert (await who(identity, issuer.token(issuer.keys[2], fn_role="admin"))).role == Role.ADMIN
 
 
+async def test_a_key_signs_in_the_way_that_its_issuer_says_and_in_no_other(issuer: Issuer) -> None:
+    key = Key("one", "RS256")
+    issuer.keys = [key]
+    async with known_by(issuer) as identity:
+        assert (await who(identity, issuer.token(fn_role="admin"))).role == Role.ADMIN
+        other = issuer.token(Key("one", "PS256", key.private), fn_role="admin")
+        with pytest.raises(Unauthorized, match="key that its issuer does not have"):
+            await who(identity, other)
+
+
+async def test_a_shared_secret_among_the_keys_signs_nothing(issuer: Issuer) -> None:
+    secret = b"s" * 64
+    text = base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+    issuer.given = [{"kty": "oct", "k": text, "kid": "one"}, issuer.keys[0].public(kid="two")]
+    claims = {"iss": issuer.url, "aud": AUDIENCE, "sub": "eve", "exp": time.time() + 60, "fn_role": "admin"}
+    async with known_by(issuer) as identity:
+        assert (await who(identity, issuer.token(kid="two", fn_role="admin"))).role == Role.ADMIN
+        with pytest.raises(Unauthorized, match="must be signed with one of RS256"):
+            await who(identity, signed_with_text(secret, **claims))
+
+
+async def test_a_token_that_is_too_long_is_refused_though_it_is_good(issuer: Issuer) -> None:
+    async with known_by(issuer) as identity:
+        with pytest.raises(Unauthorized, match="has more than 16384 characters"):
+            await who(identity, issuer.token(fn_role="admin", more="x" * 16384))
+
+
+async def test_an_issuer_with_keys_without_end_has_its_first_hundred(issuer: Issuer) -> None:
+    first, beyond = Key("first"), Key("beyond")
+    issuer.given = [first.public(), *(first.public(kid=str(number)) for number in range(99)), beyond.public()]
+    async with known_by(issuer) as identity:
+        assert (await who(identity, issuer.token(first, fn_role="admin"))).role == Role.ADMIN
+        with pytest.raises(Unauthorized, match="key that its issuer does not have"):
+            await who(identity, issuer.token(beyond, fn_role="admin"))
+
+
 # -- roles and apps ------------------------------------------------------------------------------
 
 

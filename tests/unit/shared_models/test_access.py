@@ -53,6 +53,20 @@ def test_a_role_for_no_app_may_do_nothing() -> None:
             assert not may(who(role), action, "shop")
 
 
+@pytest.mark.parametrize("name", ["shopping", "sho", "Shop", "shop ", " shop", "s", "*"])
+def test_a_name_that_is_nearly_that_of_their_app_is_not_theirs(name: str) -> None:
+    for role, action in ALL:
+        if role != Role.ADMIN:
+            assert not may(who(role, "shop"), action, name), (role, action)
+
+
+def test_whoever_has_an_app_without_a_name_has_none() -> None:
+    """An issuer may give one: it is no right to what belongs to no app any more."""
+    for role, action in ALL:
+        if role != Role.ADMIN:
+            assert not may(who(role, ""), action, ""), (role, action)
+
+
 def test_anybody_may_do_everything() -> None:
     assert all(may(ANYBODY, action, name) for action in Action for name in ("shop", None))
 

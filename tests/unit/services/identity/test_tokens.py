@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import time
 
 import pytest
 
@@ -60,6 +61,17 @@ def test_a_token_may_expire(text: str, moment: tuple[int, ...]) -> None:
     assert entry.expires == datetime.datetime(*given, tzinfo=datetime.UTC).timestamp()
 
 
+def test_a_time_without_a_zone_is_in_utc_wherever_the_node_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        entry = read(one(f"{GOOD}, expires: 2027-01-31T12:00:00"))[digest("secret")]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert entry.expires == datetime.datetime(2027, 1, 31, 12, tzinfo=datetime.UTC).timestamp()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -70,7 +82,11 @@ def test_a_token_may_expire(text: str, moment: tuple[int, ...]) -> None:
         (b"- !!python/object/apply:os.system [true]", "is not YAML"),
         (b"- secret", "token 1: must have name"),
         (one(GOOD.replace("ci", "''")), "token 1: name"),
+        (one(GOOD.replace("ci", '"two\\nlines"')), "token 1: name"),
+        (one(GOOD.replace("ci", '"back\\u202e"')), "token 1: name"),
+        (one(GOOD.replace("ci", "n" * 129)), "token 1: name"),
         (one(GOOD.replace(DIGEST, "secret")), r"token 1 \(ci\): sha256: must be 64"),
+        (one(GOOD.replace(DIGEST, DIGEST + "00")), "sha256: must be 64"),
         (one(GOOD.replace(repr(DIGEST), "12345")), "sha256: must be 64"),
         (one(GOOD.replace("developer", "root")), "role: must be one of admin, developer, viewer, invoker"),
         (one(GOOD.replace("developer", "[admin]")), "role: must be one of"),
