@@ -17,7 +17,7 @@ from api_node.auth import RunnerAuth
 from api_node.calls import Calls
 from api_node.calls_v1 import CallsV1
 from api_node.dead_letters import DeadLetterAPI
-from api_node.endpoints import Endpoints, Network, networks
+from api_node.endpoints import Endpoints, Network, networks, public_url
 from api_node.fns import Fns
 from api_node.gate import Gate
 from api_node.queue import Queue
@@ -42,7 +42,10 @@ class APISettings:
     """What an API node says of the runner tier, and whom it takes for a runner."""
 
     public_lb_url: str = env(
-        "FN_PUBLIC_LB_URL", "", "Public address of the runner tier, shown in replies as where to invoke"
+        "FN_PUBLIC_LB_URL",
+        "",
+        "Public address of the runner tier, shown in replies as where to invoke",
+        parse=public_url,
     )
     trusted_proxies: tuple[Network, ...] = env(
         "FN_TRUSTED_PROXIES",

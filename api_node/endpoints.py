@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -21,6 +22,18 @@ def networks(text: str) -> tuple[Network, ...]:
         return tuple(map(ipaddress.ip_network, words(text)))
     except ValueError as exc:
         raise ValueError(f"must be networks like 10.0.0.0/8, separated by commas ({exc})") from None
+
+
+def public_url(text: str) -> str:
+    """An address that clients can use, without the slash at its end."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError("must be an http or https URL, such as https://fn.example.com")
+    return text.rstrip("/")
 
 
 class Endpoints:

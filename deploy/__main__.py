@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import gc
 import importlib.metadata
 import logging
@@ -20,12 +19,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from deploy import config, logs
+from deploy.causes import explain, first
 from deploy.command_line import parser
-from deploy.extensions import ExtensionFailed
 from deploy.settings import Settings, read_all, redact
 from shared_models.env import InvalidSettings
 from shared_models.errors import FnError
-from shared_models.ports import PortUnavailable
 from shared_models.workers import ALONE, Place
 
 log = logging.getLogger("deploy.node")
@@ -43,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _main(arguments)
         sys.stdout.flush()
         return code
+    except InvalidSettings as exc:
+        for problem in exc.problems:
+            _complain(problem)
+        return 2
     except BrokenPipeError:
         # Its reader, such as head, has enough. What Python would still flush goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,21 +60,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     if command == "config" and options.markdown:
         print(config.markdown(), end="")
         return 0
-    if command == "metrics":
-        return _metrics(options)
-    if command == "migrate":
-        return _migrate(options)
-    if command == "token":
-        return _token(options)
-    if command == "copy":
-        return _copy(options)
+    if alone := {"metrics": _metrics, "migrate": _migrate, "token": _token, "copy": _copy}.get(command):
+        return alone(options)
     node_type = (options.type or "") if command in ("config", "doctor", "probe") else command
-    try:
-        settings, warnings = read_all(os.environ, node_type)
-    except InvalidSettings as exc:
-        for problem in exc.problems:
-            _complain(problem)
-        return 2
+    settings, warnings = read_all(os.environ, node_type)
     if command == "config":
         print(config.table(settings))
         print(config.extensions(settings.node.extensions))
@@ -99,27 +90,35 @@ def _metrics(options: argparse.Namespace) -> int:
     return 0
 
 
+def _told(work: Callable[[], int | None], file: str = "") -> int:
+    """The exit code of *work*, which fails with one line; *file* is what it reads or writes."""
+    try:
+        return work() or 0
+    except BrokenPipeError:
+        raise
+    except ValueError as exc:
+        _complain(str(exc))
+        return 2
+    except FnError as exc:
+        _complain(exc.explained)
+    except OSError as exc:
+        _complain(f"{file or exc.filename}: {exc.strerror}")
+    return 1
+
+
 def _token(options: argparse.Namespace) -> int:
     # Imported only now: nodes have no use for it.
     from deploy import token
 
     wish = token.Wish(name=options.name, role=options.role, apps=options.app, days=options.days)
-    try:
-        token.run(wish, options.file)
-    except ValueError as exc:
-        _complain(str(exc))
-        return 2
-    except OSError as exc:
-        _complain(f"{options.file}: {exc.strerror}")
-        return 1
-    return 0
+    return _told(lambda: token.run(wish, options.file), options.file)
 
 
 def _copy(options: argparse.Namespace) -> int:
     # Imported only now: nodes have no use for it.
     from deploy import copy
 
-    try:
+    def work() -> int:
         order = copy.Order(
             source=options.source,
             target=options.target,
@@ -130,12 +129,8 @@ def _copy(options: argparse.Namespace) -> int:
             token=os.environ.get("FN_TOKEN", ""),
         )
         return copy.run(order)
-    except ValueError as exc:
-        _complain(str(exc))
-        return 2
-    except OSError as exc:
-        _complain(f"--map {options.ids}: {exc.strerror}")
-        return 1
+
+    return _told(work, f"--map {options.ids}")
 
 
 def _migrate(options: argparse.Namespace) -> int:
@@ -143,18 +138,7 @@ def _migrate(options: argparse.Namespace) -> int:
     from deploy.migrate import Order, run
 
     order = Order(check=options.check, sql=options.sql, to=options.to, yes=options.yes)
-    try:
-        return run(os.environ, order)
-    except InvalidSettings as exc:
-        for problem in exc.problems:
-            _complain(problem)
-        return 2
-    except ValueError as exc:
-        _complain(str(exc))
-        return 2
-    except FnError as exc:
-        _complain(exc.explained)
-        return 1
+    return _told(lambda: run(os.environ, order))
 
 
 def _run(settings: Settings, warnings: Sequence[str]) -> int:
@@ -192,7 +176,7 @@ def _work(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             loop.run(serve(node(settings, place), ready, stops, beat))
     except (Exception, asyncio.CancelledError) as exc:
-        cause = _first(exc)
+        cause = first(exc)
         log.debug("the node broke down", exc_info=exc)
         _complain(explain(cause, settings))
         # A setting that only its room can read, such as the parameters of a URL.
@@ -256,37 +240,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
-
-
-def explain(exc: BaseException, settings: Settings) -> str:
-    """One line for what kept a node from running: the cause, and the next step where there is one."""
-    match exc:
-        case PortUnavailable(errno=errno.EADDRINUSE):
-            return f"port {exc.port} is taken: stop what listens there, or set {exc.variable}"
-        case PortUnavailable(errno=errno.EACCES) if 0 < exc.port < 1024:
-            return f"port {exc.port} is not allowed for this user: set {exc.variable} to 1024 or more"
-        case OSError(errno=errno.EADDRINUSE):
-            return f"port {settings.http.port} is taken: stop what listens there, or set FN_PORT"
-        case OSError(errno=errno.EACCES) if not exc.filename and 0 < settings.http.port < 1024:
-            return f"port {settings.http.port} is not allowed for this user: set FN_PORT to 1024 or more"
-        case OSError():
-            where = f"{exc.filename}: " if exc.filename else ""
-            return f"{where}{exc.strerror or exc}"
-        case ExtensionFailed():
-            return str(exc)
-        case FnError():
-            return exc.explained
-        case ValueError():
-            return str(exc)
-    more = "" if settings.log.level == "debug" else " (FN_LOG_LEVEL=debug shows where)"
-    return f"broke down: {type(exc).__name__}: {exc}{more}"
-
-
-def _first(exc: BaseException) -> BaseException:
-    """The first error inside nested groups: task groups wrap whatever a node raises."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc
 
 
 def _complain(problem: str) -> None:

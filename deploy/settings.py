@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import identity, ports, tls, unknown
+from deploy import identity, kept, ports, tls, unknown
 from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
@@ -282,16 +282,7 @@ def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[
 
 
 def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    return [*_doubts_of_workers(node_type, values), *identity.doubts(node_type, values)]
-
-
-def _doubts_of_workers(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    if node_type == "runner" or values["FN_WORKERS"] == 1 or not values["FN_DB_URL"].startswith("sqlite"):
-        return []
-    return [
-        "FN_WORKERS is more than 1, and FN_DB_URL a SQLite file, to which only one worker writes at a time: "
-        "more of them need PostgreSQL, MySQL or MariaDB to be faster"
-    ]
+    return [*kept.doubts(node_type, values), *identity.doubts(node_type, values)]
 
 
 def _unknown(node_type: str, environ: Mapping[str, str]) -> list[str]:

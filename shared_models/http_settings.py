@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from shared_models import cors
@@ -9,12 +10,24 @@ from shared_models.env import env, words
 from shared_models.env import port as number_of_port
 
 
+def _host(text: str) -> str:
+    bare = text.removeprefix("[").removesuffix("]")
+    if ":" in bare or "/" in bare:
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise ValueError(
+                "must be an address or a name, without scheme and port; 0.0.0.0 is all"
+            ) from None
+    return bare
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPSettings:
     """Where a node listens, what it accepts there, and how it stops."""
 
     port: int = env("FN_PORT", 8080, "Port to listen on; 0 lets the system choose", parse=number_of_port)
-    host: str = env("FN_HOST", "0.0.0.0", "Address to listen on")
+    host: str = env("FN_HOST", "0.0.0.0", "Address to listen on", parse=_host)
     admin_port: int | None = env(
         "FN_ADMIN_PORT",
         None,
@@ -23,7 +36,7 @@ class HTTPSettings:
         parse=number_of_port,
     )
     admin_host: str = env(
-        "FN_ADMIN_HOST", "", "Address to listen on for FN_ADMIN_PORT; empty: that of FN_HOST"
+        "FN_ADMIN_HOST", "", "Address to listen on for FN_ADMIN_PORT; empty: that of FN_HOST", parse=_host
     )
     max_connections: int = env(
         "FN_HTTP_MAX_CONNECTIONS",

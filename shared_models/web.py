@@ -174,7 +174,8 @@ class _Node:
         port = await stack.enter_async_context(
             open_port(app, settings, where, most=settings.max_connections, fast_path=fast_path)
         )
-        log.info("%s node listens on %s:%d", self._node_type, settings.host, port.number)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("%s node listens on %s:%d", self._node_type, host, port.number)
         return port
 
     async def open_apart(self, stack: AsyncExitStack, apart: Apart) -> Port:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.__main__ import explain, main
+from deploy.__main__ import main
+from deploy.causes import explain
 from deploy.settings import read_all
 from shared_models.errors import Unavailable
+from shared_models.ports import PortUnavailable
 from tests.unit.deploy.node_processes import begin, until
 
 
@@ -61,6 +63,22 @@ def test_a_taken_port_is_one_line_that_names_the_variable() -> None:
     settings, _ = read_all({"FN_PORT": "8088"})
     text = explain(OSError(errno.EADDRINUSE, "Address already in use"), settings)
     assert text == "port 8088 is taken: stop what listens there, or set FN_PORT"
+
+
+@pytest.mark.parametrize(
+    ("cause", "why"),
+    [
+        (OSError(errno.EADDRNOTAVAIL, "error while attempting to bind"), "Cannot assign requested address"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+    ],
+)
+def test_an_address_that_is_none_of_this_machine_is_named_with_its_variable(cause: OSError, why: str) -> None:
+    settings, _ = read_all({"FN_HOST": "elsewhere", "FN_ADMIN_HOST": "there", "FN_ADMIN_PORT": "9000"})
+    for variable, host in (("FN_PORT", "FN_HOST=elsewhere"), ("FN_ADMIN_PORT", "FN_ADMIN_HOST=there")):
+        text = explain(PortUnavailable(cause, 9000, variable), settings)
+        assert (
+            text == f"{host}: {why}; it must be an address of this machine, such as 0.0.0.0 for all of them"
+        )
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:

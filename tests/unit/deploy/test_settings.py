@@ -77,6 +77,34 @@ def test_urls_of_stores_that_there_are_not_are_bad_values_too() -> None:
     assert "open@" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["http://127.0.0.1", "127.0.0.1:8080", "a/b", "::1:x"])
+@pytest.mark.parametrize("name", ["FN_HOST", "FN_ADMIN_HOST"])
+def test_an_address_to_listen_on_has_no_scheme_and_no_port(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"{name}='{value}': must be an address or a name") as caught:
+        read_all({name: value}, "api")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(("value", "host"), [("[::1]", "::1"), ("::", "::"), ("localhost", "localhost")])
+def test_an_address_to_listen_on_may_be_one_of_ipv6_or_a_name(value: str, host: str) -> None:
+    assert read_all({"FN_HOST": value}, "api")[0].http.host == host
+
+
+@pytest.mark.parametrize(
+    "value", ["fn.example.com", "localhost:8081", "ftp://fn", "http://", "https://fn/?a=1"]
+)
+def test_the_public_address_of_the_runner_tier_is_one_that_clients_can_use(value: str) -> None:
+    with pytest.raises(InvalidSettings, match=r"FN_PUBLIC_LB_URL='.*': must be an http or https URL"):
+        read_all({"FN_PUBLIC_LB_URL": value}, "api")
+
+
+def test_stores_that_end_with_the_process_are_doubts_where_their_url_does_not_say_so() -> None:
+    _, warnings = read_all({**LOOPBACK, **RUNNER, "FN_DB_URL": "sqlite://"}, "api")
+    (warning,) = warnings
+    assert warning.startswith("FN_DB_URL=sqlite:// names no file: what is in it is lost")
+    assert read_all({**LOOPBACK, **RUNNER, "FN_MQ_URL": "memory://"}, "api")[1] == []
+
+
 def test_a_bad_address_of_the_api_node_is_named_once() -> None:
     with pytest.raises(InvalidSettings) as caught:
         read_all({"FN_RUNNER_API_URL": "ftp://api"}, "runner")
