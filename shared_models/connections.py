@@ -21,6 +21,7 @@ from shared_models.bodies import Bodies
 from shared_models.fast_exchange import FastExchange, Rest
 from shared_models.fast_path import FastPath, Handler
 from shared_models.turned_away import LINGER, TurnedAway, say
+from shared_models.unreadable import unreadable
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +171,18 @@ class Connection(web.RequestHandler):
         """Ends it at once, whatever is on its way."""
         if self._link:
             self._link.abort()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp asks for when it could not read a request, or a handler broke down."""
+        if status == 400 and not request.writer.output_size:
+            return unreadable(exc, message or "")
+        return super().handle_error(request, status, exc, message)
 
     def cancel(self) -> None:
         """Ends it at once, and what serves it."""

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import json
 import logging
 import re
 import socket
@@ -333,6 +334,29 @@ async def test_the_drain_is_bounded():
             await arrived.wait()
         with pytest.raises(aiohttp.ClientError):
             await request
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "words"),
+    [
+        (b"hello\r\n\r\n", 400, "This is no HTTP request: "),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBearer secret\r\n\r\n", 400, "This is no HTTP request: "),
+        (b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n", 400, "This is no HTTP request: its address"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: " + b"secret" * 4000 + b"\r\n\r\n",
+            431,
+            "Request header too large: a line of it has more than 16384 bytes (FN_HTTP_MAX_HEADER_SIZE)",
+        ),
+    ],
+)
+async def test_what_is_no_request_is_answered_with_the_reason_and_none_of_its_bytes(sent, status, words):
+    async with node() as (_, port):
+        head, _, body = (await raw(port, sent)).partition(b"\r\n\r\n")
+        assert head.split()[1] == str(status).encode()
+        assert b"application/json" in head
+        said = json.loads(body)["message"]
+        assert said.startswith(words)
+        assert "secret" not in said
 
 
 async def test_a_taken_port_is_an_os_error():
