@@ -20,7 +20,7 @@ from hybrid_client.client import ClientSettings, open_data_access
 from services.identity.opening import open_identity
 from services.identity.settings import IdentitySettings
 from services.identity.tokens import digest
-from shared_models.access import MAY, Action, Role
+from shared_models.access import MAY, Action, Authenticator, Principal, Role
 from shared_models.app import App
 from shared_models.call_interfaces import DeadLetter
 from shared_models.fn import Fn
@@ -82,7 +82,7 @@ class Scene:
             body = await answer.json() if is_json else {}
             return Told(answer.status, body, answer.headers.get("WWW-Authenticate", ""))
 
-    async def try_row(self, token: str, method: str, path: str, whose: str) -> Told:
+    async def try_row(self, token: str, method: str, path: str, whose: str, query: str = "") -> Told:
         """The answer to a request for a row of the table, about what the app *whose* has."""
         ids = self.ids[whose]
         if path.startswith("/v2/dead-letters/"):
@@ -92,6 +92,8 @@ class Scene:
             url += f"?app_id={ids['app_id']}"
         if path in ("/v2/queue", "/v2/dead-letters", "/v2/dead-letters/redrive"):
             url += f"?fn_id={ids['fn_id']}"
+        if query:
+            url += f"?{query}"
         body = _body(method, path, ids)
         return await self.ask(token, method, url, **({} if body is None else {"json": body}))
 
@@ -178,6 +180,11 @@ def test_a_row_that_reads_is_a_get_and_all_others_are_not() -> None:
         assert (method == "GET") == (NEEDS[method, path].action == Action.READ), (method, path)
 
 
+def test_only_admins_operate_runners() -> None:
+    operated = {row for row in TABLE if NEEDS[row].action == Action.OPERATE}
+    assert operated == {("PUT", "/v2/runners/{runner_id}")}
+
+
 @pytest.mark.parametrize(("method", "path"), TABLE)
 async def test_without_a_known_token_nobody_gets_an_answer(tmp_path: Path, method: str, path: str) -> None:
     async with scene(tmp_path) as there:
@@ -218,6 +225,51 @@ async def test_a_role_for_one_app_learns_nothing_of_others(tmp_path: Path, metho
             told = [await there.try_row(f"{role}-shop", method, path, whose) for whose in ("bank", "none")]
             assert [one.status for one in told] == [403, 403], told
             assert told[0].body == told[1].body
+
+
+@pytest.mark.parametrize(("method", "path"), [row for row in TABLE if "{" in row[1]])
+async def test_what_a_query_names_is_not_what_the_path_is_about(
+    tmp_path: Path, method: str, path: str
+) -> None:
+    async with scene(tmp_path) as there:
+        ids = there.ids["shop"]
+        query = "&".join(
+            f"{name}={value}" for name, value in {**ids, "name": "shop", "id": ids["app_id"]}.items()
+        )
+        told = await there.try_row("developer-shop", method, path, "bank", query=query)
+        assert (told.status, "bank" in str(told.body)) == (403, False), told
+
+
+async def test_whoever_has_no_app_gets_nothing_of_any(tmp_path: Path) -> None:
+    """As a token of an issuer that names a role, and no apps."""
+    for apps in (frozenset[str](), frozenset({""})):
+        for role in SCOPED:
+            known = Fixed(Principal(name="nobody", role=role, apps=apps))
+            folder = tmp_path / f"{role}-{len(apps)}"
+            folder.mkdir()
+            async with scene(folder, authenticator=known) as there:
+                for method, path in TABLE:
+                    if (method, path) in SHOWN_IN_PART:
+                        continue
+                    for whose in ("shop", "none"):
+                        told = await there.try_row("x", method, path, whose)
+                        assert told.status == 403, (role, method, path, whose, told)
+
+
+class Fixed(Authenticator):
+    """Everybody is *principal*."""
+
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
+
+    async def who(self, header: str) -> Principal:
+        return self._principal
+
+    def known(self, header: str) -> Principal | None:
+        return self._principal
+
+    def ours(self, header: str) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(("path", "inside"), [("/v2/apps", "items"), ("/v1/apps", "apps")])
@@ -280,6 +332,17 @@ async def test_runner_nodes_need_their_own_token_and_no_other(tmp_path: Path) ->
         assert (await there.ask(RUNNER, "DELETE", "/v1/apps/shop")).status == 401
 
 
+async def test_every_row_for_runner_nodes_asks_for_their_token_before_anything_else(tmp_path: Path) -> None:
+    anything: Any = _Anything()
+    table = api_routes(anything, anything, anything, APISettings(), None)
+    of_runners = [(one.method, one.path) for one in table if one.path.startswith("/v1/runner/")]
+    assert len(of_runners) > 10
+    async with scene(tmp_path) as there:
+        for (method, path), token in itertools.product(of_runners, ("", "admin", "developer", "eve")):
+            told = await there.try_row(token, method, path, "shop")
+            assert (told.status, told.challenge) == (401, "Bearer"), (method, path, token, told)
+
+
 async def test_a_runner_node_finds_apps_by_name_where_people_need_tokens(tmp_path: Path) -> None:
     async with scene(tmp_path) as there:
         settings = ClientSettings(api_urls=(there.api.base_url,), token=RUNNER)
@@ -306,6 +369,20 @@ async def test_changes_are_in_the_log_with_who_made_them(
         assert lines[1].startswith(f"viewer (viewer) from 127.0.0.1: DELETE {app}: 403 This needs the role")
         assert lines[2] == f"admin (admin) from 127.0.0.1: DELETE {app}: 204"
         assert len(lines) == 3, "who is not known cannot fill the log"
+
+
+async def test_the_log_says_who_drains_a_runner_and_where_a_request_really_comes_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(tmp_path) as there:
+        headers = {"Authorization": "Bearer admin", "X-Forwarded-For": "10.9.9.9", "X-Real-IP": "10.9.9.9"}
+        with caplog.at_level(logging.INFO, "api_node.gate"):
+            async with there.api.client.put(
+                "/v2/runners/r", json={"state": "draining"}, headers=headers
+            ) as told:
+                assert told.status == 200
+        [line] = [one.getMessage() for one in caplog.records if one.name == "api_node.gate"]
+        assert line.startswith("admin (admin) from 127.0.0.1: PUT /v2/runners/r: 200")
 
 
 async def test_changes_are_in_the_log_where_everything_is_open(

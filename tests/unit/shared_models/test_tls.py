@@ -20,9 +20,9 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
 from shared_models import telemetry
-from shared_models.certificates import BadTLSFile, doubts
+from shared_models.certificates import BadTLSFile, doubts, leaf, names
 from shared_models.http_settings import HTTPSettings
-from shared_models.tls import Clients, open_tls
+from shared_models.tls import Clients, _Failures, open_tls
 from shared_models.tls_settings import TLSSettings
 from shared_models.web import Apart, json_response, serving
 from tests.servers.authority import Authority, Files, authority
@@ -31,6 +31,8 @@ from tests.unit.shared_models.fast_paths import LIMIT, on_both_loops, ordinary, 
 
 ENDS, CHANGED = "fn_tls_certificate_ends_seconds", "fn_tls_files_changed_total"
 FAILED = "fn_tls_handshakes_failed_total"
+REFUSED = (aiohttp.ClientError, ssl.SSLError, ConnectionError)
+"""What a client gets whose handshake fails; not TimeoutError, which is an OSError as well."""
 _LONG = aiohttp.ClientTimeout(LIMIT)
 
 
@@ -135,7 +137,7 @@ async def test_on_the_shared_port_certificates_are_taken_and_not_needed() -> Non
         async with node(ca.certify("node"), certified=True) as port:
             assert (await ask(port, ca.client()))["certificate"] is False
             assert (await ask(port, ca.client(mine)))["certificate"] is True
-            with pytest.raises((aiohttp.ClientError, OSError)):
+            with pytest.raises(REFUSED):
                 await ask(port, ca.client(strange))
 
 
@@ -148,7 +150,7 @@ async def test_on_a_port_of_their_own_runners_are_heard_with_a_certificate_only(
             assert (await ask(runners, ca.client(ca.certify("runner"))))["certificate"] is True
             assert (await ask(port, ca.client(ca.certify("runner"))))["certificate"] is False
             for context in (ca.client(), ca.client(other.certify("runner"))):
-                with pytest.raises((aiohttp.ClientError, OSError)) as caught:
+                with pytest.raises(REFUSED) as caught:
                     await ask(runners, context)
                 # It is told why, not just hung up on.
                 assert "ALERT" in repr(caught.value) or "alert" in repr(caught.value)
@@ -230,11 +232,71 @@ async def test_an_authority_that_is_taken_away_certifies_nobody_any_more() -> No
             trusting = old.client(known)
             assert (await ask(runners, trusting))["certificate"] is True
             files.authority.write_bytes(new.file.read_bytes())
-            with pytest.raises((aiohttp.ClientError, OSError)):
+            with pytest.raises(REFUSED):
                 # The same client, which could resume what it had agreed on.
                 await _ask_on(runners, trusting)
             by_new = old.client(new.certify("runner"))
             assert (await ask(runners, by_new))["certificate"] is True
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_whoever_has_shown_a_certificate_shows_it_again_with_each_connection(
+    version: ssl.TLSVersion,
+) -> None:
+    """Who resumes a session shows none: one that has expired meanwhile would do."""
+    with authority() as ca:
+        runners, context = free_port(), ca.client(ca.certify("runner"))
+        context.maximum_version = version
+        async with node(ca.certify("node"), certified=True, apart=Apart([web.get("/who", who)], runners)):
+            session = None
+            for _ in range(2):
+                resumed, session = await asyncio.to_thread(_visit, runners, context, session)
+                assert not resumed
+
+
+def _visit(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[bool | None, ssl.SSLSession | None]:
+    """One request; whether it resumed *session*, and the session to resume next."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as connected,
+        context.wrap_socket(connected, server_hostname="127.0.0.1", session=session) as client,
+    ):
+        client.sendall(b"GET /who HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        return client.session_reused, client.session
+
+
+async def test_authorities_of_the_system_certify_neither_runners_nor_api_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anybody can have a certificate of those; where FN_NODE_CERT_AUTHORITY is set, it alone counts."""
+    with authority() as ca, authority() as system:
+        monkeypatch.setenv("SSL_CERT_FILE", str(system.file))
+        runners = free_port()
+        apart = Apart([web.get("/who", who)], runners)
+        strange = system.certify("node")
+        assert ssl.create_default_context().get_ca_certs(), "the system has one"
+        for at, more in ((0, {}), (runners, {"apart": apart})):
+            async with node(ca.certify("node"), certified=True, **more) as port:
+                with pytest.raises(REFUSED):
+                    await ask(at or port, ca.client(strange))
+        async with open_tls(ca.certify("runner").settings()) as tls, node(strange) as port:
+            with pytest.raises(REFUSED):
+                await ask(port, tls.client())
+
+
+async def test_handshakes_that_fail_are_told_of_now_and_then_however_many_they_are(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_models.tls._failures", _Failures())
+    caplog.set_level(logging.INFO)
+    with authority() as ca, authority() as other:
+        async with node(ca.certify("node"), certified=True) as port:
+            for _ in range(5):
+                with pytest.raises(REFUSED):
+                    await ask(port, ca.client(other.certify("runner")))
+    assert caplog.text.count("TLS handshakes failed") == 1
 
 
 @on_both_loops
@@ -348,3 +410,20 @@ async def test_a_certificate_that_clients_refuse_now_or_soon_is_warned_of_at_the
             assert said in caplog.text
             assert caplog.text.count("FN_NODE_CERT=") == 1
         assert list(doubts(ca.certify("node", ends=now + 60 * day).settings())) == []
+
+
+async def test_of_a_file_with_a_chain_the_first_certificate_is_the_nodes_own() -> None:
+    with authority() as ca:
+        files = ca.certify("node", "api.fn", ends=datetime(2090, 1, 1, tzinfo=UTC))
+        files.cert.write_bytes(files.cert.read_bytes() + ca.file.read_bytes())
+        own = leaf(files.settings())
+        assert names(own) == ["api.fn"]
+        assert own.not_valid_after_utc == datetime(2090, 1, 1, tzinfo=UTC)
+
+
+async def test_a_certificate_that_names_no_host_is_warned_of() -> None:
+    with authority() as ca:
+        files = ca.certify("node")
+        # That of the authority names none, as those that were made by hand often do.
+        files.cert.write_bytes(ca.file.read_bytes())
+        assert any("names no host (subjectAltName)" in one for one in doubts(files.settings()))
