@@ -65,18 +65,26 @@ class Server:
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as answer:
-                found = json.loads(answer.read())
-        except urllib.error.HTTPError as exc:
-            with exc:
-                raise Refused(exc.code, _words(exc.read())) from None
+            status, text = self._answer(request)
         except (OSError, http.client.HTTPException) as exc:
             raise Away(f"{self._url} does not answer: {getattr(exc, 'reason', exc)}") from None
+        if status >= 300:
+            raise Refused(status, _words(text))
+        try:
+            found = json.loads(text)
         except ValueError:
             found = None
         if not isinstance(found, dict):
             raise Away(f"{self._url}{path} answers no JSON object: is it a server of Fn?")
         return found
+
+    def _answer(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read()
 
     def listed(self, path: str, items: str, **query: str) -> Iterator[Resource]:
         """All of a listing, whose pages have them under *items*; raises Away, Refused."""
@@ -105,8 +113,11 @@ class Server:
 
 
 def wanted(source: Resource, fields: tuple[str, ...]) -> tuple[Resource, list[str]]:
-    """What to give to the new server of *source*, and the keys of config that it hides."""
+    """What to give to the new server of *source*, and the keys of config that it hides; raises Away."""
     given = {field: source[field] for field in fields if source.get(field)}
+    for field in ("config", "annotations"):
+        if not isinstance(given.get(field, {}), dict):
+            raise Away(f"something in a listing has {field} that is no object: is it of a server of Fn?")
     config = given.get("config", {})
     hidden = sorted(key for key, value in config.items() if value == HIDDEN)
     if config:

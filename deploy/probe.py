@@ -5,6 +5,7 @@ Needs no curl, and no setting but those of the node: it asks the port that the n
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import sys
@@ -34,17 +35,17 @@ def run(settings: Settings, *, ready: bool, timeout: float = 4.0) -> int:
     except urllib.error.HTTPError as exc:
         with exc:
             return _complain(f"{url} answers {exc.code}: {_reason(exc.read())}")
-    except OSError as exc:
-        return _complain(f"{url} does not answer: {getattr(exc, 'reason', exc)}")
+    except (OSError, http.client.HTTPException) as exc:
+        return _complain(f"{url} does not answer: {str(getattr(exc, 'reason', exc)).strip()}")
 
 
 def address(settings: Settings) -> str:
     """The URL of the port that has ``/healthz`` for operators."""
-    http, tls = settings.http, settings.tls
-    host = (http.admin_host or http.host) if http.admin_port else http.host
-    secure = bool(tls.cert) and (tls.admin or not http.admin_port)
+    served, tls = settings.http, settings.tls
+    host = (served.admin_host or served.host) if served.admin_port else served.host
+    secure = bool(tls.cert) and (tls.admin or not served.admin_port)
     host = _ALL.get(host, f"[{host}]" if ":" in host else host)
-    return f"{'https' if secure else 'http'}://{host}:{http.admin_port or http.port}"
+    return f"{'https' if secure else 'http'}://{host}:{served.admin_port or served.port}"
 
 
 def _reason(body: bytes) -> str:

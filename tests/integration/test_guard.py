@@ -138,6 +138,22 @@ async def test_where_every_call_needs_a_token_nobody_learns_what_there_is(tmp_pa
                 assert answer.status == 404, path
 
 
+@pytest.mark.parametrize("mark", [{"of_fn": PRIVATE}, {}], ids=["function", "public"])
+@pytest.mark.parametrize("name", ["authorization", "AUTHORIZATION", "aUTHORIZATION"])
+async def test_however_the_name_of_the_header_is_written_its_token_is_taken_off(
+    tmp_path: Path, name: str, mark: dict[str, Any]
+) -> None:
+    async with guarded(tmp_path, **mark) as there:
+        await there.known()
+        there.seen.clear()
+        for number, way in enumerate(("fast", "invoke", "trigger", "route"), 1):
+            told = await there.call(way, **{name: "Bearer root"})
+            assert told.status == 200
+            await there.until_seen(number)
+            assert "root" not in there.seen[-1], (way, there.seen[-1])
+            assert "uthorization" not in there.seen[-1].replace("AUTHORIZATION", "authorization")
+
+
 async def test_two_authorization_headers_are_nobodys(tmp_path: Path) -> None:
     async with guarded(tmp_path, of_fn=PRIVATE) as there:
         await there.known()
