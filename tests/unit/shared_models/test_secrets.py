@@ -83,3 +83,9 @@ def test_headers_that_say_who_sent_a_call_are_not_shown() -> None:
 def test_a_call_goes_without_marked_values() -> None:
     call = Call(config={"A": "1", "B": "2"}, annotations=marks("A"))
     assert secrets.without(call).config == {"B": "2"}
+
+
+def test_a_call_goes_without_what_its_app_has_marked_since() -> None:
+    call = Call(config={"A": "1", "B": "2", "c": "3"}, annotations=marks("A"))
+    assert secrets.without(call, marks("B"), marks("c")).config == {}
+    assert secrets.without(call, marks("Z")).config == {"B": "2", "c": "3"}

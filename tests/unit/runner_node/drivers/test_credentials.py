@@ -67,6 +67,46 @@ def test_the_entry_with_the_longest_path_wins_and_paths_are_whole_parts() -> Non
         assert found.login(image)["username"] == user
 
 
+def test_of_equal_entries_the_first_counts_wherever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "later").write_text(json.dumps({"auths": {"reg.example": entry("later")}}))
+    auths = {"https://reg.example": entry("first"), "reg.example": entry("second")}
+    found = Credentials(json.dumps({"auths": auths}), (str(tmp_path / "later"),))
+    assert found.login("reg.example/f")["username"] == "first"
+
+
+def test_an_image_with_a_digest_has_the_login_of_its_path() -> None:
+    found = inline(**{"reg.example": "all", "reg.example/team/app": "app"})
+    for image in ("reg.example/team/app@sha256:00", "reg.example/team/app:1@sha256:00"):
+        assert found.login(image)["username"] == "app", image
+
+
+def test_the_end_of_a_password_that_docker_pads_is_cut() -> None:
+    found = Credentials(json.dumps({"auths": {"reg.example": entry("ann", "pass\0\0")}}))
+    assert found.login("reg.example/f") == {"username": "ann", "password": "pass"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "must be a JSON object"),
+        ('"s3cret"', "must be a JSON object"),
+        ('{"auths": {"reg.example": "s3cret"}}', "entry reg.example: must be a JSON object"),
+        ('{"auths": {"reg.example": {"auth": "czNjcmV0"}}}', "must be base64 of USER:PASSWORD"),
+        ('{"auths": {"reg.example": {"auth": "!czNj:cmV0"}}}', "must be base64 of USER:PASSWORD"),
+        ('{"auths": {"reg.example": {"auth": "YTpi!"}}}', "must be base64 of USER:PASSWORD"),
+    ],
+)
+def test_a_login_that_is_none_is_told_and_the_others_hold(
+    text: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bad").write_text(text)
+    (tmp_path / "good").write_text(json.dumps({"auths": {"reg.example": entry("ann")}}))
+    found = Credentials(paths=(str(tmp_path / "bad"), str(tmp_path / "good")))
+    assert found.login("reg.example/f")["username"] == "ann"
+    assert words in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 def test_tokens_are_passed_on_as_the_engine_has_them() -> None:
     auths = {"a.example": {"identitytoken": "t1", **entry("u", "")}, "b.example": {"registrytoken": "t2"}}
     found = Credentials(json.dumps({"auths": auths}))

@@ -63,3 +63,14 @@ async def test_a_registry_is_left_alone_longer_each_time_and_for_as_long_as_it_a
     registries.note("reg.example", None)
     registries.note("reg.example", told(BUSY[0]))
     assert await left_alone() == pytest.approx(2.0, abs=0.6)
+
+
+@simulated
+async def test_a_registry_cannot_ask_to_be_left_alone_for_more_than_an_hour() -> None:
+    registries = Overloaded()
+    registries.note("reg.example", told("toomanyrequests: retry-after: 1000h"))
+    await asyncio.sleep(3599.0)
+    with pytest.raises(Failure):
+        registries.check("reg.example/f", "reg.example")
+    await asyncio.sleep(2.0)
+    registries.check("reg.example/f", "reg.example")
