@@ -78,7 +78,8 @@ class CallsV1:
 
 
 def _whole(call: Call) -> dict[str, Any]:
-    return msgspec.structs.replace(call, headers=secrets.shown(call.headers)).whole()
+    headers, config = secrets.shown(call.headers), secrets.shown_config(call.config)
+    return msgspec.structs.replace(call, headers=headers, config=config).whole()
 
 
 def _record(call: Call) -> dict[str, Any]:

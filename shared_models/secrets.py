@@ -29,6 +29,8 @@ _NAME = re.compile(r"(?!\.\.)[A-Za-z0-9._-]{1,253}(?<!^\.)")
 _MARKED = b"true"
 _WHO = frozenset({"authorization", "proxy-authorization", "cookie"})
 """Headers that say who somebody is."""
+_AS_VARIABLE = "fn_header_"
+"""Begins the names of headers in the environment of a call in the default format, which is in its config."""
 
 Notes = Mapping[str, msgspec.Raw]
 
@@ -83,6 +85,16 @@ def shown(headers: Headers) -> Headers:
     return {
         name: [HIDDEN] * len(values) if name.lower() in _WHO else values for name, values in headers.items()
     }
+
+
+def _header(key: str) -> str:
+    name = key.lower()
+    return name.removeprefix(_AS_VARIABLE) if name.startswith(_AS_VARIABLE) else ""
+
+
+def shown_config(config: Mapping[str, str]) -> dict[str, str]:
+    """The *config* of a call as replies show it: as ``shown``, of headers that are in its environment."""
+    return {key: HIDDEN if _header(key) in _WHO else value for key, value in config.items()}
 
 
 def without(call: T, *more: Notes) -> T:

@@ -122,6 +122,23 @@ async def test_whole_calls_are_shown_without_who_sent_them(tmp_path, s3):
         assert shown["headers"] == {"Authorization": ["***"], "Cookie": ["***"], "X-A": ["1"]}
 
 
+async def test_whole_calls_are_shown_without_what_their_environment_says_of_who_sent_them(tmp_path, s3):
+    """In the default format headers are in the config; and values may be marked since."""
+    async with live_api(tmp_path, logstore=f"{s3.url}?prefix=t-{new_id().lower()}") as api:
+        app = await api.json("POST", "/v2/apps", json={"name": "app"})
+        config = {"FN_HEADER_Authorization": "Bearer s3cret", "FN_HEADER_Cookie": "s3cret", "KEY": "s3cret"}
+        config |= {"FN_HEADER_X-A": "1", "Cookie": "no header", "PLAIN": "x"}
+        call = Call(id=new_id(), app_id=app["id"], path="/p", status="success", type="sync", config=config)
+        await api.data.finish([Finished(call=call)])
+        await api.json("PUT", f"/v2/apps/{app['id']}", json={"annotations": {"fn.hybrid/secret/KEY": True}})
+        shown = (await api.json("GET", f"/v1/apps/app/calls/{call.id}"))["call"]
+        assert (await api.json("GET", "/v1/apps/app/calls"))["calls"] == [shown]
+        assert shown["config"] == {
+            "FN_HEADER_Authorization": "***", "FN_HEADER_Cookie": "***", "FN_HEADER_X-A": "1",
+            "Cookie": "no header", "PLAIN": "x",
+        }  # fmt: skip
+
+
 async def test_calls_of_functions_are_listed_with_those_of_routes(tmp_path):
     async with live_api(tmp_path) as api:
         fn = await api.fn()
