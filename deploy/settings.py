@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import identity, kept, ports, tls, unknown
+from deploy import identity, kept, ports, runners, tls, unknown
 from shared_models.env import InvalidSettings, Variable, env, one_of, read, variables, whole, words
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _contradictions(node_type: str, values: Mapping[str, Any], environ: Mapping[
 
 
 def _doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    return [*kept.doubts(node_type, values), *identity.doubts(node_type, values)]
+    return [found for part in (kept, runners, identity) for found in part.doubts(node_type, values)]
 
 
 def _unknown(node_type: str, environ: Mapping[str, str]) -> list[str]:

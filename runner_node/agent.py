@@ -31,7 +31,7 @@ from runner_node.room_metrics import shown
 from runner_node.run import Run
 from runner_node.scheduler import Scheduler
 from runner_node.settings import AgentSettings
-from runner_node.spool import Spool, inherit
+from runner_node.spool import Spool, prepare
 from runner_node.stats import sample_for_ever
 from runner_node.syslog import Syslog, open_syslog
 from runner_node.warm import keeping_warm
@@ -250,7 +250,7 @@ async def running_agent(
     place = siblings.place if siblings else ALONE
     folder = Path(settings.spool_path) / place.name(node_id) if settings.spool_path else None
     if folder:
-        await asyncio.to_thread(inherit, folder, lambda name: place.inherits(name, node_id))
+        await asyncio.to_thread(prepare, folder, lambda name: place.inherits(name, node_id))
     spool = Spool(folder, settings.max_spool_size) if folder else None
     recorder = Recorder(cached, spool)
     scheduler = Scheduler(driver, settings, resources, node_id)

@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -177,6 +178,25 @@ class Spool:
                     file.rename(file.with_suffix(".broken"))
                     self.batches -= 1
         return None
+
+
+def prepare(folder: Path, inherited: Callable[[str], bool]) -> None:
+    """Before a node's first result: ``inherit``, and a line in the log when *folder* cannot be written.
+
+    That is told now, and not first when no API node answers. Blocks; does not raise.
+    """
+    inherit(folder, inherited)
+    there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if not there:
+            folder.rmdir()
+    except OSError as exc:
+        log.error(
+            "the spool %s cannot be written: %s; until it can, results wait in memory only", folder, exc
+        )
 
 
 def inherit(folder: Path, inherited: Callable[[str], bool]) -> None:

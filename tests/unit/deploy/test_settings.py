@@ -105,6 +105,21 @@ def test_stores_that_end_with_the_process_are_doubts_where_their_url_does_not_sa
     assert read_all({**LOOPBACK, **RUNNER, "FN_MQ_URL": "memory://"}, "api")[1] == []
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"FN_DRIVER": "process"}, "FN_PROCESS_IMAGES is not set"),
+        ({"FN_MAX_TOTAL_MEMORY_BYTES": "4096"}, "FN_MAX_TOTAL_MEMORY_BYTES=4096 is in bytes"),
+    ],
+)
+def test_a_runner_that_can_start_no_function_is_a_doubt(given: dict[str, str], words: str) -> None:
+    (warning,) = read_all({**RUNNER, **given}, "runner")[1]
+    assert warning.startswith(words)
+    enough = {"FN_PROCESS_IMAGES": "/srv/images", "FN_MAX_TOTAL_MEMORY_BYTES": str(128 << 20)}
+    assert read_all({**RUNNER, **given, **enough}, "runner")[1] == []
+    assert read_all({**LOOPBACK, **RUNNER}, "api")[1] == []
+
+
 def test_a_bad_address_of_the_api_node_is_named_once() -> None:
     with pytest.raises(InvalidSettings) as caught:
         read_all({"FN_RUNNER_API_URL": "ftp://api"}, "runner")

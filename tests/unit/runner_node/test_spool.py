@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from runner_node import metrics
-from runner_node.spool import Spool, inherit
+from runner_node.spool import Spool, inherit, prepare
 from shared_models.annotations import texts
 from shared_models.call import Call, Finished, Reason, Status
 from shared_models.ids import new_id
@@ -151,6 +151,22 @@ async def test_a_full_disk_is_a_full_spool_and_leaves_nothing_half(small_disk, c
 async def test_a_node_that_never_spooled_leaves_no_folder(tmp_path):
     assert await Spool(tmp_path / "s", 1 << 20).first() is None
     assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_it_is_needed(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    prepare(tmp_path / "file" / "s", lambda name: False)
+    assert "cannot be written: " in caplog.text
+    assert "until it can, results wait in memory only" in caplog.text
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path, caplog):
+    for there in (False, True):
+        prepare(tmp_path / "spool" / "node", lambda name: False)
+        assert (tmp_path / "spool" / "node").exists() is there
+        (tmp_path / "spool" / "node").mkdir(exist_ok=True)
+    assert list((tmp_path / "spool" / "node").iterdir()) == []
+    assert caplog.text == ""
 
 
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path, caplog):
