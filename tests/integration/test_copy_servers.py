@@ -37,7 +37,7 @@ async def test_a_token_goes_to_its_server_and_not_where_that_one_points_to() -> 
     async with answering(thief) as elsewhere:
 
         async def points(request: web.Request) -> web.Response:
-            raise web.HTTPFound(elsewhere + "/v2/apps")
+            return web.Response(status=302, headers={"Location": elsewhere + "/v2/apps"})
 
         async with answering(points) as url:
             with pytest.raises(Refused, match="302"):
