@@ -77,6 +77,7 @@ def _fetch(method: str, url: str, body: bytes | None, timeout: float) -> str:
     except urllib.error.HTTPError as exc:
         with exc:
             text = exc.read().decode("utf-8", "replace").strip()
-        raise Unreachable(f"{exc.code} {text}") from None
+        hint = "; set FN_TOKEN to a token that may do this" if exc.code in (401, 403) else ""
+        raise Unreachable(f"{exc.code} {text}{hint}") from None
     except (OSError, http.client.HTTPException) as exc:
         raise Unreachable(f"{url} does not answer: {getattr(exc, 'reason', exc)}") from None

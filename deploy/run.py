@@ -94,10 +94,13 @@ def environs(
         "FN_LOGSTORE_URL": f"sqlite:///{data / 'fn.db'}",
         "FN_MQ_URL": f"sqlite:///{data / 'queue.db'}",
         "FN_PUBLIC_LB_URL": f"http://localhost:{runner_port}",
+        # Only one of two nodes on one machine can have a port that the caller has set.
+        "FN_ADMIN_PORT": os.environ.get("FN_ADMIN_PORT", ""),
     }
     runner = {
         "FN_PORT": str(runner_port),
-        "FN_RUNNER_API_URL": f"http://{HOST}:{port}",
+        "FN_RUNNER_API_URL": f"http://{HOST}:{os.environ.get('FN_RUNNER_API_PORT') or port}",
+        "FN_ADMIN_PORT": "",
         "FN_DRIVER": "process",
         "FN_PROCESS_IMAGES": str(ROOT / "examples"),
         "FN_IOFS_PATH": sockets,
@@ -241,6 +244,7 @@ async def _until_ready(kind: str, url: str) -> None:
 def lines_to_try(api: str, runner: str, fn_id: str) -> str:
     """Three commands that work as they are, in any POSIX shell."""
     calls = f"{api}/v2/fns/{fn_id}/calls"
+    read = "curl -s" + (' -H "Authorization: Bearer $FN_TOKEN"' if os.environ.get("FN_TOKEN") else "")
     detached = f"curl -s -d '{{\"name\":\"Ada\"}}' -H 'Fn-Invoke-Type: detached' {runner}/invoke/{fn_id}"
     needs = "" if shutil.which("curl") else " (curl is needed, and missing here)"
     return f"""
@@ -251,7 +255,7 @@ detached, then read its record and its log.
 
   curl {runner}/t/hello/hello
 
-  id=$({detached} | cut -d'"' -f4); sleep 2; curl -s {calls}/$id; curl -s {calls}/$id/log
+  id=$({detached} | cut -d'"' -f4); sleep 2; {read} {calls}/$id; {read} {calls}/$id/log
 
 Ctrl-C ends both nodes; the data is kept.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.ground import CannotStart, check_port, check_ports, prepare_data, runner_token
-from deploy.run import environs
+from deploy.run import environs, lines_to_try
 
 
 def test_a_taken_port_is_named_with_the_way_to_another() -> None:
@@ -82,3 +82,27 @@ def test_the_two_nodes_do_not_share_what_only_one_may_know(
     assert api["FN_RUNNER_TOKEN"] == runner["FN_RUNNER_TOKEN"] == "sesame"
     assert api["FN_LOG_LEVEL"] == runner["FN_LOG_LEVEL"] == "debug"
     assert os.environ["FN_DB_URL"] == "sqlite:///elsewhere.db"
+
+
+def test_ports_of_the_caller_are_those_of_the_api_node_and_the_runner_node_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FN_ADMIN_PORT", "9000")
+    monkeypatch.setenv("FN_RUNNER_API_PORT", "9001")
+    api, runner = environs(tmp_path, "sesame", 1, 2, "/tmp/s")
+    assert (api["FN_ADMIN_PORT"], runner["FN_ADMIN_PORT"]) == ("9000", "")
+    assert api["FN_RUNNER_API_PORT"] == "9001"
+    assert runner["FN_RUNNER_API_URL"] == "http://127.0.0.1:9001"
+    monkeypatch.delenv("FN_RUNNER_API_PORT")
+    assert environs(tmp_path, "sesame", 1, 2, "/tmp/s")[1]["FN_RUNNER_API_URL"] == "http://127.0.0.1:1"
+
+
+def test_commands_to_try_show_the_token_of_the_caller_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FN_TOKEN", raising=False)
+    assert "Authorization" not in lines_to_try("http://api", "http://runner", "f")
+    monkeypatch.setenv("FN_TOKEN", "hush")
+    lines = lines_to_try("http://api", "http://runner", "f")
+    assert lines.count('curl -s -H "Authorization: Bearer $FN_TOKEN" http://api/') == 2
+    assert "hush" not in lines
