@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -17,9 +18,12 @@ pytestmark = pytest.mark.system
 CALLS = 20
 
 
-async def version(runner_url: str, http: aiohttp.ClientSession) -> str:
-    """Of the only runner that the API node at *runner_url* knows."""
-    (runner,) = (await ask(http, "GET", f"{runner_url}/v2/runners"))["items"]
+async def version(api_url: str, http: aiohttp.ClientSession) -> str:
+    """Of the only runner of the API node at *api_url*, whose first report follows its start."""
+    async with asyncio.timeout(60):
+        while not (runners := (await ask(http, "GET", f"{api_url}/v2/runners"))["items"]):
+            await asyncio.sleep(0.05)
+    (runner,) = runners
     return str(runner["version"])
 
 
