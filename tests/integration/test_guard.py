@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runner_node.guard import without_token
 from shared_models.app import App
 from shared_models.fn import Fn
 from tests.integration.guarded import MAY, MAY_NOT, PRIVATE, TOKENS, UNKNOWN, WAYS, guarded
@@ -152,6 +153,11 @@ async def test_however_the_name_of_the_header_is_written_its_token_is_taken_off(
             await there.until_seen(number)
             assert "root" not in there.seen[-1], (way, there.seen[-1])
             assert "uthorization" not in there.seen[-1].replace("AUTHORIZATION", "authorization")
+
+
+def test_a_token_is_taken_off_also_where_a_parser_leaves_names_as_they_were_sent() -> None:
+    sent = [(name, "Bearer root") for name in ("authorization", "AUTHORIZATION", "Authorization")]
+    assert without_token([("X-A", "1"), *sent]) == [("X-A", "1")]
 
 
 async def test_two_authorization_headers_are_nobodys(tmp_path: Path) -> None:
