@@ -156,6 +156,18 @@ async def test_calls_of_functions_are_listed_with_those_of_routes(tmp_path):
         assert said["error"]["message"].startswith("Call log not found: the call is queued")
 
 
+async def test_a_log_is_found_under_its_own_app_alone(tmp_path, s3):
+    for number, logstore in enumerate(("", f"{s3.url}?prefix=t-{new_id().lower()}")):
+        (tmp_path / str(number)).mkdir()
+        async with live_api(tmp_path / str(number), logstore=logstore) as api:
+            bank, shop = [await api.stores.datastore.insert_app(App(name=name)) for name in ("bank", "shop")]
+            call = Call(id=new_id(), app_id=bank.id, path="/p", status="success", type="sync")
+            await api.data.finish([Finished(call=call, log=b"s3cret")])
+            assert (await api.json("GET", f"/v1/apps/bank/calls/{call.id}/log"))["log"]["log"] == "s3cret"
+            for path in (f"/v1/apps/{shop.name}/calls/{call.id}/log", f"/v1/apps/shop/calls/{call.id}"):
+                assert "s3cret" not in str(await api.json("GET", path, status=404))
+
+
 async def test_a_call_that_a_runner_has_yet_to_hand_in_is_waited_for(tmp_path):
     async with live_api(tmp_path) as api:
         app = await api.stores.datastore.insert_app(App(name="app"))
