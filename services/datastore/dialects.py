@@ -27,7 +27,6 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
 from services.datastore.file import PRAGMAS
-from services.datastore.raw import PLAN_KEPT, PLANS
 from services.datastore.server_url import Server
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable
@@ -161,7 +160,6 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
         # None would be asyncpg's own choice.
         "ssl": "prefer" if server.prefers_tls else server.tls or "disable",
         "server_settings": {"application_name": "fn-hybrid"},
-        "max_cached_statement_lifetime": PLAN_KEPT,
     }
 
     async def connect() -> Any:
@@ -184,7 +182,7 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
 
     engine = create_async_engine(url, connect_args=engine_arguments, **server.pool())
     # As a statement: what is between us and the server may know no such parameter of a connection.
-    idle = f"SET idle_in_transaction_session_timeout = {server.abandoned * 1000}; {PLANS}"
+    idle = f"SET idle_in_transaction_session_timeout = {server.abandoned * 1000}"
 
     def limited(connection: Any, _record: object) -> None:
         connection.run_async(lambda driver: driver.execute(idle))
