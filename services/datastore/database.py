@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services import urls
-from services.datastore import dialects, failures, migrate
+from services.datastore import dialects, failures, migrate, raw
 from services.datastore.bulk import Rows
 from services.datastore.dialects import Backend
 from services.datastore.failures import Meaning
@@ -141,6 +141,17 @@ class Database:
         """The rows that one statement answers in a SQLite file, which is a transaction by itself."""
         assert self._file is not None, "only for a file"
         return await self._asked(partial(self._file.statement, text), values)
+
+    @property
+    def has_arrays(self) -> bool:
+        """Whether the database is a server that takes many rows as arrays, for which see ``at_once``."""
+        return self._backend.scheme == "postgres"
+
+    async def at_once(
+        self, text: str, values: Sequence[Any], *, repeatable: bool = False
+    ) -> list[Any] | None:
+        """The rows that one statement answers on PostgreSQL; None when it was refused: see ``raw.run``."""
+        return await self._to_the_end(raw.run(self._engine, text, values, repeatable=repeatable))
 
     async def _asked(self, ask: Callable[[Asked], asyncio.Future[T]], asked: Asked) -> T:
         """What the file answers; it goes on when the caller is cancelled."""

@@ -27,6 +27,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from services import sqlite_file, urls
 from services.datastore.file import PRAGMAS
+from services.datastore.raw import PLANS
 from services.datastore.server_url import Server
 from services.sqlite_file import CannotOpen
 from shared_models.errors import StoreUnavailable
@@ -182,7 +183,7 @@ def _postgres(address: urls.Address, variable: str) -> Backend:
 
     engine = create_async_engine(url, connect_args=engine_arguments, **server.pool())
     # As a statement: what is between us and the server may know no such parameter of a connection.
-    idle = f"SET idle_in_transaction_session_timeout = {server.abandoned * 1000}"
+    idle = f"SET idle_in_transaction_session_timeout = {server.abandoned * 1000}; {PLANS}"
 
     def limited(connection: Any, _record: object) -> None:
         connection.run_async(lambda driver: driver.execute(idle))

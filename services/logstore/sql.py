@@ -15,7 +15,6 @@ from services.datastore.database import Database
 from services.datastore.tables import calls, logs
 from services.logstore import listing, removal, usual
 from services.logstore.changes import Changes, Known, change
-from services.logstore.fresh import never_seen, rows_of
 from services.logstore.records import (
     PIECE,
     call_of,
@@ -48,6 +47,9 @@ class SQLLogStore(LogStore):
         )
 
     async def _insert_calls(self, batch: Sequence[Call]) -> list[bool]:
+        if await usual.make(self._database, batch, self._now()):
+            return [True] * len(batch)
+
         def decide(known: Known) -> tuple[list[bool], Changes]:
             fresh: dict[str, Call] = {}
             inserted = []
@@ -130,7 +132,7 @@ class SQLLogStore(LogStore):
 
     async def finish_calls(self, batch: Sequence[Finished]) -> list[str]:
         now = self._now()
-        if never_seen(batch) and await self._database.insert_at_once(rows_of(batch, now)):
+        if not (batch := await usual.end(self._database, batch, now)):
             return []
 
         def decide(known: Known) -> tuple[list[str], Changes]:
