@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from shared_models.app import App
-from shared_models.env import words
+from shared_models.env import http_url, words
 from shared_models.fn import Fn
 from shared_models.trigger import Trigger
 
@@ -26,14 +25,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 def public_url(text: str) -> str:
     """An address that clients can use, without the slash at its end."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment:
-        raise ValueError("must be an http or https URL, such as https://fn.example.com")
-    return text.rstrip("/")
+    return http_url(text, "must be an http or https URL, such as https://fn.example.com")
 
 
 class Endpoints:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -92,6 +93,18 @@ def _without_keys(text: str) -> str:
 
 
 # -- parsers -----------------------------------------------------------------------------------
+
+
+def http_url(text: str, rule: str) -> str:
+    """An http or https URL without query, fragment and the slash at its end; else ValueError says *rule*."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError(rule)
+    return text.rstrip("/")
 
 
 def flag(text: str) -> bool:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from shared_models.env import env, number, whole
+from shared_models.env import env, http_url, number, whole
 
 
 def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment:
-        raise ValueError(
-            "must be the http or https URL of an OTLP/HTTP receiver, without /v1/traces (http://otel:4318)"
-        )
-    if "@" in parts.netloc:
+    url = http_url(
+        text, "must be the http or https URL of an OTLP/HTTP receiver, without /v1/traces (http://otel:4318)"
+    )
+    if "@" in urlsplit(url).netloc:
         raise ValueError(
             "must have no user and no password: FN_OTLP_HEADERS has what the receiver wants to see"
         )
-    return text.rstrip("/")
+    return url
 
 
 def _share(text: str) -> float:
