@@ -16,14 +16,13 @@ from sqlalchemy import Integer, LargeBinary, Table
 from services.datastore.bulk import Rows
 from services.datastore.database import Database
 from services.datastore.tables import logs
-from services.logstore.records import pieces_of, result_of
+from services.logstore.records import ENDED, pieces_of, result_of
 from services.logstore.results import OUTCOME
 from shared_models import times
 from shared_models.call import FINAL, Finished, LeasedCall, LeaseKey, Status
 
 _MOST = 2**23
 """Bytes of logs in one statement, all of which are in memory at once, here and there."""
-_FINAL = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
 _NAMED = ("id", "token", "fn_id", "app_id")
 """What the end of a call must agree with, as ``results.judge`` says."""
 
@@ -37,7 +36,7 @@ CLAIM = (
     f"UPDATE calls SET status = '{Status.QUEUED.value}', attempt = new.attempt, node = $4, "
     f"token = new.token, started_at = '{times.NEVER}' "
     f"FROM {_rows(('text', 'text', 'int'))} AS new (id, token, attempt) WHERE calls.id = new.id "
-    f"AND calls.status NOT IN ({_FINAL}) AND calls.attempt <= new.attempt RETURNING calls.id"
+    f"AND calls.status NOT IN ({ENDED}) AND calls.attempt <= new.attempt RETURNING calls.id"
 )
 # Its index would have a planner look through all that is queued: no bare column.
 START = (
@@ -51,7 +50,7 @@ END = (
     f"UPDATE calls SET {', '.join(f'{name} = new.{name}' for name in OUTCOME)} "
     f"FROM {_rows(['text'] * len(_OF_END))} AS new ({', '.join(_OF_END)}) "
     f"WHERE {' AND '.join(f'calls.{name} = new.{name}' for name in _NAMED)} "
-    f"AND calls.status NOT IN ({_FINAL}) RETURNING calls.id"
+    f"AND calls.status NOT IN ({ENDED}) RETURNING calls.id"
 )
 END_WITH_LOGS = (
     f"WITH ended AS ({END}), written AS (INSERT INTO logs (call_id, piece, body) "

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.datastore.rows import portions
 from services.datastore.tables import calls
 from services.logstore.results import OUTCOME, REASON
-from shared_models.call import Call, Finished
+from shared_models.call import FINAL, Call, Finished
 
 PIECE = 2**16
 """Bytes of a log in one row, so that reading one streams."""
@@ -21,6 +21,8 @@ RECORD = tuple(column for column in calls.c if column.name not in _INSIDE)
 """The columns that are a call's."""
 KNOWN = ("id", "status", "app_id", "fn_id", "error", "completed_at", "attempt", "token")
 """The columns that decisions about a record go by."""
+ENDED = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
+"""The statuses that do not change any more, as SQL lists them."""
 _LOOK = tuple(calls.c[name] for name in KNOWN)
 _NAMES = tuple(column.name for column in RECORD)
 

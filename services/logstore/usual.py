@@ -15,10 +15,9 @@ from services.datastore.database import Database
 from services.datastore.tables import calls
 from services.logstore import arrays
 from services.logstore.fresh import never_seen, record_row, rows_of
+from services.logstore.records import ENDED
 from shared_models import times
-from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
-
-_FINAL = ", ".join(f"'{status.value}'" for status in sorted(FINAL))
+from shared_models.call import Call, Finished, LeasedCall, LeaseKey, Status
 
 
 async def make(database: Database, batch: Sequence[Call], now: str) -> bool:
@@ -71,7 +70,7 @@ def _claims(size: int) -> str:
         f"UPDATE calls SET status = '{Status.QUEUED.value}', attempt = new.column3, node = new.column4, "
         f"token = new.column2, started_at = '{times.NEVER}' "
         f"FROM (VALUES {sqlite_rows.places('(?, ?, ?, ?)', size)}) AS new "
-        f"WHERE id = new.column1 AND status NOT IN ({_FINAL}) AND attempt <= new.column3 RETURNING id"
+        f"WHERE id = new.column1 AND status NOT IN ({ENDED}) AND attempt <= new.column3 RETURNING id"
     )
 
 
