@@ -178,6 +178,13 @@ call_lines_lost = Counter(
     "Lines of functions that could not be written to stdout (FN_LOG_CALLS)",
     registry=REGISTRY,
 )
+secrets_missing = Counter(
+    "fn_runner_secrets_missing",
+    "Containers that were not started because a secret is not to be had: FN_SECRETS_PATH is not set "
+    "(no_folder), the file cannot be read (unreadable), or it cannot be a variable (unusable)",
+    ("reason",),
+    registry=REGISTRY,
+)
 spool_bytes = Gauge("fn_runner_spool_bytes", "Size of the folder of results in bytes", registry=REGISTRY)
 warm_wanted = Gauge(
     "fn_runner_warm_wanted", "Containers that functions want to be kept ready", registry=REGISTRY

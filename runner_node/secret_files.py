@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner_node import metrics
 from shared_models import errors, secrets
 from shared_models.aside import Aside
 from shared_models.file_versions import version
@@ -29,6 +30,8 @@ LARGEST = 64 * 1024
 """Bytes of a secret. Linux takes no variable of more than 128 KiB."""
 LOOK = 5.0
 """Seconds between two looks at whether files have changed."""
+MOST_TOLD = 1000
+"""Functions that are remembered as told of; beyond it they are told of again."""
 
 _UNSEEN, _DOUBTFUL = object(), object()
 """No container has a file's content yet; some may have another one than others."""
@@ -53,11 +56,14 @@ class SecretFiles:
         self._readers: dict[str, Aside] = {}
         self._looker = Aside("look at secrets")
         self._trouble = ""
+        self._told: set[str] = set()
 
     async def resolved(self, target: Target) -> Mapping[str, str]:
         """The environment of *target* with its secrets; raises SecretMissing."""
         if not uses(target.env):
             return target.env
+        if not self._folder:
+            raise self._without_folder(target)
         app, seen = target.app_name, dict[tuple[str, str], object]()
         files = [(app, name) for name in _names(target)]
 
@@ -72,8 +78,7 @@ class SecretFiles:
             return await reader.do(read)
         except OSError as exc:
             log.warning("secrets of app %s cannot be read: %s", app, exc.strerror)
-            key = next(key for key, value in target.env.items() if value.startswith(secrets.SCHEME))
-            raise errors.SecretMissing(key, app, secrets.name_of(target.env[key])) from None
+            raise _missing("unreadable", *_first(target), app) from None
         finally:
             self._note(seen)
 
@@ -105,6 +110,20 @@ class SecretFiles:
         """Whether ``look`` has seen a change of a file that *target* refers to since it was stamped."""
         return self._version(target) != target.secrets
 
+    def _without_folder(self, target: Target) -> errors.SecretMissing:
+        key, value = _first(target)
+        # Once, and not with each start that fails: the node is to be started anew, nothing else helps.
+        if target.function not in self._told:
+            if len(self._told) >= MOST_TOLD:
+                self._told.clear()
+            self._told.add(target.function)
+            log.warning(
+                "function %s of app %s has a secret in config %s, and FN_SECRETS_PATH is not set on this "
+                "node: its calls are answered 502",
+                target.function, target.app_name, key,
+            )  # fmt: skip
+        return _missing("no_folder", key, value, target.app_name)
+
     def _version(self, target: Target) -> bytes:
         digest = hashlib.sha256()
         for name in _names(target):
@@ -132,13 +151,10 @@ class SecretFiles:
     def _value(self, app: str, key: str, value: str) -> str:
         if not value.startswith(secrets.SCHEME):
             return value
-        name = secrets.name_of(value)
-        path = self._path(app, name)
-        why: str | None
+        path = self._path(app, secrets.name_of(value))
         if not path:
-            why = "FN_SECRETS_PATH is not set" if not self._folder else "that is no name of a file"
-            log.warning("config %s of app %s: %r: %s", key, app, value, why)
-            raise errors.SecretMissing(key, app, name)
+            log.warning("config %s of app %s: %r: that is no name of a file", key, app, value)
+            raise _missing("unusable", key, value, app)
         try:
             with path.open("rb") as file:
                 content = file.read(LARGEST + 2)
@@ -146,18 +162,28 @@ class SecretFiles:
         except (OSError, UnicodeDecodeError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
             log.warning("config %s of app %s: secret %s cannot be read: %s", key, app, path, why)
-            raise errors.SecretMissing(key, app, name) from None
+            raise _missing("unreadable", key, value, app) from None
         if "\0" in text or len(text.encode()) > LARGEST:
             log.warning(
                 "config %s of app %s: secret %s has more than %d bytes, or a NUL", key, app, path, LARGEST
             )
-            raise errors.SecretMissing(key, app, name)
+            raise _missing("unusable", key, value, app)
         return text
 
 
 def uses(env: Mapping[str, str]) -> bool:
     """Whether a value refers to a secret."""
     return any(value.startswith(secrets.SCHEME) for value in env.values())
+
+
+def _first(target: Target) -> tuple[str, str]:
+    """Key and value of the first secret that *target* refers to."""
+    return next(one for one in target.env.items() if one[1].startswith(secrets.SCHEME))
+
+
+def _missing(reason: str, key: str, value: str, app: str) -> errors.SecretMissing:
+    metrics.secrets_missing.labels(reason).inc()
+    return errors.SecretMissing(key, app, secrets.name_of(value))
 
 
 def _names(target: Target) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_node import calls, secret_files
+from runner_node import calls, metrics, secret_files
 from runner_node.calls import Target
 from runner_node.secret_files import LARGEST, SecretFiles
 from shared_models import errors
@@ -18,8 +18,8 @@ from shared_models.app import App
 from shared_models.fn import Fn
 
 
-def target(config: dict[str, str], app: str = "shop") -> Target:
-    fn = Fn(id="f", app_id="a", name="fn", image="i", memory=1, timeout=1, idle_timeout=1, config=config)
+def target(config: dict[str, str], app: str = "shop", fn_id: str = "f") -> Target:
+    fn = Fn(id=fn_id, app_id="a", name="fn", image="i", memory=1, timeout=1, idle_timeout=1, config=config)
     return calls.of_fn(fn, App(id="a", name=app))
 
 
@@ -150,8 +150,54 @@ async def test_the_largest_secret_fits(tmp_path: Path) -> None:
     assert len(env["DB"]) == LARGEST
 
 
-async def test_without_a_folder_no_secret_is_found(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_a_folder_no_secret_is_found() -> None:
     assert not secret_files.uses({"A": "secret:/x"})
+    with pytest.raises(errors.SecretMissing, match="config DB of app shop: this runner has no secret 'db'"):
+        await SecretFiles("").resolved(target({"A": "x", "DB": "secret://db"}))
+
+
+async def test_without_a_folder_each_function_that_needs_one_is_told_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SecretFiles("")
+
+    async def starts(fn_id: str) -> None:
+        for config in ({"DB": "secret://db"}, {"DB": "secret://db", "OTHER": "secret://other"}):
+            with pytest.raises(errors.SecretMissing):
+                await files.resolved(target(config, fn_id=fn_id))
+
+    def told(fn_id: str) -> int:
+        said = (
+            f"function {fn_id} of app shop has a secret in config DB, and FN_SECRETS_PATH is not set on this "
+            "node: its calls are answered 502"
+        )
+        return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING].count(said)
+
+    for _ in range(2):
+        await starts("one")
+        await starts("two")
+    await files.resolved(target({"DB": "plain"}, fn_id="three"))
+    assert (told("one"), told("two"), len(caplog.records)) == (1, 1, 2)
+    monkeypatch.setattr(secret_files, "MOST_TOLD", 2)
+    await starts("four")
+    assert len(files._told) == 1, "what is remembered of functions is bounded"
+
+
+@pytest.mark.parametrize(
+    ("reason", "config", "folder"),
+    [
+        ("no_folder", {"DB": "secret://db"}, False),
+        ("unreadable", {"DB": "secret://nothing"}, True),
+        ("unusable", {"DB": "secret://large"}, True),
+        ("unusable", {"DB": "secret://../shop"}, True),
+    ],
+)
+async def test_starts_without_their_secret_are_counted_by_reason(
+    reason: str, config: dict[str, str], folder: bool, tmp_path: Path
+) -> None:
+    put(tmp_path, "large", b"x" * (LARGEST + 1))
+    counted = metrics.secrets_missing.labels(reason)._value.get
+    before = counted()
     with pytest.raises(errors.SecretMissing):
-        await SecretFiles("").resolved(target({"DB": "secret://db"}))
-    assert "FN_SECRETS_PATH is not set" in caplog.text
+        await SecretFiles(str(tmp_path) if folder else "").resolved(target(config))
+    assert counted() == before + 1
