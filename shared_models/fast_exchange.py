@@ -11,7 +11,8 @@ from aiohttp import HttpVersion11
 from shared_models.fast_path import Exchange, Handler, Pending, Unread
 
 if TYPE_CHECKING:
-    from shared_models.connections import Connection, Connections
+    from shared_models.connection import Connection
+    from shared_models.connections import Connections
 
 log = logging.getLogger(__name__)
 
