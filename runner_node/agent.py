@@ -259,7 +259,7 @@ async def running_agent(
     )
     health.spool_full = lambda: spool is not None and spool.full
     async with AsyncExitStack() as stack:  # read up for the order of the end
-        syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca))
+        syslog = await stack.enter_async_context(open_syslog(settings.syslog_ca, settings.syslog_allow))
         lines = await stack.enter_async_context(open_call_lines()) if settings.log_calls else None
         agent = Agent(
             cached,
@@ -272,6 +272,7 @@ async def running_agent(
             listeners or CallListeners(),
             lines,
         )
+        agent.pulse = driver.pulse or agent.pulse
         stack.push_async_callback(_joined, asyncio.create_task(recorder.run(), name="recorder"), recorder)
         stack.push_async_callback(agent.settle)
         stack.push_async_callback(_closed, scheduler)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from shared_models.env import env, millis, number
+from shared_models.destinations import destinations
+from shared_models.env import env, millis, number, words
+
+SYSLOG_ALLOW = (
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "/dev/log",
+)  # fmt: skip
+"""Private and shared networks, where collectors of clusters are, and what takes lines on a machine."""
 
 
 def percentage(text: str) -> float:
@@ -18,6 +24,13 @@ def percentage(text: str) -> float:
 def folder(text: str) -> str:
     """A folder; empty for ``none`` (an empty variable counts as not set)."""
     return "" if text == "none" else text
+
+
+def collectors(text: str) -> tuple[str, ...]:
+    """What ``destinations`` takes, and paths of unix sockets; empty for ``none``."""
+    found = () if text == "none" else words(text)
+    sockets = tuple(one for one in found if one.startswith("/"))
+    return destinations(" ".join(one for one in found if one not in sockets)) + sockets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +143,14 @@ class AgentSettings:
         "FN_SYSLOG_CA",
         "",
         "file of certificates to trust when function logs go to syslog over TLS; empty: those of the system",
+    )
+    syslog_allow: tuple[str, ...] = env(
+        "FN_SYSLOG_ALLOW",
+        SYSLOG_ALLOW,
+        "where function logs may be sent although it is not public: networks such as 10.0.0.0/8, host names "
+        "such as logs.internal or *.internal, paths of unix sockets, by commas; *: everywhere; none: nowhere",
+        parse=collectors,
+        show=lambda value: ",".join(value) or "none",
     )
     callback_max_body: int = env(
         "FN_CALLBACK_MAX_BODY",

@@ -17,9 +17,10 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from runner_node.settings import SYSLOG_ALLOW
 from runner_node.syslog_links import Address, Dialler, Link, parse
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Syslog:
             return None
         try:
             address = parse(url)
+            if self._dialler.refuses(address):
+                raise ValueError(f"{address} is not public, and FN_SYSLOG_ALLOW does not name it")
         except ValueError as exc:
             if len(self._unusable) >= 1000:
                 self._unusable.clear()
@@ -274,9 +277,10 @@ def _message(head: bytes, line: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def open_syslog(ca: str = "") -> AsyncIterator[Syslog]:
+async def open_syslog(ca: str = "", allow: Sequence[str] = SYSLOG_ALLOW) -> AsyncIterator[Syslog]:
     """Syslog at work; *ca* is a file of certificates to trust for TLS instead of the system's (FN_SYSLOG_CA).
 
+    *allow* names where lines may go besides public addresses (FN_SYSLOG_ALLOW).
     Connects only when there are lines. On leaving, queued lines get ``FLUSH`` seconds. Raises ValueError
     when *ca* cannot be used.
     """
@@ -284,7 +288,7 @@ async def open_syslog(ca: str = "") -> AsyncIterator[Syslog]:
         tls = ssl.create_default_context(cafile=ca or None)
     except OSError as exc:
         raise ValueError(f"FN_SYSLOG_CA={ca!r}: {exc.strerror or exc}") from exc
-    syslog = Syslog(Dialler(tls))
+    syslog = Syslog(Dialler(tls, allow))
     try:
         yield syslog
     finally:

@@ -7,10 +7,12 @@ import errno
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from runner_node.drivers.threads import Threads
+from shared_models.destinations import EVERYWHERE, permitted
 
 PORT = 514
 TLS_PORT = 6514
@@ -148,15 +150,25 @@ def _resolve(room: asyncio.Future[None]) -> None:
 
 
 class Dialler:
-    """Makes links; *tls* says whom to trust. Names are looked up in few threads of its own.
+    """Makes links; *tls* says whom to trust, *allow* where they may lead besides public addresses.
 
-    Not in those of the event loop: whoever waits for a name server that is away would wait there with all
-    else that the node looks up, and with its end.
+    Names are looked up in few threads of its own, not in those of the event loop: whoever waits for a name
+    server that is away would wait there with all else that the node looks up, and with its end.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, allow: Sequence[str]) -> None:
         self._tls = tls
+        self._allow = allow
         self._threads = Threads(LOOKUPS, "syslog names")
+
+    def refuses(self, address: Address) -> bool:
+        """Whether *address* is never dialled; of a name, that depends on what it leads to by then."""
+        if address.path:
+            return not {EVERYWHERE, address.path} & {*self._allow}
+        try:
+            return not self._permitted(address, _resolved(address, socket.SOCK_STREAM, socket.AI_NUMERICHOST))
+        except (OSError, ValueError):
+            return False
 
     async def dial(self, address: Address, changed: asyncio.Event) -> Link:
         """A link to *address*; raises OSError (within ``DIAL`` seconds), or ValueError for an odd name."""
@@ -198,16 +210,23 @@ class Dialler:
         raise failure or OSError(f"{address.host} has no address")
 
     async def _look_up(self, address: Address, kind: socket.SocketKind) -> list[tuple[int, Any]]:
-        """Family and socket address of each address of the host, at least one."""
-
-        def ask(flags: int = 0) -> list[tuple[int, Any]]:
-            found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
-            return [(family, where) for family, _, _, _, where in found]
-
+        """Family and socket address of each address of the host that may be dialled, at least one."""
         try:
-            return ask(socket.AI_NUMERICHOST)
+            found = _resolved(address, kind, socket.AI_NUMERICHOST)
         except socket.gaierror:
-            return await self._threads.run(ask, DIAL)
+            found = await self._threads.run(lambda: _resolved(address, kind), DIAL)
+        # Those that were judged are dialled: a name that leads elsewhere by then gains nothing.
+        if let_through := self._permitted(address, found):
+            return let_through
+        raise PermissionError("its addresses are not public, and FN_SYSLOG_ALLOW does not name them")
+
+    def _permitted(self, address: Address, found: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        return [one for one in found if permitted(address.host, one[1][0], self._allow)]
+
+
+def _resolved(address: Address, kind: socket.SocketKind, flags: int = 0) -> list[tuple[int, Any]]:
+    found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
+    return [(family, where) for family, _, _, _, where in found]
 
 
 def _connected(family: int, where: Any) -> DatagramLink:

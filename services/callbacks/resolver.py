@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from services.callbacks.address import permitted
 from services.callbacks.settings import CallbackSettings
+from shared_models.destinations import permitted
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """The IP addresses of a host and port; raises OSError."""
@@ -37,7 +37,7 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._look_up(host, port)
-        let_through = [one for one in found if permitted(host, one, self._settings)]
+        let_through = [one for one in found if permitted(host, one, self._settings.allow)]
         if found and not let_through:
             raise AddressRefused("its addresses are not public, and FN_CALLBACK_ALLOW does not name them")
         return [_result(host, one, port) for one in let_through]

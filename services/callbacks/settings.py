@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass
 
-from shared_models.env import env, number, whole, words
-
-EVERYWHERE = "*"
-_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-
-
-def destinations(text: str) -> tuple[str, ...]:
-    """Networks (``10.0.0.0/8``), hosts (``hooks.internal``, ``*.internal``), or ``*``; by commas."""
-    found = tuple(word.lower().rstrip(".") for word in words(text))
-    for one in found:
-        if one != EVERYWHERE and not _is_network(one) and not _is_name(one):
-            raise ValueError(f"{one!r} is no network such as 10.0.0.0/8, no host name, and not *")
-    return found
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_name(text: str) -> bool:
-    # What is made of numbers alone is a mistyped address.
-    return bool(_NAME.fullmatch(text)) and not text.replace(".", "").isdigit()
+from shared_models.destinations import destinations
+from shared_models.env import env, number, whole
 
 
 def _at_least_one(text: str) -> int:

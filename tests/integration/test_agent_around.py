@@ -20,7 +20,9 @@ from tests.integration.test_agent import MIB, Rig, until
 from tests.unit.runner_node.scripted_data import ScriptedData
 
 TALKING = Behaviour(function=lambda request: Answer(body=request.body, log=b"one\nsaid " + request.body))
-SETTINGS = AgentSettings(spool_path="", max_memory=1024 * MIB, freeze_idle=60.0, drain=1.0)
+SETTINGS = AgentSettings(
+    spool_path="", max_memory=1024 * MIB, freeze_idle=60.0, drain=1.0, syslog_allow=("*",)
+)
 
 
 class Listening(CallListener):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import shutil
 import socket
@@ -18,11 +19,14 @@ import pytest
 import uvloop
 
 from runner_node import syslog, syslog_links
-from runner_node.syslog import Syslog, open_syslog
+from runner_node.settings import SYSLOG_ALLOW, collectors
+from runner_node.syslog import Syslog
+from runner_node.syslog_links import Dialler, parse
 from tests.servers.ports import free_port
 
 HEAD = re.compile(rb"<11>2 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ fn - - - - ")
 SOON = 60.0
+open_syslog = functools.partial(syslog.open_syslog, allow=("*",))
 
 
 class Collector:
@@ -429,3 +433,128 @@ def test_it_works_on_the_event_loop_of_nodes(folder: Path):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(both())
+
+
+# -- where lines may go ------------------------------------------------------------------------
+
+
+def refused(url: str, allow: tuple[str, ...] = SYSLOG_ALLOW) -> bool:
+    return Dialler(ssl.create_default_context(), allow).refuses(parse(url))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.1.1",
+        "[fe80::1]", "224.0.0.1", "169.254.169.254", "168.63.129.16", "100.100.100.200", "[fd00:ec2::254]",
+        "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]",
+    ],
+)  # fmt: skip
+def test_a_runner_sends_no_lines_to_itself_its_link_or_what_gives_its_clouds_credentials(host: str):
+    for scheme in ("tcp", "udp", "tls"):
+        assert refused(f"{scheme}://{host}:514")
+    assert not refused(f"tcp://{host}", ("*",))
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "[fd00::1]", "8.8.8.8", "[2606:4700::1]"]
+)
+def test_a_collector_in_a_private_network_gets_lines_unless_only_others_are_named(host: str):
+    assert not refused(f"tcp://{host}")
+    public = host in ("8.8.8.8", "[2606:4700::1]")
+    assert refused(f"tcp://{host}", collectors("none")) is not public
+
+
+def test_of_unix_sockets_only_those_that_are_named_get_lines():
+    assert not refused("unix:///dev/log")
+    for path in ("/run/docker.sock", "/dev/../run/docker.sock", "/dev/log/", "/dev/%6cog/x", "/dev"):
+        assert refused(f"unix://{path}")
+        assert refused(f"unixgram://{path}")
+    assert not refused("unixgram:///run/log", collectors("/run/log"))
+    assert refused("unix:///dev/log", collectors("/run/log"))
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "dev/log", "udp://10.0.0.1", "none, 10.0.0.0/33"])
+def test_a_collector_that_is_none_is_a_bad_setting(text: str):
+    with pytest.raises(ValueError, match="no network"):
+        collectors(text)
+
+
+def test_collectors_are_networks_names_and_sockets():
+    assert collectors("10.0.0.0/8, *.Internal /dev/Log") == ("10.0.0.0/8", "*.internal", "/dev/Log")
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        (
+            "127.0.0.1",
+            "function logs for a syslog server are not sent: {} is not public, and FN_SYSLOG_ALLOW",
+        ),
+        (
+            "localhost",
+            "syslog server {} cannot be reached, trying on: its addresses are not public, and FN_S",
+        ),
+    ],
+)
+async def test_what_is_refused_is_told_once_and_gets_no_connection(
+    host: str, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(syslog, "PAUSE", 0.001)
+    collector, asked = Collector(), asyncio.Event()
+    ask, tries, loop = socket.getaddrinfo, 0, asyncio.get_running_loop()
+
+    def counting(*given: object, **named: object) -> object:
+        nonlocal tries
+        tries += 1
+        if tries >= 5:
+            loop.call_soon_threadsafe(asked.set)
+        return ask(*given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", counting)
+    async with tcp_server(collector) as port, syslog.open_syslog() as to, asyncio.timeout(SOON):
+        url = f"tcp://{host}:{port}"
+        for _ in range(3):
+            send(to, url)
+        if host == "localhost":
+            await asked.wait()  # it was tried again
+        assert [one.getMessage().startswith(said.format(url)) for one in caplog.records] == [True]
+        assert bool(to._servers) is (host == "localhost"), "no queue is kept for what may never be sent"
+        async with syslog.open_syslog(allow=("127.0.0.1",)) as other:
+            send(other, url)
+            assert text_of(await collector.next()) == b"hello\n"
+    assert (collector.connections, collector.lines.empty()) == (1, True)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+async def test_of_a_name_that_leads_to_several_only_addresses_that_are_permitted_get_lines(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+):
+    ask = socket.getaddrinfo
+
+    def both(host: str, port: int, **named: object) -> object:
+        if host != "logs.example":
+            return ask(host, port, **named)
+        if named["flags"]:
+            raise socket.gaierror
+        return [*ask("127.0.0.2", port, **named), *ask("127.0.0.1", port, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    allow, kind = ("127.0.0.1",), socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    loop = asyncio.get_running_loop()
+    with (
+        received_by(kind, socket.AF_INET, ("127.0.0.1", 0)) as named,
+        received_by(kind, socket.AF_INET, ("127.0.0.2", named.getsockname()[1])) as other,
+    ):
+        if scheme == "tcp":
+            named.listen()
+            other.listen()
+        async with syslog.open_syslog(allow=allow) as to, asyncio.timeout(SOON):
+            send(to, f"{scheme}://logs.example:{named.getsockname()[1]}")
+            if scheme == "udp":
+                assert text_of(await loop.sock_recv(named, 65536)) == b"hello\n"
+            else:
+                peer, _ = await loop.sock_accept(named)
+                peer.close()
+        with pytest.raises(BlockingIOError):
+            other.recv(1) if scheme == "udp" else other.accept()
