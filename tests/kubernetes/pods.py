@@ -13,13 +13,14 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 
 from tests.kubernetes.rendered import ROOT, Container, Manifests, Object, Workload, clean_environ
 from tests.servers.ports import free_port
+from tests.tasks import stopped
 
 LAG = 1.0
 """Seconds until a Service knows that a pod is being stopped."""
@@ -98,13 +99,11 @@ class LocalPod:
     async def kill(self) -> None:
         """Nothing of it is left."""
         self._leave()
-        if self._watch:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
         if self._process and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
+        if self._watch:
+            await stopped(self._watch)
 
     def _note(self, what: str) -> None:
         with self.log.open("a") as log:

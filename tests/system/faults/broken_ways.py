@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from shared_models.background import beside
 from tests.system.faults.ground import Ground
 from tests.system.faults.schedule import Fault
 
@@ -22,9 +23,8 @@ async def cut(ground: Ground, fault: Fault) -> AsyncIterator[None]:
             link.cut()
             await asyncio.sleep(_EACH)
 
-    cutting = asyncio.create_task(again())
-    yield
-    cutting.cancel()
+    async with beside(again(), f"cuts of {fault.target}"):
+        yield
 
 
 @asynccontextmanager

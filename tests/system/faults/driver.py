@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +22,7 @@ from tests.system.faults.rules import judge
 from tests.system.faults.schedule import KINDS, schedule
 from tests.system.faults.watcher import Watcher
 from tests.system.faults.world import open_world
+from tests.tasks import stopped
 
 REST = 90.0
 """Seconds within which everything has ended after the last fault."""
@@ -60,7 +60,7 @@ async def run(
         try:
             await asyncio.sleep(WARM)
             await injector.carry_out(faults)
-            await _stopped(load)
+            await stopped(load)
             began = time.monotonic()
             say(
                 f"the faults are over: of {len(book.accepted)} accepted calls {len(book.open)} have not ended"
@@ -72,7 +72,7 @@ async def run(
             await _until_rest(watching)
             await _until_called_back(book)
         finally:
-            await _stopped(load, watcher, supervisor)
+            await stopped(load, watcher, supervisor)
         evidence = await gather(http, world, book)
         return Result(seed, seconds, faults, evidence, [*judge(evidence), order], settled)
 
@@ -92,10 +92,3 @@ async def _until_called_back(book: Book) -> None:
     deadline = time.monotonic() + REST
     while book.uncalled and time.monotonic() < deadline:
         await asyncio.sleep(0.3)
-
-
-async def _stopped(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
