@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from shared_models.image_policy import MISSING
+from shared_models.pulse import Pulse
 
 SOCKET = "lsnr.sock"
 """The name under which a function makes its socket in the directory that it shares with the runner."""
@@ -130,6 +131,8 @@ class ContainerDriver(ABC):
     """A way to run containers. Lifetime in ``open_driver``, which sweeps what a dead predecessor left."""
 
     capabilities: Capabilities
+    pulse: Pulse | None = None
+    """Whether its background loops turn, where it has such."""
 
     @abstractmethod
     async def ping(self) -> None:
