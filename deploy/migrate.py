@@ -81,11 +81,12 @@ async def _one(variable: str, url: str, order: Order) -> int:
                 print(await migrate.statements(backend, target), end="")
                 return CURRENT
             if order.check:
-                state = "current" if before == target else f"to be migrated to {target}"
-                print(f"{variable} {address}: {before}, {state}")
-                return CURRENT if before == target else BEHIND
-            known = migrate.revisions()
-            if known.index(target) < known.index(before) and not order.yes:
+                done = before == target or (not order.to and migrate.is_up_to_date(before))
+                print(
+                    f"{variable} {address}: {before}, {'current' if done else f'to be migrated to {target}'}"
+                )
+                return CURRENT if done else BEHIND
+            if migrate.is_ahead(before, target) and not order.yes:
                 raise FnError(
                     f"{variable} {address}: a downgrade from {before} to {target} drops tables or columns "
                     "with what is in them; say --yes if that is meant"

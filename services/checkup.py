@@ -91,7 +91,7 @@ async def _revision(variable: str, url: str) -> Finding | None:
         with explained(url, variable, backend.port):
             async with asyncio.timeout(backend.timeout):
                 has = await migrate.revision_of(backend)
-    if has == migrate.newest():
+    if migrate.is_up_to_date(has):
         return None
     return Finding(
         Level.WARNING, "", f"answers; its schema is {has}, and this version's is {migrate.newest()}",

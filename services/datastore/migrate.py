@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,30 +32,36 @@ _LOCK_WAIT = 3600
 """Seconds that a node waits for another one's migration."""
 BASE = "base"
 """The revision of a database without our tables."""
+_WORKS_FROM = re.compile(r"\d{4}-from-(\d{4})")
+"""A revision that only adds is named so, such as 0007-from-0005: nodes that know 0005 work on it, and need
+not know it. So a rollout can go back without its databases."""
 
 
 async def prepare(backend: Backend) -> None:
     """Runs what is missing. A database that is up to date is only read, without locks or rights.
 
-    Raises StoreUnavailable when the database has a revision that this version does not know.
+    Raises StoreUnavailable when the database has a revision on which this version does not work.
     """
     # A server may accept a connection and say nothing, which not every driver gives up.
     async with asyncio.timeout(backend.timeout), backend.engine.connect() as raw:
         connection = await raw.execution_options(**backend.reading)
-        if await connection.run_sync(current) == newest():
+        if is_up_to_date(await connection.run_sync(current)):
             return
     await migrate(backend, newest())
 
 
 async def revision_of(backend: Backend) -> str:
-    """The revision that the database has; raises StoreUnavailable for one that we do not know."""
+    """The revision that the database has; raises StoreUnavailable for one on which we do not work."""
     async with backend.engine.connect() as raw:
         connection = await raw.execution_options(**backend.reading)
         return await connection.run_sync(current)
 
 
 async def migrate(backend: Backend, target: str) -> tuple[str, str]:
-    """Upgrades or downgrades to *target*, when no other node does; answers the revisions before and after."""
+    """Upgrades or downgrades to *target*, when no other node does; answers the revisions before and after.
+
+    A database that is newer than this version is left as it is where *target* is the newest, else refused.
+    """
     async with _locked(backend) as connection:
         return await connection.run_sync(partial(_move, target=target))
 
@@ -76,15 +83,38 @@ def revisions() -> list[str]:
     return [BASE, *reversed([script.revision for script in _scripts().walk_revisions()])]
 
 
+def is_up_to_date(revision: str) -> bool:
+    """Whether *revision*, one on which we work, lacks nothing that this version needs."""
+    return revision == newest() or revision not in revisions()
+
+
+def is_ahead(revision: str, target: str) -> bool:
+    """Whether *target* is before *revision*; raises StoreUnavailable where that is not for us to say."""
+    known = revisions()
+    if revision in known:
+        return known.index(target) < known.index(revision)
+    if target == known[-1]:
+        return False
+    raise StoreUnavailable(
+        f"The database has schema {revision}, from which only a newer version of fn-hybrid knows the way to "
+        f"{target}: migrate with that one"
+    )
+
+
 def current(connection: Connection) -> str:
-    """The revision that the database has; raises StoreUnavailable for one that we do not know."""
+    """The revision that the database has; raises StoreUnavailable for one on which we do not work."""
     found = set(MigrationContext.configure(connection).get_current_heads())
-    if unknown := found - set(revisions()):
+    if strange := [one for one in sorted(found) if not _works(one)]:
         raise StoreUnavailable(
-            f"The database has schema {', '.join(sorted(unknown))}, which this version does not know: "
+            f"The database has schema {', '.join(strange)}, which this version does not know: "
             "it was written by a newer version of fn-hybrid; upgrade this node"
         )
     return found.pop() if found else BASE
+
+
+def _works(revision: str) -> bool:
+    since = _WORKS_FROM.fullmatch(revision)
+    return revision in revisions() or (since is not None and since[1] in {one[:4] for one in revisions()})
 
 
 def upgrade(connection: Connection) -> None:
@@ -94,23 +124,23 @@ def upgrade(connection: Connection) -> None:
 
 def _move(connection: Connection, target: str) -> tuple[str, str]:
     before = current(connection)
-    known = revisions()
-    if known.index(target) > known.index(before):
-        command.upgrade(_config(connection), target)
-    elif target != before:
+    if is_ahead(before, target):
         command.downgrade(_config(connection), target)
+    elif before != target and before in revisions():
+        command.upgrade(_config(connection), target)
+    else:
+        return before, before
     return before, target
 
 
 def _script(connection: Connection, target: str) -> str:
     before = current(connection)
-    known = revisions()
     config = _config(connection)
     config.attributes["output"] = output = io.StringIO()
-    if known.index(target) > known.index(before):
-        command.upgrade(config, f"{before}:{target}" if before != BASE else target, sql=True)
-    elif target != before:
+    if is_ahead(before, target):
         command.downgrade(config, f"{before}:{target}", sql=True)
+    elif before != target and before in revisions():
+        command.upgrade(config, f"{before}:{target}" if before != BASE else target, sql=True)
     return output.getvalue()
 
 

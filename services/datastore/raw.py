@@ -15,7 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.datastore import failures
 from services.datastore.failures import Meaning
 
-PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+PLANS = "; ".join(
+    [
+        *(f"SET enable_{way} = off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")),
+        "SET jit = off",
+    ]
+)
 """For each connection: statements go by an index, and meet rows in the order in which these are named.
 
 A plan is kept with its prepared statement until the server analyses the table: one that was made while that

@@ -18,7 +18,9 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -56,6 +58,18 @@ class JSONText(TypeDecorator[Any]):
         """From the database: called for every value of a page, so nothing is around it."""
         return self._decoder.decode
 
+
+def partial(name: str, *columns: str, rows: TextClause) -> Index:
+    """An index of those *rows* alone, so that others cost nothing; of all on MySQL and MariaDB.
+
+    A query goes by it only where it says *rows*, in these very words: a parameter tells a planner nothing.
+    """
+    return Index(name, *columns, postgresql_where=rows, sqlite_where=rows)
+
+
+WITH_A_PATH = text("path_hash != ''")
+NOT_ENDED = text("status IN ('queued', 'running')")
+"""Rows of ``calls`` that have an index of their own."""
 
 metadata = MetaData(
     naming_convention={
@@ -199,11 +213,11 @@ calls = Table(
     Column("path_hash", ordered(16), nullable=False, server_default=""),
     Column("reason", ordered(32), nullable=False, server_default=""),
     Index("ix_calls_app_id_id", "app_id", "id"),
-    Index("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id"),
+    partial("ix_calls_app_id_path_hash_id", "app_id", "path_hash", "id", rows=WITH_A_PATH),
     Index("ix_calls_fn_id_id", "fn_id", "id"),
     Index("ix_calls_fn_id_status_id", "fn_id", "status", "id"),
-    Index("ix_calls_status_id", "status", "id"),
-    Index("ix_calls_status_recorded_at", "status", "recorded_at"),
+    partial("ix_calls_status_id", "status", "id", rows=NOT_ENDED),
+    partial("ix_calls_status_recorded_at", "status", "recorded_at", rows=NOT_ENDED),
 )
 
 logs = Table(

@@ -6,29 +6,29 @@ then held against its ``created_at``. Both are written by whoever took the call,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, select
+from sqlalchemy import Column, ColumnElement, Select, TextClause, select
 
 from services.datastore.seeking import seek
-from services.datastore.tables import calls
+from services.datastore.tables import NOT_ENDED, WITH_A_PATH, calls
 from services.logstore.records import RECORD, path_hash
 from shared_models import ids, times
-from shared_models.call import Status
+from shared_models.call import FINAL, Status
 from shared_models.interfaces import CallFilter
 
 SLACK = 60.0
 """Seconds by which the time in an id and ``created_at`` may differ."""
 _RECORDS = select(*RECORD)
-# What indexes of calls have before the id, the best one first.
-_INDEXED = (
-    (calls.c.fn_id, calls.c.status),
-    (calls.c.app_id, calls.c.path_hash),
-    (calls.c.fn_id,),
-    (calls.c.app_id,),
-    (calls.c.status,),
-    (),
+# What indexes of calls have before the id, and the rows that they are of; the best one first.
+_INDEXED: tuple[tuple[tuple[Column[Any], ...], TextClause | None], ...] = (
+    ((calls.c.fn_id, calls.c.status), None),
+    ((calls.c.app_id, calls.c.path_hash), WITH_A_PATH),
+    ((calls.c.fn_id,), None),
+    ((calls.c.app_id,), None),
+    ((calls.c.status,), NOT_ENDED),
+    ((), None),
 )
 
 
@@ -70,8 +70,10 @@ def records(
     """
     named = {"fn_id": fn_id, "app_id": app_id, "path_hash": path_hash(path), "status": status}
     equal = {name: value for name, value in named.items() if value}
-    fixed = next(columns for columns in _INDEXED if all(column.name in equal for column in columns))
+    fixed, rows = next(one for one in _INDEXED if _serves(*one, equal))
     query = _RECORDS if columns is RECORD else select(*columns)
+    if rows is not None:
+        query = query.where(rows)
     if path:
         query = query.where(calls.c.path == path)
     rest = equal.keys() - {column.name for column in fixed}
@@ -95,6 +97,12 @@ def records(
     )
 
 
+def _serves(columns: Sequence[Column[Any]], rows: TextClause | None, equal: Mapping[str, str]) -> bool:
+    """Whether an index on *columns* of *rows* finds all that has the values *equal*."""
+    ended = rows is NOT_ENDED and equal.get("status") in FINAL
+    return not ended and all(column.name in equal for column in columns)
+
+
 def _owned(fn_id: str, app_id: str) -> list[ColumnElement[bool]]:
     """Of that function and app, where one is named."""
     named = [(calls.c.fn_id, fn_id), (calls.c.app_id, app_id)]
@@ -105,5 +113,5 @@ def waiting(older_than: str, limit: int) -> Select[Any]:
     """Ids of records that are queued since before *older_than*, oldest first."""
     # By our own clock: a runner's may be off, and created_at is the runner's.
     since = calls.c.recorded_at
-    query = select(calls.c.id).where(calls.c.status == Status.QUEUED, since < older_than)
+    query = select(calls.c.id).where(NOT_ENDED, calls.c.status == Status.QUEUED, since < older_than)
     return query.order_by(since).limit(limit)

@@ -27,16 +27,12 @@ async def remove_calls(connection: AsyncConnection, purge: Purge, limit: int) ->
     named["between"] = (purge.from_time, purge.to_time)
     if purge.fn_id:
         return await _remove_by_status(connection, limit, **named)
-    if purge.app_id:
-        # An app's calls are not indexed by status, and few of them have not ended.
-        ended = records(connection.dialect.name, [calls.c.id], **named).where(calls.c.status.in_(_ENDED))
-        return await _remove(connection, ended, limit)
-    return 0  # an order that names nobody
+    return await _remove_ended(connection, limit, **named) if purge.app_id else 0  # none names nobody
 
 
 async def expire_calls(connection: AsyncConnection, older_than: str, limit: int) -> int:
     """Ended calls whose ids are older than *older_than* (wire text), at most *limit*; answers how many."""
-    return await _remove_by_status(connection, limit, before=_bound(older_than))
+    return await _remove_ended(connection, limit, before=_bound(older_than))
 
 
 async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) -> int:
@@ -51,8 +47,14 @@ async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) 
     return len(found)
 
 
+async def _remove_ended(connection: AsyncConnection, limit: int, **named: Any) -> int:
+    """Removes ended records that have what is *named*, by an index without a status: few have not ended."""
+    ended = records(connection.dialect.name, [calls.c.id], **named).where(calls.c.status.in_(_ENDED))
+    return await _remove(connection, ended, limit)
+
+
 async def _remove_by_status(connection: AsyncConnection, limit: int, **named: Any) -> int:
-    """Removes ended records that have what is *named*, by the indexes with a call's status before its id."""
+    """Removes ended records of a function, by the index that has a call's status before its id."""
     removed = 0
     for status in _ENDED:
         if removed < limit:

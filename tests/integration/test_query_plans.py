@@ -332,7 +332,7 @@ class Undone(Exception):
 @pytest.mark.parametrize(
     ("remove", "seeks"),
     [
-        (lambda connection: removal.expire_calls(connection, TO, 100), {"status", "id"}),
+        (lambda connection: removal.expire_calls(connection, TO, 100), {"id"}),
         (lambda connection: removal.expire_logs(connection, TO, 100), {"call_id"}),
         (lambda connection: removal.remove_calls(connection, Purge(fn_id="old"), 100), {"fn_id", "status"}),
         (

@@ -22,10 +22,16 @@ def drop_table(name: str) -> None:
         op.drop_table(name)
 
 
-def create_index(name: str, table: str, columns: list[str]) -> None:
-    """Makes an index."""
+def has_partial_indexes() -> bool:
+    """Whether this database has indexes of some rows alone, as SQLite and PostgreSQL do."""
+    return op.get_context().dialect.name != "mysql"
+
+
+def create_index(name: str, table: str, columns: list[str], rows: str = "") -> None:
+    """Makes an index; where *rows* (SQL) is given, of those alone."""
     if name not in _indexes(table):
-        op.create_index(name, table, columns)
+        where = sa.text(rows) if rows else None
+        op.create_index(name, table, columns, postgresql_where=where, sqlite_where=where)
 
 
 def drop_index(name: str, table: str) -> None:
