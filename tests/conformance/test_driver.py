@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from runner_node.drivers.contract import SOCKET, Container, ContainerDriver, ContainerSpec, Exit
-from runner_node.drivers.fake import Answer, Behaviour, Request, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
 from shared_models import errors

@@ -14,7 +14,8 @@ import aiohttp
 
 from hybrid_client.client import ClientSettings, open_data_access
 from runner_node.agent import running_agent
-from runner_node.drivers.fake import Answer, Behaviour, FakeDriver, Request, open_fake
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
 from runner_node.guard import Guard, GuardSettings
 from runner_node.invoke import invoke_routes
 from runner_node.quick import quick_path

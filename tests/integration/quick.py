@@ -12,7 +12,8 @@ import pytest
 
 from runner_node.agent import running_agent
 from runner_node.conversation import OverSocket
-from runner_node.drivers.fake import Behaviour, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Behaviour
 from runner_node.invoke import invoke_routes
 from runner_node.metrics import Series, series_of
 from runner_node.quick import quick_path

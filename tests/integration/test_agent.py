@@ -11,7 +11,8 @@ import pytest
 
 from runner_node.agent import Agent, running_agent
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour, FakeDriver, open_fake
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.hot_container import StartFailed
 from runner_node.job import Job
 from runner_node.protocols.http_stream import Response

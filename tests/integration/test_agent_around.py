@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from runner_node.agent import running_agent
-from runner_node.drivers.fake import Answer, Behaviour, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.settings import AgentSettings
 from shared_models.app import App
 from shared_models.call import Call, Reason, Status

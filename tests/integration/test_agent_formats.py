@@ -11,7 +11,7 @@ import pytest
 from runner_node import stats
 from runner_node.calls import of_route
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Behaviour
+from runner_node.drivers.fake_behaviour import Behaviour
 from runner_node.job import route_job
 from runner_node.protocols.http_stream import Response
 from shared_models import errors, times
@@ -132,7 +132,7 @@ async def test_a_cold_function_has_a_container_and_an_environment_per_call():
 async def test_a_cold_call_is_answered_before_its_container_is_removed(monkeypatch):
     gate = asyncio.Event()
     async with rig({"f": Behaviour(stdio=bytes, exit=Exit(0))}) as r:
-        from runner_node.drivers.fake import FakeContainer
+        from runner_node.drivers.fake_container import FakeContainer
 
         remove = FakeContainer.remove
 

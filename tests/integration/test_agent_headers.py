@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from runner_node.drivers.fake import Answer, Behaviour
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.invoke import invoke_routes
 from runner_node.quick import quick_path
 from shared_models import errors

@@ -7,7 +7,8 @@ import asyncio
 import msgspec
 
 from runner_node import agent, leases
-from runner_node.drivers.fake import Behaviour, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Behaviour
 from runner_node.settings import AgentSettings
 from shared_models import async_policy, errors, times
 from shared_models.app import App

@@ -8,7 +8,7 @@ import pytest
 
 from runner_node import dequeuer
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from shared_models import errors, times
 from shared_models.call import Call, CallType, Lease, LeasedCall, Reason, Status
 from shared_models.fn import Fn

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from runner_node.drivers.fake import Answer
+from runner_node.drivers.fake_behaviour import Answer
 from shared_models.trigger import Trigger
 from tests.integration.test_hybrid_tiers import ended, two_tiers
 

@@ -15,7 +15,8 @@ from deploy import nodes
 from deploy.settings import FullNode, read_all
 from runner_node.drivers import opener
 from runner_node.drivers.contract import ContainerDriver
-from runner_node.drivers.fake import Answer, Behaviour, Request, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
 
 CALLS = 10_000
 CONNECTIONS = 400

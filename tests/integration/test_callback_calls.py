@@ -15,7 +15,8 @@ import pytest
 
 from hybrid_client.client import ClientSettings, open_data_access
 from runner_node.agent import running_agent
-from runner_node.drivers.fake import Answer, Behaviour, Request, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
 from runner_node.invoke import invoke_routes
 from runner_node.settings import AgentSettings
 from services.callbacks.delivery import running_callbacks

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from runner_node import health, leases
-from runner_node.drivers.fake import Answer, Behaviour
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from shared_models import errors
 from shared_models.app import App
 from shared_models.fn import Fn

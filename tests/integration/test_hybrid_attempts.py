@@ -15,7 +15,8 @@ import pytest
 from hybrid_client.client import ClientSettings, open_data_access
 from runner_node import health, leases
 from runner_node.agent import Agent, running_agent
-from runner_node.drivers.fake import Answer, Behaviour, FakeDriver, open_fake
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.invoke import invoke_routes
 from runner_node.settings import AgentSettings
 from shared_models import async_policy

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from runner_node.agent import running_agent
-from runner_node.drivers.fake import Answer, Behaviour, open_fake
+from runner_node.drivers.fake import open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.invoke import invoke_routes
 from runner_node.quick import quick_path
 from runner_node.settings import AgentSettings

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour, Request
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
 from shared_models.call import Reason, Status
 from tests.integration.quick import (
     answers_counted,

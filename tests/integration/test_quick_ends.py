@@ -10,7 +10,8 @@ import pytest
 
 from runner_node.conversation import OverSocket
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour, FakeContainer
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
+from runner_node.drivers.fake_container import FakeContainer
 from shared_models import errors, times
 from shared_models.call import Reason, Status
 from tests.integration.quick import QuickRig, answer, common, invoke, quick_rig

@@ -10,7 +10,7 @@ import pytest
 
 from runner_node import calls, secret_files
 from runner_node.drivers.contract import Exit
-from runner_node.drivers.fake import Answer, Behaviour
+from runner_node.drivers.fake_behaviour import Answer, Behaviour
 from runner_node.hot_container import StartFailed
 from runner_node.job import route_job
 from shared_models import times

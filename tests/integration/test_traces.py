@@ -16,7 +16,7 @@ import pytest
 
 from deploy import logs
 from deploy.settings import LogSettings
-from runner_node.drivers.fake import Answer
+from runner_node.drivers.fake_behaviour import Answer
 from shared_models import otlp, telemetry, tracing
 from shared_models.otlp import open_otlp
 from shared_models.otlp_settings import OTLPSettings

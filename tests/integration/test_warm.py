@@ -17,7 +17,8 @@ import pytest
 
 from hybrid_client.client import ClientSettings, open_data_access
 from runner_node.agent import Agent, running_agent
-from runner_node.drivers.fake import Behaviour, FakeDriver, open_fake
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.drivers.fake_behaviour import Behaviour
 from runner_node.drivers.opener import open_driver
 from runner_node.drivers.settings import DriverSettings
 from runner_node.invoke import invoke_routes

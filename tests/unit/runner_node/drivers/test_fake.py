@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from runner_node.drivers.contract import SOCKET, ContainerSpec, Exit
-from runner_node.drivers.fake import Answer, Behaviour, FakeContainer, FakeDriver, Request, open_fake
+from runner_node.drivers.fake import FakeDriver, open_fake
+from runner_node.drivers.fake_behaviour import Answer, Behaviour, Request
+from runner_node.drivers.fake_container import FakeContainer
 from shared_models import errors
 from shared_models.ids import new_id
 
