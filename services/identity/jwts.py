@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jwt
@@ -13,16 +13,19 @@ import msgspec
 
 from services.identity.claims import principal_of
 from services.identity.keys import ALGORITHMS, Keys
+from services.identity.remembered import Remembered
 from services.identity.settings import IdentitySettings
-from services.identity.tokens import digest
 from shared_models.access import Principal
 from shared_models.errors import Unauthorized
 
 LONGEST = 16 << 10
 """Characters of a token."""
+MOST_TRIED = 4
+"""Keys that one token is checked with, where its header leaves open which."""
 REMEMBERED = 60.0
-"""Seconds for which a token that was found good is not checked again: a signature costs as much as a call."""
+"""Seconds for which a token is not checked again, whether it was found good or bad."""
 MOST_REMEMBERED = 1000
+"""Tokens that are remembered as good, and as many that are bad: strangers drive out no good ones."""
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 
 
@@ -35,13 +38,12 @@ class JWTs:
         self._settings = settings
         self._keys = keys
         self._clock = clock
-        self._good: OrderedDict[bytes, tuple[Principal, float, int]] = OrderedDict()
-        """By the token's digest: whose, until when, and by which keys."""
+        self._good = Remembered[Principal](MOST_REMEMBERED)
+        self._bad = Remembered[Unauthorized](MOST_REMEMBERED)
 
     def known(self, token: str) -> Principal | None:
         """Whose *token* is, when it was found good a moment ago."""
-        principal, until, version = self._good.get(digest(token), (None, 0.0, 0))
-        return principal if self._clock() < until and version == self._keys.version else None
+        return self._good.get(token, self._keys.version, self._clock())
 
     async def principal(self, token: str) -> Principal:
         """Raises Unauthorized that says what is wrong, Forbidden without a role, IssuerUnavailable."""
@@ -56,21 +58,25 @@ class JWTs:
         keys = await self._keys.of(kid, algorithm)
         if not keys:
             raise Unauthorized("The token is signed with a key that its issuer does not have")
-        for key in keys:
-            try:
-                claims = self._claims(token, key, algorithm)
-                return self._remember(token, principal_of(claims, self._settings), _end(claims))
-            except jwt.InvalidSignatureError:
-                continue  # where the token names none, any of them may have signed it
-            except jwt.PyJWTError as exc:
-                raise self._refusal(exc) from None
-        raise Unauthorized("The signature of the token is wrong")
-
-    def _remember(self, token: str, principal: Principal, expires: float) -> Principal:
-        until = min(expires + self._settings.leeway, self._clock() + REMEMBERED)
-        self._good[digest(token)] = principal, until, self._keys.version
-        if len(self._good) > MOST_REMEMBERED:
-            self._good.popitem(last=False)
+        if len(keys) > MOST_TRIED:
+            raise Unauthorized(
+                f"Any of {len(keys)} keys of the issuer may have signed the token, and at most {MOST_TRIED} "
+                "are tried: its header must name one of them (kid)"
+            )
+        version = self._keys.version
+        if refused := self._bad.get(token, version, self._clock()):
+            raise Unauthorized(refused.message, detail=refused.detail)
+        try:
+            claims = self._verified(token, keys, algorithm)
+        except jwt.PyJWTError as exc:
+            refusal = self._refusal(exc)
+            # What is not valid yet may be a moment later; all else stays as it is.
+            if not isinstance(exc, jwt.ImmatureSignatureError):
+                self._bad.put(token, refusal, self._clock() + REMEMBERED, version)
+            raise refusal from None
+        principal = principal_of(claims, self._settings)
+        until = min(_end(claims) + self._settings.leeway, self._clock() + REMEMBERED)
+        self._good.put(token, principal, until, version)
         return principal
 
     def ours(self, token: str) -> bool:
@@ -84,6 +90,14 @@ class JWTs:
             one in named for one in self._settings.audience
         )
 
+    def _verified(self, token: str, keys: Sequence[jwt.PyJWK], algorithm: str) -> dict[str, Any]:
+        """The claims of *token*, by the first of *keys* that signed it; raises PyJWTError."""
+        *others, last = keys
+        for key in others:
+            with contextlib.suppress(jwt.InvalidSignatureError):
+                return self._claims(token, key, algorithm)
+        return self._claims(token, last, algorithm)
+
     def _claims(self, token: str, key: jwt.PyJWK, algorithm: str) -> dict[str, Any]:
         return jwt.decode(
             token, key, algorithms=[algorithm], audience=self._settings.audience,
@@ -92,6 +106,8 @@ class JWTs:
 
     def _refusal(self, exc: jwt.PyJWTError) -> Unauthorized:
         match exc:
+            case jwt.InvalidSignatureError():
+                return Unauthorized("The signature of the token is wrong")
             case jwt.ExpiredSignatureError():
                 return Unauthorized("The token has expired")
             case jwt.ImmatureSignatureError():
