@@ -1,4 +1,4 @@
-"""What settings of runner nodes mean together: what no function could be started with."""
+"""What settings of runner nodes mean together: where they are called, what no function could be started with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _OF_ONE = 128 << 20
 
 
 def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
-    """What the operator of a runner node should be warned of; *values* by variable name."""
+    """What an operator should be warned of; *values* by variable name."""
     if node_type == "api":
-        return []
+        return _of_callers(values)
     found = []
     if values["FN_DRIVER"] == "process" and not values["FN_PROCESS_IMAGES"]:
         found.append(
@@ -26,3 +26,13 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
             "that names no memory: such calls are refused"
         )
     return found
+
+
+def _of_callers(values: Mapping[str, Any]) -> list[str]:
+    if values["FN_PUBLIC_LB_URL"]:
+        return []
+    return [
+        "FN_PUBLIC_LB_URL is not set: replies tell clients to call functions where they asked, and this node "
+        'answers such calls 404 ("fn invoke" fails); set it to where clients reach runner nodes, or to the '
+        "load balancer that serves both tiers at one address"
+    ]

@@ -92,6 +92,14 @@ def test_results_in_memory_alone_are_warned_of(tmp_path: Path) -> None:
     assert (code, "spool (FN_SPOOL_PATH): is switched off" in said) == (0, True), said
 
 
+def test_an_api_node_that_would_send_callers_to_itself_is_warned_of_that(tmp_path: Path) -> None:
+    words = "warning settings: FN_PUBLIC_LB_URL is not set"
+    code, said = doctor(tmp_path, "api")
+    assert (code, words in said) == (0, True), said
+    code, said = doctor(tmp_path, "api", FN_PUBLIC_LB_URL="http://127.0.0.1:8081")
+    assert (code, words in said) == (0, False), said
+
+
 def test_a_queue_in_memory_is_warned_of(tmp_path: Path) -> None:
     code, said = doctor(tmp_path, "api", FN_MQ_URL="memory://")
     assert (code, "queued calls are lost when the node ends" in said) == (0, True)

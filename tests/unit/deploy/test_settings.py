@@ -35,8 +35,8 @@ def test_the_node_type_may_come_from_the_environment() -> None:
     assert isinstance(settings, RunnerNode)
 
 
-LOOPBACK = {"FN_HOST": "127.0.0.1"}
-"""Others need tokens, or are warned of."""
+LOOPBACK = {"FN_HOST": "127.0.0.1", "FN_PUBLIC_LB_URL": "http://127.0.0.1:8081"}
+"""Others need tokens, or are warned of, as API nodes are that do not say where functions are called."""
 
 
 def test_the_command_line_wins_over_the_environment() -> None:
@@ -136,6 +136,17 @@ def test_a_bad_node_type_is_named_with_what_else_is_bad() -> None:
 def test_a_runner_without_an_api_node_is_told_what_to_set() -> None:
     with pytest.raises(InvalidSettings, match=r"FN_RUNNER_API_URL: is not set.*http://127\.0\.0\.1:8080"):
         read_all({}, "runner")
+
+
+def test_an_api_node_that_would_send_callers_to_itself_is_warned_of_that() -> None:
+    alone = {"FN_HOST": "127.0.0.1", "FN_RUNNER_TOKEN": "t"}
+    (warning,) = read_all(alone, "api")[1]
+    assert warning.startswith(
+        "FN_PUBLIC_LB_URL is not set: replies tell clients to call functions where they"
+    )
+    assert "404" in warning
+    assert read_all({**alone, "FN_PUBLIC_LB_URL": "http://127.0.0.1:8081"}, "api")[1] == []
+    assert read_all(alone, "full")[1] == [], "it runs them itself"
 
 
 @pytest.mark.parametrize("node_type", ["api", "runner"])

@@ -42,7 +42,7 @@ def test_a_queue_of_one_process_is_refused_with_what_there_is(kind: str, url: st
 
 def test_workers_on_a_sqlite_file_are_warned_of_and_others_not() -> None:
     shared = {"FN_WORKERS": "2", "FN_MQ_URL": "redis://r:6379/0", "FN_RUNNER_TOKEN": "t"}
-    shared["FN_HOST"] = "127.0.0.1"
+    shared |= {"FN_HOST": "127.0.0.1", "FN_PUBLIC_LB_URL": "http://127.0.0.1:8081"}
     _, warnings = read_all(shared, "api")
     assert [warning.partition(",")[0] for warning in warnings] == ["FN_WORKERS is more than 1"]
     assert read_all({**shared, "FN_DB_URL": "postgres://p/fn"}, "api")[1] == []
