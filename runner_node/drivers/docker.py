@@ -11,7 +11,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from docker.errors import APIError, ImageNotFound
@@ -23,6 +23,8 @@ from runner_node.drivers.docker_container import DockerContainer, start_error
 from runner_node.drivers.engine import Engine, open_engine, words
 from runner_node.drivers.holder import Holder
 from runner_node.drivers.holders import Holders, networks
+from runner_node.drivers.image_cleaner import ImageCleaner
+from runner_node.drivers.image_use import ImageUse
 from runner_node.drivers.images import Images
 from runner_node.drivers.leftovers import Leftovers
 from runner_node.drivers.output import Output
@@ -35,6 +37,11 @@ from shared_models import errors
 from shared_models.background import beside
 from shared_models.image_policy import MISSING
 from shared_models.workers import ALONE, Place
+
+VANISHING = 3
+"""Tries of one start whose image is removed each time before the engine comes to it."""
+_HALF_REMOVED = "layer does not exist"
+"""What dockerd says of an image that it removes while it makes a container of it."""
 
 
 class DockerDriver(ContainerDriver):
@@ -50,7 +57,10 @@ class DockerDriver(ContainerDriver):
         self._name = place.name(node_id)
         self._folder = folder
         credentials = Credentials(settings.docker_auth, settings.docker_config)
-        self._images = Images(engine, settings.pull_timeout, credentials)
+        use = ImageUse(on=bool(settings.image_clean_max_size))
+        self._images = Images(engine, settings.pull_timeout, credentials, use)
+        self._in_use: Counter[str] = Counter()
+        """Images of the containers that are here."""
         self._on_network: Counter[str] = Counter()
         self._hostname = socket.gethostname()
         self._containers: set[DockerContainer] = set()
@@ -66,6 +76,9 @@ class DockerDriver(ContainerDriver):
         self.prefork = Prefork(
             settings.prefork_pool_size, networks(settings), self._holders.make, self._holders.end
         )
+
+        self.cleaner = ImageCleaner(engine, self._images, settings, lambda: set(+self._in_use))
+        self.pulse = self.cleaner.pulse
 
     async def ping(self) -> None:
         try:
@@ -98,9 +111,10 @@ class DockerDriver(ContainerDriver):
             spec.id,
             "" if spec.stdio else io_dirs.make(os.path.join(self._folder, spec.id)),
             Output(sink, Talk(talk) if spec.stdio else None),
-            on_removed=lambda: self._forget(container, network, holder),
+            on_removed=lambda: self._forget(container, spec.image, network, holder),
         )
         self._containers.add(container)
+        self._in_use[spec.image] += 1
         body = create_body(
             spec,
             self._settings,
@@ -130,17 +144,21 @@ class DockerDriver(ContainerDriver):
         return container
 
     async def _run(self, container: DockerContainer, spec: ContainerSpec, body: dict[str, Any]) -> None:
-        try:
-            await container.start(body)
-        except ImageNotFound:
-            if not await self._images.again(spec.image):
-                raise
-            await container.start(body)
+        for attempt in range(VANISHING):
+            try:
+                await container.start(body)
+                break
+            except APIError as exc:
+                vanished = isinstance(exc, ImageNotFound) or _HALF_REMOVED in words(exc)
+                if not vanished or attempt == VANISHING - 1 or not await self._images.again(spec.image):
+                    raise
         if spec.stdio:
             await container.until_healthy()
 
-    def _forget(self, container: DockerContainer, network: str, holder: Holder | None) -> None:
+    def _forget(self, container: DockerContainer, image: str, network: str, holder: Holder | None) -> None:
         self._containers.discard(container)
+        self._in_use[image] -= 1
+        self._images.use.use(image)
         self._on_network[network] -= 1
         if not container.gone:
             self._leftovers.add(container.id)
@@ -179,7 +197,12 @@ async def open_docker(
     ):
         driver = DockerDriver(engine, settings, node_id, folder, place)
         try:
-            async with beside(driver.sweep(), "sweep containers"), looping(driver.prefork.fill, "prefork"):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(beside(driver.sweep(), "sweep containers"))
+                await stack.enter_async_context(looping(driver.prefork.fill, "prefork"))
+                if settings.image_clean_max_size:
+                    stack.push_async_callback(driver.cleaner.remember)
+                    await stack.enter_async_context(looping(driver.cleaner.clean, "image cleaner"))
                 yield driver
         finally:
             await driver.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -11,6 +12,7 @@ from docker.utils import parse_repository_tag
 
 from runner_node.drivers.credentials import Credentials, repository
 from runner_node.drivers.engine import Engine, PullError, words
+from runner_node.drivers.image_use import ImageUse
 from runner_node.drivers.pull_errors import Overloaded, failure
 from runner_node.drivers.pulls import Progress, pulling
 from shared_models import errors
@@ -33,7 +35,12 @@ CHECKED = 10.0
 class Images:
     """The images of one engine. Those that are there are pulled again for functions that say so only."""
 
-    def __init__(self, engine: Engine, pull_timeout: float, credentials: Credentials) -> None:
+    def __init__(
+        self, engine: Engine, pull_timeout: float, credentials: Credentials, use: ImageUse | None = None
+    ) -> None:
+        self.use = use or ImageUse(on=False)
+        self.on_pulled: Callable[[], None] = lambda: None
+        """Called when a pull has brought an image."""
         self._engine = engine
         self._pull_timeout = pull_timeout
         self._credentials = credentials
@@ -44,12 +51,20 @@ class Images:
         self._seen: dict[str, float] = {}
         """Images that were there, and when they were last looked for."""
         self._looks: set[asyncio.Task[bool]] = set()
+        self._removed: set[str] = set()
+        """Images that this node has removed at some time."""
 
     async def ensure(self, image: str, pull: str = MISSING) -> None:
         """Raises ImagePullFailed, ImageHasVolume, EngineUnavailable. *pull*: see ``image_policy``.
 
         What has changed of an image that was there before is seen by the next who asks; see ``again``.
         """
+        if pull == NEVER:
+            self.use.keep(image)
+        await self._available(image, pull)
+        self.use.use(image)
+
+    async def _available(self, image: str, pull: str) -> None:
         now = asyncio.get_running_loop().time()
         if pull == ALWAYS and now - self._checked.get(image, -CHECKED) >= CHECKED:
             await self._fetch(image)
@@ -66,10 +81,16 @@ class Images:
 
     async def again(self, image: str) -> bool:
         """As ``ensure``, after the engine said that it has no such image; False when that is no news."""
-        if self._seen.pop(image, None) is None:
+        if self._seen.pop(image, None) is None and image not in self._removed:
             return False
         await self._ensure(image)
         return True
+
+    def forget(self, images: Collection[str]) -> None:
+        """They are removed now: whoever needs one looks for it first."""
+        for image in images:
+            self._seen.pop(image, None)
+        self._removed.update(images)
 
     async def _ensure(self, image: str, pull: str = MISSING) -> None:
         if await self._is_there(image):
@@ -129,11 +150,26 @@ class Images:
             raise errors.EngineUnavailable(detail=words(exc)) from exc
         if (found.get("Config") or {}).get("Volumes"):
             raise errors.ImageHasVolume
+        self.use.seen(image, str(found.get("Id") or ""))
         return True
 
     async def _pull(self, image: str) -> None:
+        before = await self._id(image) if self.use.on else None
         with pulling(image) as progress:
             await self._persistently(image, progress)
+        if before is not None and (after := await self._id(image)) and after != before:
+            self.use.came(image, after)
+            self.on_pulled()
+
+    async def _id(self, image: str) -> str | None:
+        """By which the engine knows *image*; empty: it has none; None: it does not say."""
+        try:
+            found = await self._engine.call(lambda client: client.inspect_image(image))  # type: ignore[no-untyped-call]
+        except (ImageNotFound, NotFound):
+            return ""
+        except (APIError, errors.EngineUnavailable):
+            return None
+        return str(found.get("Id") or "")
 
     async def _persistently(self, image: str, progress: Progress) -> None:
         name, tag = parse_repository_tag(image)

@@ -8,7 +8,7 @@ import shlex
 from urllib.parse import urlsplit
 
 from runner_node.drivers import credentials
-from shared_models.env import env, number, one_of, words
+from shared_models.env import env, number, one_of, whole, words
 
 _TCP = ("tcp://", "http://", "https://")
 _CERTS = "~/.docker"
@@ -42,6 +42,17 @@ def _command(text: str) -> tuple[str, ...]:
 def _auth(text: str) -> str:
     credentials.parsed(text)
     return text
+
+
+def _percent(text: str) -> int:
+    if (value := whole(text)) > 100:
+        raise ValueError("must be a percentage, from 0 to 100")
+    return value
+
+
+def _folder(text: str) -> str:
+    """A folder; empty for ``none``."""
+    return "" if text == "none" else text
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +143,35 @@ class DriverSettings:
         "docker config files with logins, or folders of mounted pull secrets; read at each pull",
         parse=words,
         show=" ".join,
+    )
+    image_clean_max_size: int = env(
+        "FN_IMAGE_CLEAN_MAX_SIZE",
+        0,
+        "above so many bytes of images that this node pulled, the least recently used of them are removed; "
+        "0: never",
+        unit="bytes",
+    )
+    image_clean_low: int = env(
+        "FN_IMAGE_CLEAN_LOW_PERCENT",
+        80,
+        "down to how much of that they are removed then",
+        parse=_percent,
+        unit="%",
+    )
+    image_clean_exempt: tuple[str, ...] = env(
+        "FN_IMAGE_CLEAN_EXEMPT_TAGS",
+        (),
+        "images that are never removed; a name without a tag means all of its tags",
+        parse=words,
+        show=" ".join,
+    )
+    image_record: str = env(
+        "FN_IMAGE_RECORD_PATH",
+        "data/images",
+        "folder where the node keeps which images it pulled, so that it knows them after a restart; "
+        "none: memory only",
+        parse=_folder,
+        show=lambda value: str(value or "none"),
     )
     process_images: str = env(
         "FN_PROCESS_IMAGES", "", "process driver: folder that has one folder per image, with a func.yaml"
