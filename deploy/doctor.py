@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 
-from deploy import exposure, shares, tls
+from deploy import exposure, runners, shares, tls
 from deploy.settings import APINode, FullNode, RunnerNode, Settings, redact
 from shared_models.finding import Finding, Level
 from shared_models.otlp_checkup import examine_otlp
@@ -57,6 +57,8 @@ async def _examine(settings: Settings) -> AsyncIterator[Finding]:
     if isinstance(settings, RunnerNode | FullNode):
         from runner_node.checkup import examine_runner
 
+        for finding in runners.examine(settings.http, settings.agent):
+            yield finding
         # Not the node's own name: what is left of that name is removed when its driver is opened.
         async for finding in examine_runner(settings.agent, settings.driver, f"doctor-{os.getpid()}"):
             yield finding

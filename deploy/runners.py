@@ -1,9 +1,16 @@
-"""What settings of runner nodes mean together: where they are called, what no function could be started with."""
+"""What settings of runner nodes mean together: where they are called, what cannot start, what a stop cuts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from shared_models.finding import Finding, Level
+from shared_models.fn import MAX_TIMEOUT
+
+if TYPE_CHECKING:
+    from runner_node.settings import AgentSettings
+    from shared_models.http_settings import HTTPSettings
 
 _OF_ONE = 128 << 20
 """Bytes of a function that says nothing of its memory."""
@@ -26,6 +33,21 @@ def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
             "that names no memory: such calls are refused"
         )
     return found
+
+
+def examine(http: HTTPSettings, agent: AgentSettings) -> Iterator[Finding]:
+    """Whether a node that stops lets each function that it runs come to its end: ``fn-node doctor``."""
+    again = "run again elsewhere, as one more attempt"
+    for name, seconds, cut in (
+        ("FN_HTTP_DRAIN", http.drain, "requests that take longer are cut off"),
+        ("FN_DRAIN_SECS", agent.drain, f"detached calls that take longer are cut off, and {again}"),
+    ):
+        if seconds < MAX_TIMEOUT:
+            yield Finding(
+                Level.WARNING, f"stop of the node ({name})",
+                f"waits {seconds:g} s, and a function may take {MAX_TIMEOUT} s: {cut}",
+                f"set it to {MAX_TIMEOUT + 10}, and kill the node no sooner",
+            )  # fmt: skip
 
 
 def _of_callers(values: Mapping[str, Any]) -> list[str]:

@@ -195,6 +195,15 @@ async def test_a_run_that_is_cut_off_by_the_stop_is_handed_in_with_its_log():
     assert done.log == b"so far\n"
 
 
+async def test_the_time_of_calls_that_run_begins_with_the_stop_and_not_when_the_server_is_done():
+    async with rig({"f": Behaviour(hangs=True)}, drain=0.05) as r:
+        r.enqueue(r.deploy("f", timeout=300))
+        await until(lambda: r.driver.containers and r.driver.containers[0].calls)
+        r.agent.stopping()
+        done = await r.record()
+    assert (done.call.status, done.call.reason) == (Status.ERROR, Reason.RUNNER_STOPPED)
+
+
 async def test_a_runner_that_the_api_node_refuses_keeps_nobodys_call():
     async with rig({"f": Behaviour()}) as r:
         r.data.unauthorized_look_ups = True

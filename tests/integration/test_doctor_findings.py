@@ -65,6 +65,23 @@ async def test_the_clock_of_a_database_is_compared(
     assert bool(clock.advice) == (level is Level.WARNING)
 
 
+@pytest.mark.parametrize(
+    ("variable", "cut"),
+    [
+        ("FN_HTTP_DRAIN", "requests that take longer are cut off"),
+        ("FN_DRAIN_SECS", "detached calls that take longer are cut off, and run again elsewhere"),
+    ],
+)
+def test_a_stop_that_cuts_the_longest_function_is_warned_of(tmp_path: Path, variable: str, cut: str) -> None:
+    enough = {"FN_DRIVER": "process", "FN_HTTP_DRAIN": "300", "FN_DRAIN_SECS": "300"}
+    code, said = doctor(tmp_path, "full", **enough)
+    assert (code, "stop of the node" in said) == (0, False), said
+    code, said = doctor(tmp_path, "full", **{**enough, variable: "45"})
+    assert (code, said.count("stop of the node")) == (0, 1), said
+    assert f"({variable}): waits 45 s, and a function may take 300 s: {cut}" in said
+    assert "-> set it to 310, and kill the node no sooner" in said
+
+
 def test_memory_that_the_machine_does_not_have_is_warned_of(tmp_path: Path) -> None:
     code, said = doctor(tmp_path, "full", FN_DRIVER="process", FN_MAX_TOTAL_MEMORY_BYTES=str(1 << 50))
     assert code == 0, said
