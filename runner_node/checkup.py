@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from runner_node import host
@@ -29,7 +30,8 @@ async def examine_runner(
     """
     about = "container engine (FN_DRIVER)"
     try:
-        async with open_driver(driver, node_id) as engine:
+        # A look removes no images.
+        async with open_driver(replace(driver, image_clean_max_size=0), node_id) as engine:
             await engine.ping()
         yield Finding(Level.OK, about, f"{driver.driver} answers")
         if driver.driver == "docker":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ from docker.errors import APIError
 
 from runner_node.drivers.credentials import Credentials
 from runner_node.drivers.engine import open_engine
+from runner_node.drivers.image_choice import stock
 from runner_node.drivers.settings import DriverSettings
+from runner_node.images_checkup import engine_disk, examine_images
 from shared_models.errors import FnError
 from shared_models.finding import Finding, Level
 
@@ -27,13 +30,18 @@ _MIB = 1 << 20
 
 async def examine_engine(settings: DriverSettings, memory: int) -> AsyncIterator[Finding]:
     """The engine, which is known to answer, and *memory*, the bytes that functions may take of it."""
+    layers = -1
     try:
         with open_engine(settings.docker_host, settings.engine_timeout, settings.engine_certs()) as engine:
             info = await engine.call(lambda client: dict(client.info()))
+            with contextlib.suppress(FnError, APIError):
+                layers = stock((), await engine.image_usage()).layers
     except (FnError, APIError) as exc:
         yield Finding(Level.WARNING, _ABOUT, f"does not say what it is: {exc}", "look at the engine's log")
         return
     for finding in judged(info, memory):
+        yield finding
+    for finding in examine_images(settings, layers, engine_disk(info, settings.docker_host)):
         yield finding
 
 
