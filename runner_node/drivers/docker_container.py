@@ -11,7 +11,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 
-from runner_node.drivers import io_dirs, marks, stats
+from runner_node.drivers import io_dirs, marks, out_of_memory, stats
 from runner_node.drivers.attached_stdin import AttachedStdin
 from runner_node.drivers.contract import Container, Exit
 from runner_node.drivers.engine import Engine, words
@@ -130,12 +130,16 @@ class DockerContainer(Container):
         while True:
             await self._output.unclear.wait()
             try:
-                state = (await self._engine.inspect(self.id))["State"]
+                found = await self._engine.inspect(self.id)
+                state = found["State"]
                 # A function may close its outputs and run on, and an engine may restart.
                 if not (state.get("Running") or state.get("Paused")) and state.get("Status") != "created":
-                    return Exit(int(state.get("ExitCode", 0)), oom=bool(state.get("OOMKilled")))
+                    code, oom = int(state.get("ExitCode", 0)), bool(state.get("OOMKilled"))
+                    if code == out_of_memory.KILLED and not oom and not self._removed:
+                        oom = await out_of_memory.event_of(self._engine, found)
+                    return Exit(code, oom=oom)
             except NotFound:
-                return Exit(128 + 9)
+                return Exit(out_of_memory.KILLED)
             except (APIError, errors.EngineUnavailable) as exc:
                 log.debug("cannot see how %s ended yet: %s", self.id, exc)
             await asyncio.sleep(pause)

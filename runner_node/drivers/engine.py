@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -101,6 +102,20 @@ class Engine:
     async def remove(self, container: str) -> None:
         """Kills and removes it, with its volumes."""
         await self._ask("DELETE", f"/containers/{container}?force=1&v=1")
+
+    async def tells(self, container: str, event: str, since: int, limit: float) -> bool:
+        """Whether *event* has befallen *container* since *since*, or does so within *limit* seconds.
+
+        *container* is a full id, *since* in unix seconds by the engine's clock. Engines forget events: docker
+        keeps the last 256 of all containers.
+        """
+        filters = json.dumps({"container": [container], "event": [event]})
+        try:
+            async with asyncio.timeout(limit):
+                with self._mapped():
+                    return bool(await self._http.first(f"/events?since={since}&filters={quote(filters)}"))
+        except TimeoutError:
+            return False
 
     # What the image cleaner asks, beside the threads of what runs.
 

@@ -33,10 +33,16 @@ class EngineHTTP:
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer, None when it has none; raises the SDK's APIError, and OSError."""
-        exchange = _Exchange()
+        return await self._asked(_Exchange(), _request(method, path, body, "close"))
+
+    async def first(self, path: str) -> Any:
+        """The JSON in the first line of an answer that may go on for ever; None when it ends without one."""
+        return await self._asked(_Exchange(one_line=True), _request("GET", path, None, "close"))
+
+    async def _asked(self, exchange: _Exchange, request: bytes) -> Any:
         transport = await self._connected(exchange)
         try:
-            transport.write(_request(method, path, body, "close"))
+            transport.write(request)
             await exchange.done
         finally:
             transport.abort()
@@ -82,11 +88,15 @@ def _request(method: str, path: str, body: dict[str, Any] | None, connection: st
 
 
 class _Exchange(asyncio.Protocol):
-    """One request's answer. With *heir*, who takes the connection over when it is not refused."""
+    """One request's answer, or *one_line* of it.
 
-    def __init__(self, heir: asyncio.Protocol | None = None) -> None:
+    With *heir*, who takes the connection over when it is not refused.
+    """
+
+    def __init__(self, heir: asyncio.Protocol | None = None, *, one_line: bool = False) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heir = heir
+        self._one_line = one_line
         self._parser = httptools.HttpResponseParser(self)
         self._content = bytearray()
         self._status = 0
@@ -129,11 +139,16 @@ class _Exchange(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc or OSError("the engine closed the connection"))
 
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
     def on_body(self, data: bytes) -> None:
         self._content += data
+        if self._one_line and b"\n" in self._content:
+            del self._content[self._content.index(b"\n") :]
+            self._end(None)
 
     def on_message_complete(self) -> None:
-        self._status = self._parser.get_status_code()
         self._end(None)
 
     def _hand_over(self, heir: asyncio.Protocol, rest: bytes) -> None:

@@ -129,3 +129,12 @@ async def test_an_attached_stream_gets_every_byte_behind_the_head(status: str) -
         await heard.lost.wait()
         assert heard.data == b"first second"
     assert b"Upgrade: tcp" in asked
+
+
+async def test_of_an_answer_without_end_the_first_line_is_taken() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with answering(head, b'7\r\n{"a": 1\r\n', b'9\r\n}\n{"b": 2\r\n', stays=True) as (host, asked):
+        assert await EngineHTTP(host).first("/events?since=1") == {"a": 1}
+    assert asked.startswith(b"GET /events?since=1 HTTP/1.1\r\n")
+    async with answering(head, b"0\r\n\r\n") as (host, _):
+        assert await EngineHTTP(host).first("/events") is None
