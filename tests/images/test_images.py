@@ -18,7 +18,7 @@ from tests.images.building import SECRET, build
 
 pytestmark = [pytest.mark.engine, pytest.mark.system]
 
-LIMIT = 120.0
+LIMIT = 240.0
 TOKEN = "image-test-token"
 HARDENED: dict[str, Any] = {
     "read_only": True, "tmpfs": {"/tmp": "", "/var/lib/fn/data": "uid=65532,gid=65532"},

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.servers.ports import free_port
 ROOT = Path(__file__).parents[2]
 TOKEN = "system-test-token"
 START_LIMIT = 120.0
+BACK_WITHIN = 60.0
 
 
 class Node:
@@ -189,3 +191,14 @@ async def ask(http: aiohttp.ClientSession, method: str, url: str, **more: Any) -
         body = await answer.read()
         assert answer.status < 300, f"{method} {url}: {answer.status} {body.decode('utf-8', 'replace')}"
         return await answer.json(content_type=None) if answer.content_type.endswith("json") else body.decode()
+
+
+async def ask_again(http: aiohttp.ClientSession, url: str, **more: Any) -> Any:
+    """What a GET answers, of nodes whose stores were away a moment ago: as long as it is 503, asked again."""
+    deadline = time.monotonic() + BACK_WITHIN
+    while True:
+        async with http.get(url, **more) as answer:
+            if answer.status != 503 or time.monotonic() > deadline:
+                break
+        await asyncio.sleep(0.2)
+    return await ask(http, "GET", url, **more)

@@ -15,7 +15,7 @@ from tests.servers.proxy import proxy
 from tests.servers.redis import Redis
 from tests.servers.s3 import S3
 from tests.servers.server import Server
-from tests.system.nodes import ROOT, Cluster, Node, ask, cluster
+from tests.system.nodes import ROOT, Cluster, Node, ask, ask_again, cluster
 from tests.system.test_two_runners import deploy, until_final
 
 pytestmark = pytest.mark.system
@@ -97,7 +97,7 @@ async def records_of(http: aiohttp.ClientSession, api: Node, fn_id: str) -> list
     cursor = ""
     while True:
         params = {"per_page": "100", "cursor": cursor}
-        page = await ask(http, "GET", f"{api.url}/v2/fns/{fn_id}/calls", params=params)
+        page = await ask_again(http, f"{api.url}/v2/fns/{fn_id}/calls", params=params)
         found += [record["id"] for record in page["items"]]
         cursor = page.get("next_cursor", "")
         if not cursor:
@@ -117,7 +117,7 @@ async def every_promise_is_kept(
         assert accepted <= set(listed)
     for number, call_id in enumerate(sorted(accepted)):
         api = nodes.apis[number % len(nodes.apis)]
-        text = await ask(http, "GET", f"{api.url}/v2/fns/{fn_id}/calls/{call_id}/log")
+        text = await ask_again(http, f"{api.url}/v2/fns/{fn_id}/calls/{call_id}/log")
         assert call_id in text, f"the log of {call_id} is {text!r}"
 
 
