@@ -169,6 +169,37 @@ def test_the_spool_fits_on_its_volume_and_outlives_the_pod(names: tuple[str, ...
 
 
 @every_rendering
+def test_images_are_removed_before_they_fill_the_disk_of_their_engine(names: tuple[str, ...]) -> None:
+    """A pod whose emptyDir is full is thrown out: pulls need room above the mark, and functions some, too."""
+    found = manifests(names)
+    values = environ_of(found, found.workloads["fn-hybrid-runner"].container("runner"))
+    mark = int(values.get("FN_IMAGE_CLEAN_MAX_SIZE", "0"))
+    engines = [
+        (workload, one)
+        for workload in found.workloads.values()
+        for one in workload.containers
+        if one.name == "engine"
+    ]
+    assert bool(mark) == bool(engines), "an engine of the machine's is cleaned by whoever looks after that"
+    for workload, engine in engines:
+        name = next(one["name"] for one in engine.mounts if one["mountPath"] == "/var/lib/engine")
+        volume = workload.volumes[name]
+        size = volume.get("emptyDir", {}).get("sizeLimit")
+        size = bytes_of(size or volume["spec"]["resources"]["requests"]["storage"])
+        assert size // 2 <= mark <= size * 2 // 3
+
+
+@every_rendering
+def test_what_a_runner_pulled_is_known_when_its_pod_is_made_anew(names: tuple[str, ...]) -> None:
+    found = manifests(names)
+    runner = found.workloads["fn-hybrid-runner"]
+    container = runner.container("runner")
+    folder = Path(environ_of(found, container)["FN_IMAGE_RECORD_PATH"])
+    (mount,) = [one for one in container.mounts if Path(one["mountPath"]) in folder.parents]
+    assert runner.volumes[mount["name"]]["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+@every_rendering
 def test_runner_and_engine_see_one_folder_of_sockets_under_one_path(names: tuple[str, ...]) -> None:
     found = manifests(names)
     runner = found.workloads["fn-hybrid-runner"]
