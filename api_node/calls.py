@@ -1,6 +1,6 @@
 """``/v2/fns/{fn_id}/calls``: what became of a function's calls, and what they wrote to their log.
 
-All of it stays readable when the function is gone, so the function itself is never looked up.
+It can be read until the janitor has removed what belonged to a function that is gone: none is looked up here.
 """
 
 from __future__ import annotations

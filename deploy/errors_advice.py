@@ -17,7 +17,7 @@ ADVICE: Mapping[type[FnError], str] = {
     # 400
     errors.Invalid: "Others name the rule that the request breaks. The same request again is answered the same:",
     errors.InvalidJSON: "The body is no JSON, or a field has another type. The header `Error-Detail` has the place.",
-    errors.DoesNotFit: "No runner has the memory or CPU that the function asks for. Give it less, or start a larger runner.",
+    errors.DoesNotFit: "The function asks for more memory or CPU than the runner has that was called or, if it is detached, than any has: `Error-Detail` or the message has the numbers. Give it less, or start a larger runner.",
     errors.ImageHasVolume: "The image has a `VOLUME`: functions have no disks. Build it without.",
     errors.InvokeOnAPINode: "Call functions at a runner node or its load balancer (`FN_PUBLIC_LB_URL`).",
     errors.ManageOnRunnerNode: "Manage at an API node.",

@@ -17,9 +17,10 @@ _HEAD = """\
 
 What clients are told, by status. This page is made from the code (`make docs`). The body is
 `{"message": "..."}`, and `{"error": {"message": "..."}}` below `/v1/` and `/r/`; `...` in a message stands for
-what it is about. A reply of a call has its id in `Fn-Call-Id`, errors as well. 429 and 503 come with
-`Retry-After` in seconds. Words that Fn has are Fn's. Messages of nodes and commands, which are no answers, are in
-[troubleshooting.md](troubleshooting.md); what a record says in `reason` is in [guarantees.md](guarantees.md#attempts).
+what it is about. What else is known, such as a cause or numbers, is in the header `Error-Detail`. A reply of a call has
+its id in `Fn-Call-Id`, errors as well. 429 and 503 come with `Retry-After` in seconds. Words that Fn has are Fn's. Messages
+of nodes and commands, which are no answers, are in [troubleshooting.md](troubleshooting.md); what a record says in `reason`
+is in [guarantees.md](guarantees.md#attempts).
 
 A message that is not here has the status of its kind, and names the rule and what is wrong itself: of headers, annotations,
 tokens. `internal server error` (500) is anything else: a fault of the node, whose log has it. Paths and methods that a node

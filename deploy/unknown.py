@@ -30,6 +30,7 @@ NOT_BUILT = {
 }
 """Variables of Fn's servers that have no effect here, and what holds instead."""
 
+_PREFORK = "networks are prepared as FN_PREFORK_POOL_SIZE says"
 _FOR_TESTS = "FN_TEST_"
 _OF_THE_COMMAND = "FN_TOKEN"
 """Of the ``fn`` command, which may be run where nodes are."""
@@ -55,6 +56,6 @@ def _of_others(name: str, value: str) -> bool:
 def hint(name: str, known: Iterable[str]) -> str:
     """What to tell of *name*: what holds instead in this project, or the nearest *known* name."""
     if name in NOT_BUILT or name.startswith("FN_EXPERIMENTAL_PREFORK_"):
-        return f"{name} has no effect: {NOT_BUILT.get(name, 'there is no pool of prepared containers')}"
+        return f"{name} has no effect: {NOT_BUILT.get(name, _PREFORK)}"
     nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     return f"{name} is not known" + (f": did you mean {nearest[0]}?" if nearest else " and has no effect")

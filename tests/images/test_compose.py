@@ -117,6 +117,11 @@ def test_nodes_have_no_rights_and_time_to_stop(composed: dict[str, Any], service
     assert int(minutes or 0) * 60 + int(seconds) >= takes + 20
 
 
+def test_records_and_logs_are_not_kept_for_ever(composed: dict[str, Any]) -> None:
+    kept = composed["services"]["api"]["environment"]
+    assert (kept["FN_CALLS_RETENTION"], kept["FN_LOGS_RETENTION"]) == ("30d", "7d")
+
+
 def test_passwords_are_made_once_and_no_two_are_alike(tmp_path: Path) -> None:
     script, fn_node = ROOT / "deploy" / "compose" / "env.sh", Path(sys.executable).with_name("fn-node")
     found = []

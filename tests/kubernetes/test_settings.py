@@ -14,7 +14,7 @@ import trustme
 
 from deploy.__main__ import main
 from deploy.runners import examine
-from deploy.settings import RunnerNode, Settings, declared, in_force, read_all
+from deploy.settings import APINode, RunnerNode, Settings, declared, in_force, read_all
 from tests.kubernetes.rendered import ALL, Container, Manifests, Object, Workload, manifests
 
 every_rendering = pytest.mark.parametrize("names", ALL, ids="+".join)
@@ -240,6 +240,14 @@ def test_a_runner_that_stops_lets_the_longest_function_end(names: tuple[str, ...
     cut = [finding.about for finding in examine(settings_of_runner.http, settings_of_runner.agent)]
     # The overlay to look at gives the cluster of a laptop back soon.
     assert len(cut) == (2 if names == ("dev",) else 0), cut
+
+
+@every_rendering
+def test_records_and_logs_are_not_kept_for_ever(names: tuple[str, ...]) -> None:
+    found = manifests(names)
+    kept, _ = settings(found, found.workloads["fn-hybrid-api"].container("api"))
+    assert isinstance(kept, APINode)
+    assert 0 < kept.retention.logs < kept.retention.calls == 30 * 86400
 
 
 @every_rendering

@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 SETTING = re.compile(r"\bFN_[A-Z0-9_]*[A-Z0-9]\b(?!_?\*)")
 METRIC = re.compile(r"`(fn_[a-z0-9_]+)[`{]")
-OF_OTHERS = {"FN_TOKEN", "FN_ID", *(f"FN_TEST_{name}" for name in (
+OF_OTHERS = {"FN_TOKEN", "FN_API_URL", "FN_ID", *(f"FN_TEST_{name}" for name in (
     "POSTGRES_URL", "MARIADB_URL", "REDIS_URL", "S3_URL", "DOCKER_HOST",
 ))}  # fmt: skip
 """Of the ``fn`` command, of what functions see, and of the tests."""
