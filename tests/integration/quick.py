@@ -130,7 +130,7 @@ async def quick_rig(
         listeners.add("test", listener)
     given = AgentSettings(**{
         "spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "eject_idle": 0.05, "drain": 1.0,
-        "start_timeout": 5.0, **settings,
+        "start_timeout": 60.0, **settings,
     })  # fmt: skip
     served = HTTPSettings(**{"port": 0, "host": "127.0.0.1", "drain": 30.0, **(http or {})})
     async with open_fake(behaviours) as driver:

@@ -87,7 +87,10 @@ async def stream_rig(
     make_image(tmp_path / "images")
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
-    settings = {"spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "drain": 1.0, **given}
+    settings = {
+        "spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "drain": 1.0, "start_timeout": 60.0,
+        **given,
+    }  # fmt: skip
     served = {"port": 0, "host": "127.0.0.1", "drain": 1.0, **(http or {})}
     bound = HTTPSettings(**served)  # type: ignore[arg-type]
     words = Words(tmp_path)

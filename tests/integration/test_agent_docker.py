@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from runner_node import function_container
 from runner_node.agent import running_agent
+from runner_node.drivers import out_of_memory
 from runner_node.drivers.docker import open_docker
 from runner_node.drivers.settings import DriverSettings
 from runner_node.settings import AgentSettings
@@ -30,7 +32,9 @@ CALLS = 60
 async def docker_rig(engine: str, **settings: object) -> AsyncIterator[Rig]:
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
-    agent_settings = AgentSettings(spool_path="", **settings)  # type: ignore[arg-type]
+    # A machine that runs other tests is slow, which is no failure of a function.
+    given = {"spool_path": "", "start_timeout": 60.0, **settings}
+    agent_settings = AgentSettings(**given)  # type: ignore[arg-type]
     async with (
         open_docker(DriverSettings(docker_host=engine), "agent-test") as driver,
         running_agent(data, driver, agent_settings, "node") as agent,
@@ -62,11 +66,20 @@ GOLDEN = "golden/func:1"
 GREEDY = json.dumps({"golden": {"alloc": 300_000_000}}).encode()
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has much to do is let finish its account of how a container ended."""
+    for name in ("LAST_WORDS", "ENDING", "EXPLAINS"):
+        monkeypatch.setattr(function_container, name, 60.0)
+    monkeypatch.setattr(out_of_memory, "LATE", 60.0)
+
+
+@pytest.mark.usefixtures("patience")
 async def test_a_function_that_takes_too_much_memory_fails_its_call_with_that_reason_and_not_the_next(
     engine: str, engine_images: Images
 ) -> None:
     image = engine_images.need(GOLDEN)
-    async with docker_rig(engine, start_timeout=30.0) as r:
+    async with docker_rig(engine) as r:
         fn = r.deploy(image, memory=64, timeout=60)
         await r.call(fn, b"{}")
         with pytest.raises(errors.FunctionResponseError):
@@ -78,6 +91,7 @@ async def test_a_function_that_takes_too_much_memory_fails_its_call_with_that_re
     assert failed.error == errors.ContainerOutOfMemory.text
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("format_", ["json", "default"])
 async def test_a_route_that_takes_too_much_memory_is_told_so(
     engine: str, engine_images: Images, format_: str

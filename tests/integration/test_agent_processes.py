@@ -73,7 +73,10 @@ async def rig(tmp_path: Path, **settings: object) -> AsyncIterator[Rig]:
     (image / "func.yaml").write_text(f"runtime: python\nentrypoint: {entrypoint}\n")
     data = ScriptedData()
     data.apps["app"] = App(id="app", name="app")
-    given = {"spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "drain": 1.0, **settings}
+    given = {
+        "spool_path": "", "max_memory": 1024 * MIB, "freeze_idle": 60.0, "drain": 1.0, "start_timeout": 60.0,
+        **settings,
+    }  # fmt: skip
     driver_settings = DriverSettings(driver="process", process_images=str(tmp_path / "images"))
     async with (
         open_driver(driver_settings, f"test-{new_id()}") as driver,
