@@ -158,7 +158,7 @@ class DockerDriver(ContainerDriver):
     def _forget(self, container: DockerContainer, image: str, network: str, holder: Holder | None) -> None:
         self._containers.discard(container)
         self._in_use[image] -= 1
-        self._images.use.use(image)
+        self._images.use.note(image)
         self._on_network[network] -= 1
         if not container.gone:
             self._leftovers.add(container.id)

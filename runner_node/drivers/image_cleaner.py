@@ -40,7 +40,7 @@ STUCK = 3600.0
 
 _bytes = Gauge(
     "fn_runner_image_bytes",
-    "Bytes of images that this node pulled, as of the last look; looked at with FN_IMAGE_CLEAN_MAX_SIZE only",
+    "Bytes of images that this node pulled, at most, as of the last look (FN_IMAGE_CLEAN_MAX_SIZE)",
     registry=REGISTRY,
 )
 _removed = Counter("fn_runner_images_removed", "Images that were removed for want of room", registry=REGISTRY)
@@ -141,7 +141,7 @@ class ImageCleaner:
         limit, before = self._high, -1
         tried: set[str] = set()
         while self._use.pulled:
-            found = await self._stock()
+            found = await self._stock(exactly=bool(tried))
             has = taken(found, self._use.pulled)
             _bytes.set(has)
             if before > has:
@@ -168,14 +168,15 @@ class ImageCleaner:
         )
         return False
 
-    async def _stock(self) -> Stock:
+    async def _stock(self, *, exactly: bool) -> Stock:
         listed = await self._engine.images()
-        try:
-            usage = await self._engine.image_usage()
-        except (APIError, errors.EngineUnavailable) as exc:
-            log.debug("the engine does not tell what its images share: %s", exc)
-            usage = {}
-        found = stock(listed, usage)
+        found = stock(listed, {})
+        # Older engines look through all volumes for this answer: without need they are not asked.
+        if exactly or taken(found, self._use.pulled) > self._high:
+            try:
+                found = stock(listed, await self._engine.image_usage())
+            except (APIError, errors.EngineUnavailable) as exc:
+                log.debug("the engine does not tell what its images share: %s", exc)
         gone = self._use.pulled.keys() - {one.id for one in found.images}
         self._gone |= gone
         self._use.forget(gone)

@@ -47,9 +47,9 @@ class ImageUse:
         """This node's pull of *image* has brought the one with this id, which was not there before."""
         self.seen(image, image_id)
         self._pulled.setdefault(image_id, Pulled(set(), 0.0)).names.add(canonical(image))
-        self.use(image)
+        self.note(image)
 
-    def use(self, image: str) -> None:
+    def note(self, image: str) -> None:
         """*image* is needed now."""
         if image_id := self._ids.get(image):
             now = self._used[image_id] = time.time()

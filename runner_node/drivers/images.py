@@ -62,7 +62,7 @@ class Images:
         if pull == NEVER:
             self.use.keep(image)
         await self._available(image, pull)
-        self.use.use(image)
+        self.use.note(image)
 
     async def _available(self, image: str, pull: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -30,6 +30,7 @@ class ScriptedEngine:
         self.has = dict.fromkeys(names, 100)
         self.refuses: dict[str, int] = {}
         self.usage_status = 200
+        self.asked_for_usage = 0
         self.hangs = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -41,6 +42,7 @@ class ScriptedEngine:
         return web.json_response([{"Id": name, "RepoTags": [name], "Size": 100} for name in self.has])
 
     async def usage(self, request: web.Request) -> web.Response:
+        self.asked_for_usage += 1
         usage = {"LayersSize": 100 * len(self.has), "message": "no such thing"}
         return web.json_response(usage, status=self.usage_status)
 
@@ -162,6 +164,7 @@ async def test_between_the_marks_nothing_goes_and_above_the_high_one_all_down_to
     async with cleaner_of(engine, tmp_path, high=300) as (cleaner, _), asyncio.timeout(60):
         assert await cleaner.look()
         assert list(engine.has) == ["a:1", "b:1", "c:1"]
+        assert not engine.asked_for_usage, "an engine may look through all of its volumes for that"
     async with cleaner_of(engine, tmp_path / "lower", high=240) as (cleaner, _), asyncio.timeout(60):
         assert await cleaner.look()
         assert list(engine.has) == ["c:1"]

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_record_is_said_to_be_none(
 def test_use_counts_for_an_image_that_another_process_pulled() -> None:
     mine = ImageUse(on=True)
     mine.seen("me/fn", "a")
-    mine.use("me/fn")
+    mine.note("me/fn")
     assert dict(mine.pulled) == {}
     mine.learn({"a": Pulled({"docker.io/me/fn:latest"}, 1.0)})
     assert mine.pulled["a"].used == mine.uses()["a"] > 1.0
@@ -83,7 +83,7 @@ def test_what_a_name_meant_before_is_not_used_by_it() -> None:
     mine.learn({"a": Pulled(set(), 1.0)})
     before = mine.pulled["a"].used
     mine.came("me/fn", "b")
-    mine.use("me/fn")
+    mine.note("me/fn")
     assert mine.pulled["a"].used == before
     assert mine.names("a") == []
     assert mine.names("b") == ["me/fn"]
