@@ -18,6 +18,10 @@ def contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
     if bool(cert) != bool(key):
         missing = "FN_NODE_CERT_KEY" if cert else "FN_NODE_CERT"
         problems.append(f"{missing}: is not set; certificate and key are needed together")
+    if values["FN_NODE_CERT_CRL"] and not values["FN_NODE_CERT_AUTHORITY"]:
+        problems.append(
+            "FN_NODE_CERT_CRL: needs FN_NODE_CERT_AUTHORITY, whose lists it has, which is not set"
+        )
     if node_type != "runner" and values["FN_RUNNER_AUTH"] == "mtls":
         wanted = ("FN_NODE_CERT", "FN_NODE_CERT_KEY", "FN_NODE_CERT_AUTHORITY")
         problems += [
@@ -28,7 +32,15 @@ def contradictions(node_type: str, values: Mapping[str, Any]) -> list[str]:
 
 def doubts(node_type: str, values: Mapping[str, Any]) -> list[str]:
     """Warnings of *values*."""
-    return [*_doubts_of_api(node_type, values), *_doubts_of_engine(values)]
+    return [
+        *_doubts_of_api(node_type, values), *_doubts_of_lists(node_type, values), *_doubts_of_engine(values),
+    ]  # fmt: skip
+
+
+def _doubts_of_lists(node_type: str, values: Mapping[str, Any]) -> list[str]:
+    if node_type == "runner" or not values["FN_NODE_CERT_CRL"] or values["FN_RUNNER_AUTH"] == "mtls":
+        return []
+    return ["FN_NODE_CERT_CRL: has no effect here without FN_RUNNER_AUTH=mtls: nobody shows a certificate"]
 
 
 def _doubts_of_engine(values: Mapping[str, Any]) -> list[str]:
@@ -72,15 +84,21 @@ def examine(settings: TLSSettings) -> Iterator[Finding]:
     about = "TLS (FN_NODE_CERT)"
     try:
         TLS(settings).client()
-        if not settings.cert:
+        if settings.cert:
+            TLS(settings).server(Clients.ALL if settings.authority else Clients.NOBODY)
+            yield from _certificate(about, settings)
+        else:
             yield Finding(Level.OK, about, f"API nodes must be of {settings.authority}; this node has none")
-            return
-        TLS(settings).server(Clients.ALL if settings.authority else Clients.NOBODY)
-        doubts = list(certificates.doubts(settings))
-        certificate = certificates.leaf(settings)
+        if settings.crl:
+            yield from _lists(settings)
     except certificates.BadTLSFile as exc:
         yield Finding(Level.ERROR, about, str(exc), "correct the file or the variable")
-        return
+
+
+def _certificate(about: str, settings: TLSSettings) -> Iterator[Finding]:
+    from shared_models import certificates
+
+    doubts, certificate = list(certificates.doubts(settings)), certificates.leaf(settings)
     for doubt in doubts:
         yield Finding(
             Level.WARNING, about, doubt, "renew the certificate; nodes take the new files by themselves"
@@ -88,3 +106,18 @@ def examine(settings: TLSSettings) -> Iterator[Finding]:
     if not doubts:
         hosts, ends = ", ".join(certificates.names(certificate)), certificate.not_valid_after_utc
         yield Finding(Level.OK, about, f"is for {hosts}, until {ends:%Y-%m-%d %H:%M} UTC")
+
+
+def _lists(settings: TLSSettings) -> Iterator[Finding]:
+    from shared_models import revoked
+
+    about, doubts = "revoked certificates (FN_NODE_CERT_CRL)", list(revoked.doubts(settings))
+    for doubt in doubts:
+        yield Finding(
+            Level.ERROR,
+            about,
+            doubt,
+            "get a new list of the authority; nodes take the new file by themselves",
+        )
+    if not doubts:
+        yield Finding(Level.OK, about, revoked.told(settings))

@@ -15,8 +15,11 @@ _WORDS = Words(
     alerts={
         "CERTIFICATE_REQUIRED": "it wants a certificate of this node: set FN_NODE_CERT and FN_NODE_CERT_KEY",
         "UNKNOWN_CA": "it does not know the authority of FN_NODE_CERT: that must be in the API node's "
-        "FN_NODE_CERT_AUTHORITY",
-        "CERTIFICATE_EXPIRED": "the certificate in FN_NODE_CERT has expired: renew it",
+        "FN_NODE_CERT_AUTHORITY, with a list of it in FN_NODE_CERT_CRL where that is set",
+        "CERTIFICATE_EXPIRED": "the certificate in FN_NODE_CERT has expired: renew it; where it has not, the "
+        "API node's FN_NODE_CERT_CRL is out of date",
+        "CERTIFICATE_REVOKED": "the certificate in FN_NODE_CERT is revoked by the API node's "
+        "FN_NODE_CERT_CRL: give this node another one",
         "UNSUPPORTED_CERTIFICATE": "the certificate in FN_NODE_CERT is not for clients: its key usage "
         "must have clientAuth",
         "BAD_CERTIFICATE": "it refuses the certificate in FN_NODE_CERT",

@@ -22,7 +22,7 @@ class BadTLSFile(ValueError):
 
 def versions(settings: TLSSettings) -> tuple[object, ...]:
     """Something that is another one when one of the files is, also when a link leads elsewhere."""
-    return tuple(map(version, (settings.cert, settings.key, settings.authority)))
+    return tuple(map(version, (settings.cert, settings.key, settings.authority, settings.crl)))
 
 
 def add_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:

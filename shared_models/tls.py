@@ -7,7 +7,9 @@ be used are told of in the log, and the old ones stay.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +17,9 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
-from shared_models import tls_counts, wire
+from prometheus_client import Gauge
+
+from shared_models import revoked, tls_counts, wire
 from shared_models.aside import Aside
 from shared_models.background import beside
 from shared_models.certificates import BadTLSFile, add_authority, add_certificate, doubts, leaf, versions
@@ -49,6 +53,8 @@ class TLS:
         self._made: list[tuple[_Context, Callable[[], ssl.SSLContext]]] = []
         self._versions = versions(settings)
         self._reminded = 0.0
+        self._next_end = math.inf
+        """When the next one of the files ends, in unix seconds: that is told of at once."""
 
     def server(self, clients: Clients = Clients.NOBODY) -> ssl.SSLContext | None:
         """For a port; None when the node has no certificate, and speaks plain HTTP. Raises BadTLSFile."""
@@ -71,7 +77,8 @@ class TLS:
         """Takes the files again when they have changed: all of them, or none."""
         found = versions(self.settings)
         if found == self._versions:
-            self._remind()
+            with contextlib.suppress(BadTLSFile):  # told of when it changed
+                self._remind()
             return
         self._versions = found
         try:
@@ -88,13 +95,19 @@ class TLS:
         self._remind()
 
     def _remind(self) -> None:
-        now = time.monotonic()
-        if not self.settings.cert or (self._reminded and now - self._reminded < REMIND_EVERY):
+        now, of = time.monotonic(), self.settings
+        if self._reminded and now - self._reminded < REMIND_EVERY and time.time() < self._next_end:
             return
-        self._reminded = now
-        ends = leaf(self.settings).not_valid_after_utc.timestamp()
-        tls_counts.ends.labels("FN_NODE_CERT").set(ends)
-        for doubt in doubts(self.settings):
+        self._reminded, self._next_end = now, math.inf
+        found = dict[Gauge, float]()
+        if of.cert:
+            found[tls_counts.ends.labels("FN_NODE_CERT")] = leaf(of).not_valid_after_utc.timestamp()
+        if of.crl:
+            found[tls_counts.crl_ends.labels("FN_NODE_CERT_CRL")] = revoked.ends(of)
+        for gauge, end in found.items():
+            gauge.set(end)
+        self._next_end = min((end for end in found.values() if end > time.time()), default=math.inf)
+        for doubt in (*(doubts(of) if of.cert else ()), *(revoked.doubts(of) if of.crl else ())):
             log.warning("%s", doubt)
 
 
@@ -131,6 +144,7 @@ def _server(settings: TLSSettings, clients: Clients) -> ssl.SSLContext:
     add_certificate(context, settings)
     if clients is not Clients.NOBODY:
         add_authority(context, settings)
+        revoked.add_lists(context, settings)
         context.verify_mode = clients.value
         # Who resumes a session shows no certificate again: one of an authority that is gone would do.
         context.options |= ssl.OP_NO_TICKET
@@ -143,6 +157,7 @@ def _client(settings: TLSSettings) -> ssl.SSLContext:
     _modern(context)
     if settings.authority:
         add_authority(context, settings)
+        revoked.add_lists(context, settings)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if settings.cert:

@@ -13,6 +13,12 @@ ends = Gauge(
     ("file",),
     registry=REGISTRY,
 )
+crl_ends = Gauge(
+    "fn_tls_crl_ends_seconds",
+    "When the first list of revoked certificates is out of date, in seconds since the unix epoch",
+    ("file",),
+    registry=REGISTRY,
+)
 changes = Counter(
     "fn_tls_files_changed",
     "Times that files of TLS had changed: taken, or refused since they cannot be used",

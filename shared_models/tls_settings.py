@@ -24,6 +24,12 @@ class TLSSettings:
         "File with the authorities that nodes of the other tier must have their certificates from, in PEM; "
         "empty: a runner node takes those of the system",
     )
+    crl: str = env(
+        "FN_NODE_CERT_CRL",
+        "",
+        "File with the lists (CRLs) of what these authorities have revoked, one of each, in PEM: what is on "
+        "them is refused, and everything when they are out of date; read again when it changes",
+    )
     admin: bool = env(
         "FN_ADMIN_TLS", True, "Whether FN_ADMIN_PORT speaks TLS when the others do; false: plain HTTP"
     )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,6 +136,34 @@ async def test_an_api_node_that_cannot_be_trusted_is_named_with_the_next_step() 
                     "The API node and this runner node do not trust each other: 127.0.0.1:"
                 )
                 assert said in said_so
+
+
+@on_both_loops
+async def test_a_certificate_that_was_revoked_is_refused_by_either_side_with_the_next_step() -> None:
+    with authority() as runners, authority() as apis:
+        stolen, good = runners.certify("stolen"), runners.certify("good")
+        ours, gone = apis.certify("ours"), apis.certify("gone")
+        by_api = replace(ours.settings(), authority=str(runners.file), crl=str(runners.revoke(stolen)))
+        by_runner = {"authority": str(apis.file), "crl": str(apis.revoke(gone))}
+        async with api(by_api) as node:
+            async with client(replace(good.settings(), **by_runner), node.own) as data:
+                assert (await data.fn(ID)).name == "f"
+            for url in (node.own, node.shared):
+                said = await refusal(replace(stolen.settings(), **by_runner), url)
+                assert "FN_NODE_CERT is revoked by the API node's FN_NODE_CERT_CRL" in said
+        async with api(replace(by_api, cert=str(gone.cert), key=str(gone.key))) as node:
+            said = await refusal(replace(good.settings(), **by_runner), node.own)
+            assert "its certificate cannot be verified: certificate revoked" in said
+
+
+@on_both_loops
+async def test_a_runner_that_is_refused_for_an_old_list_learns_that_it_may_be_the_list() -> None:
+    past = datetime.now(UTC) - timedelta(days=1)
+    with authority() as ca:
+        old = ca.revoke(begins=past - timedelta(days=1), ends=past)
+        async with api(replace(ca.certify("api").settings(), crl=str(old))) as node:
+            said = await refusal(ca.certify("runner").settings(), node.own)
+            assert "where it has not, the API node's FN_NODE_CERT_CRL is out of date" in said
 
 
 @on_both_loops

@@ -8,10 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared_models.tls_settings import TLSSettings
 
@@ -54,6 +57,28 @@ class Authority:
         _replace(files.key, made.private_key_pem.bytes())
         _replace(files.cert, b"".join(pem.bytes() for pem in made.cert_chain_pems))
         return files
+
+    def revoke(
+        self, *revoked: Files, begins: datetime | None = None, ends: datetime | None = None, name: str = "crl"
+    ) -> Path:
+        """The file with the list of these, in place of the one of the same *name*; by default for an hour."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        own = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(own.subject)
+            .last_update(begins or now - timedelta(days=1))
+            .next_update(ends or now + timedelta(hours=1))
+        )
+        for files in revoked:
+            serial = x509.load_pem_x509_certificates(files.cert.read_bytes())[0].serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            made = made.add_revoked_certificate(one.build())
+        key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        path = self.folder / f"{name}.pem"
+        _replace(path, made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
 
     def client(self, files: Files | None = None) -> ssl.SSLContext:
         """What a client has that trusts this authority, and shows the certificate in *files*."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from deploy import tls
 from deploy.settings import read_all
+from shared_models.env import InvalidSettings
 from shared_models.finding import Level
 from shared_models.tls_settings import TLSSettings
 from tests.servers.authority import Files, authority
@@ -50,3 +54,32 @@ def test_one_that_ends_soon_is_a_warning_and_a_file_that_is_wrong_an_error() -> 
         assert (found.level, found.says) == (
             Level.ERROR, "FN_NODE_CERT_AUTHORITY=/nowhere: No such file or directory"
         )  # fmt: skip
+
+
+def test_lists_of_revoked_certificates_are_told_with_their_end_and_errors_when_they_are_out_of_date() -> None:
+    now = datetime.now(UTC)
+    with authority() as ca:
+        files, stolen = ca.certify("node").settings(), ca.certify("stolen")
+        crl = ca.revoke(stolen, ends=datetime(2090, 1, 2, 3, 4, tzinfo=UTC))
+        for settings in (files, TLSSettings(authority=files.authority)):
+            _, found = tls.examine(replace(settings, crl=str(crl)))
+            assert (found.level, found.about) == (Level.OK, "revoked certificates (FN_NODE_CERT_CRL)")
+            assert found.says.startswith("1 certificates of ")
+            assert found.says.endswith(" are refused, until 2090-01-02 03:04 UTC")
+        old = ca.revoke(begins=now - timedelta(days=2), ends=now - timedelta(days=1))
+        _, found = tls.examine(replace(files, crl=str(old)))
+        assert (found.level, "is out of date since" in found.says) == (Level.ERROR, True)
+        (found,) = tls.examine(replace(files, crl="/nowhere"))
+        assert (found.level, found.says) == (
+            Level.ERROR, "FN_NODE_CERT_CRL=/nowhere: No such file or directory"
+        )  # fmt: skip
+
+
+def test_lists_need_an_authority_and_have_no_effect_where_nobody_shows_a_certificate() -> None:
+    environ = {"FN_NODE_CERT": "/c", "FN_NODE_CERT_KEY": "/k", "FN_NODE_CERT_CRL": "/crl"}
+    with pytest.raises(InvalidSettings, match="FN_NODE_CERT_CRL: needs FN_NODE_CERT_AUTHORITY"):
+        read_all(environ, "full")
+    environ |= {"FN_NODE_CERT_AUTHORITY": "/ca", "FN_RUNNER_TOKEN": "secret"}
+    for more, warned in (({}, True), ({"FN_RUNNER_AUTH": "mtls"}, False)):
+        _, warnings = read_all(environ | more, "api")
+        assert any("FN_NODE_CERT_CRL: has no effect" in one for one in warnings) is warned
