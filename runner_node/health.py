@@ -136,9 +136,10 @@ class Health:
         try:
             await self._driver.ping()
         except errors.FnError as exc:
-            reason = f"the container engine does not answer: {exc.detail or exc.message}"
+            reason = f"the container engine does not answer: {exc.shown or exc.message}"
             if self._engine != reason:
-                log.error("%s; it is tried again every %g s", reason, HEARTBEAT)
+                cause = exc.detail or exc.message
+                log.error("the container engine does not answer: %s; asked every %g s", cause, HEARTBEAT)
             self._engine = reason
             return
         if self._engine not in ("", _NOT_ASKED):

@@ -61,7 +61,7 @@ def reason_of(exc: errors.FnError) -> Reason:
 
 def end_of(exc: errors.FnError, reason: Reason | None = None) -> End:
     """The end of a call that failed with *exc*, for *reason* where the place of the failure tells it."""
-    return End(status_of(exc), exc.explained, reason or reason_of(exc))
+    return End(status_of(exc), exc.recorded, reason or reason_of(exc))
 
 
 def end_of_start(exc: errors.FnError) -> End:

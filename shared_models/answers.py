@@ -34,12 +34,12 @@ def tagged_response(request: web.Request, body: object) -> web.Response:
 def error_response(exc: BaseException, *, v1: bool, headers: Mapping[str, str] | None = None) -> web.Response:
     """What a client is told of *exc*: of anything but an FnError, that it was an internal error.
 
-    The body has Fn's words only; what else is known (``detail``) goes into ``Error-Detail``.
+    The body has Fn's words only; what else is known (``shown``) goes into ``Error-Detail``.
     """
     known = exc if isinstance(exc, errors.FnError) else errors.FnError()
     extra = dict(headers or {})
     if known.detail:
-        extra["Error-Detail"] = one_line(known.detail)
+        extra["Error-Detail"] = one_line(known.shown)
     if isinstance(known, errors.Unavailable | errors.TooMany):
         extra["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
     if isinstance(known, errors.Unauthorized):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import http
+import re
 from typing import ClassVar
+
+_OF_MACHINES = re.compile(
+    r"(?:unix://|(?<![\w.:/-]))/(?:(?:[\w.+@-]+/)*[\w.+@-]+\.sock\b"
+    r"|(?:var|run|tmp|home|root|srv|mnt|media|data|proc|sys)/[^\s\"'`,;:)\]]+)"
+)
+"""Sockets, and what is below folders in which machines keep what is theirs; functions have code elsewhere."""
 
 
 class FnError(Exception):
-    """Base of all; *message* is what the client reads, *detail* goes to the log and a header."""
+    """Base of all; *message* is what the client reads, *detail* goes to the log, ``shown`` to a header."""
 
     status: ClassVar[int] = 500
     text: ClassVar[str] = "internal server error"
@@ -24,8 +31,18 @@ class FnError(Exception):
 
     @property
     def explained(self) -> str:
-        """Message and detail on one line, for logs and records."""
+        """Message and detail on one line, for logs."""
         return f"{self.message}: {self.detail}" if self.detail else self.message
+
+    @property
+    def shown(self) -> str:
+        """The detail as clients may read it: without paths of this machine."""
+        return _OF_MACHINES.sub("...", self.detail)
+
+    @property
+    def recorded(self) -> str:
+        """As ``explained``, for records, which clients read."""
+        return f"{self.message}: {self.shown}" if self.detail else self.message
 
 
 class Invalid(FnError):
