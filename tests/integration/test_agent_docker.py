@@ -10,9 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from runner_node import function_container
-from runner_node import function_container
 from runner_node.agent import running_agent
-from runner_node.drivers import out_of_memory
 from runner_node.drivers import out_of_memory
 from runner_node.drivers.docker import open_docker
 from runner_node.drivers.settings import DriverSettings
@@ -76,15 +74,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(out_of_memory, "LATE", 60.0)
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that has much to do is let finish its account of how a container ended."""
-    for name in ("LAST_WORDS", "ENDING", "EXPLAINS"):
-        monkeypatch.setattr(function_container, name, 60.0)
-    monkeypatch.setattr(out_of_memory, "LATE", 60.0)
-
-
-@pytest.mark.usefixtures("patience")
 @pytest.mark.usefixtures("patience")
 async def test_a_function_that_takes_too_much_memory_fails_its_call_with_that_reason_and_not_the_next(
     engine: str, engine_images: Images
@@ -102,7 +91,6 @@ async def test_a_function_that_takes_too_much_memory_fails_its_call_with_that_re
     assert failed.error == errors.ContainerOutOfMemory.text
 
 
-@pytest.mark.usefixtures("patience")
 @pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("format_", ["json", "default"])
 async def test_a_route_that_takes_too_much_memory_is_told_so(
