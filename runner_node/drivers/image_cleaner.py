@@ -150,17 +150,19 @@ class ImageCleaner:
                 self._troubles.discard("room")
                 return True
             limit, before = self._low, has
-            one = await self._first(found, tried)
+            one, later = await self._first(found, tried)
             if one is None:
-                return self._no_more(has)
+                return self._no_more(has, later=later)
             tried.add(one.id)
             await self._remove(one)
         _bytes.set(0)
         return True
 
-    def _no_more(self, has: int) -> bool:
+    def _no_more(self, has: int, *, later: bool) -> bool:
         if has <= self._high:
             return True
+        if later:
+            return False
         self._tell(
             "room",
             f"images that this node pulled take {has} bytes, more than FN_IMAGE_CLEAN_MAX_SIZE={self._high}: "
@@ -182,18 +184,23 @@ class ImageCleaner:
         self._use.forget(gone)
         return found
 
-    async def _first(self, found: Stock, tried: set[str]) -> Image | None:
+    async def _first(self, found: Stock, tried: set[str]) -> tuple[Image | None, bool]:
+        """The one that goes next, and whether one may go later: it was asked for a moment ago."""
         in_use = await self._engine.images_in_use()
         here = {*self._here(), *self._use.kept}
         in_use |= {one.id for one in found.images if here.intersection(self._use.names(one.id))}
-        order = in_order(
-            found.images,
-            self._use.pulled,
-            in_use=in_use | tried,
-            exempt=self._exempt,
-            before=time.time() - STARTS,
-        )
-        return order[0] if order else None
+
+        def first(before: float) -> Image | None:
+            order = in_order(
+                found.images,
+                self._use.pulled,
+                in_use=in_use | tried,
+                exempt=self._exempt,
+                before=before,
+            )
+            return order[0] if order else None
+
+        return first(time.time() - STARTS), first(math.inf) is not None
 
     async def _remove(self, image: Image) -> None:
         names = self._use.names(image.id)

@@ -127,13 +127,21 @@ async def test_an_engine_that_hangs_costs_a_look_and_no_call(
         assert engine.has == {"a:1": 100}, "it was used a moment ago"
 
 
-async def test_an_image_that_was_asked_for_a_moment_ago_may_be_starting_and_stays(tmp_path: Path) -> None:
+async def test_an_image_that_was_asked_for_a_moment_ago_may_be_starting_and_stays_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = ScriptedEngine("a:1", "b:1")
     async with cleaner_of(engine, tmp_path, high=1) as (cleaner, images), asyncio.timeout(60):
         for name in ("a:1", "b:1"):
             await images.ensure(name)
         assert not await cleaner.look()
         assert engine.asked_to_remove == []
+        assert "more than FN_IMAGE_CLEAN_MAX_SIZE" not in caplog.text
+        monkeypatch.setattr(image_cleaner, "STARTS", 0.0)
+        engine.refuses["b:1"] = 409
+        assert not await cleaner.look()
+        assert engine.asked_to_remove == ["a:1", "b:1"]
+        assert "more than FN_IMAGE_CLEAN_MAX_SIZE=1" in caplog.text
 
 
 @pytest.mark.parametrize(("status", "counted"), [(409, 0), (404, 0), (500, 1)])
