@@ -68,7 +68,9 @@ async def _managing(settings: APINode | FullNode, node_type: str) -> AsyncIterat
         extensions = await enter(open_extensions(settings.node.extensions, here, listeners))
         pulse = Pulse()
         readiness = await enter(watching(stores))
-        await enter(running_janitor(stores, settings.retention, pulse=pulse))
+        await enter(
+            running_janitor(stores, settings.retention, pulse=pulse, async_settings=settings.async_calls)
+        )
         await enter(running_callbacks(stores, settings.callbacks))
         data = DirectDataAccess(stores, settings.async_calls, settings.callbacks)
         control = StoresCallControl(stores, data, settings.async_calls)

@@ -47,16 +47,28 @@ class HandingOut:
         while True:
             left = max(0.0, deadline - loop.time())
             leased = await self._queue.reserve(limit, left, self._settings.lease, without)
-            try:
-                handed_out = await self._hand_out(leased, node)
-            except BaseException:
-                # Given back rather than left to run out: this attempt was nobody's.
-                with contextlib.suppress(FnError):
-                    await self._queue.release([one.key for one in leased])
-                raise
+            handed_out = await self._hand_out_or_give_back(leased, node)
             # All were over, perhaps; then there may be more. Nothing leased: the wait is over.
             if handed_out or not leased:
                 return handed_out
+
+    async def end_those_over(self, leased: Sequence[LeasedCall]) -> int:
+        """Ends those of *leased* that are not to be run any more, and gives the others back; how many."""
+        others = await self._hand_out_or_give_back(leased, "")
+        if others:
+            keys = [one.key for one in others]
+            await self._queue.release(keys)
+            await self._logstore.unclaim(keys)
+        return len(leased) - len(others)
+
+    async def _hand_out_or_give_back(self, leased: Sequence[LeasedCall], node: str) -> list[LeasedCall]:
+        try:
+            return await self._hand_out(leased, node)
+        except BaseException:
+            # Given back rather than left to run out: this attempt was nobody's.
+            with contextlib.suppress(FnError):
+                await self._queue.release([one.key for one in leased])
+            raise
 
     async def _hand_out(self, leased: Sequence[LeasedCall], node: str) -> list[LeasedCall]:
         if not leased:
@@ -88,7 +100,7 @@ class HandingOut:
                 f"gave up after {most} attempts: the runner was lost or the container could not be started "
                 "before a result"
             )
-        elif lease.age > call.delay + async_policy.max_age(call, self._settings):
+        elif async_policy.is_too_old(call, lease.age, self._settings):
             reason = Reason.EXPIRED
             error = f"gave up after {lease.age:.0f} seconds in the queue: no runner was free to run the call"
         else:

@@ -1,7 +1,8 @@
 """Cleans up behind everybody: ends calls that nobody else would, and removes what is not to be kept.
 
 A call that nobody else ends has a record that waits for a message that is in no queue: either the node
-that recorded the call died before it could queue it, or the queue lost the call.
+that recorded the call died before it could queue it, or the queue lost the call. Or it waits in the queue for
+runners that do not ask (``over_age``).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from contextlib import asynccontextmanager, suppress
 import msgspec
 
 from services import metrics
+from services.over_age import OverAge
 from services.retention import RetentionSettings, tidy
 from services.settling import taken_over
 from services.stores import Stores
 from shared_models import times
+from shared_models.async_policy import DEFAULTS, AsyncSettings
 from shared_models.background import beside
 from shared_models.call import Finished, Reason, Status
 from shared_models.errors import CallNotFound, FnError
@@ -47,18 +50,22 @@ _IN_ONE_QUERY = 500
 
 @asynccontextmanager
 async def running_janitor(
-    stores: Stores, settings: RetentionSettings, every: float = EVERY, pulse: Pulse | None = None
+    stores: Stores,
+    settings: RetentionSettings,
+    every: float = EVERY,
+    pulse: Pulse | None = None,
+    async_settings: AsyncSettings = DEFAULTS,
 ) -> AsyncIterator[None]:
     """Cleans up every *every* seconds while the block runs, unless another node has just done so.
 
-    *pulse* is told in each round.
+    *pulse* is told in each round. *async_settings* say how long calls may be queued.
     """
-    pulse = pulse or Pulse()
+    pulse, over_age = pulse or Pulse(), OverAge(stores, async_settings)
     if settings.calls and settings.logs > settings.calls:
         log.warning("FN_LOGS_RETENTION is longer than FN_CALLS_RETENTION: logs are removed with their calls")
     holder = secrets.token_hex(8)
     try:
-        async with beside(_clean_forever(stores, settings, holder, every, pulse), "janitor"):
+        async with beside(_clean_forever(stores, settings, over_age, holder, every, pulse), "janitor"):
             yield
     finally:
         pulse.end(LOCK)
@@ -69,7 +76,7 @@ async def running_janitor(
 
 
 async def _clean_forever(
-    stores: Stores, settings: RetentionSettings, holder: str, every: float, pulse: Pulse
+    stores: Stores, settings: RetentionSettings, over_age: OverAge, holder: str, every: float, pulse: Pulse
 ) -> None:
     while True:
         pulse.beat(LOCK, STUCK)
@@ -78,6 +85,7 @@ async def _clean_forever(
             # Long enough for a slow round; a node that died is replaced after it.
             if await stores.datastore.hold(LOCK, holder, every + ROUND_TAKES):
                 metrics.drift.set(len(await clean(stores)))
+                await over_age.end()
                 await count(stores)
                 await tidy(stores, settings)
             else:

@@ -119,6 +119,11 @@ def max_age(call: Call, settings: AsyncSettings) -> float:
     return max(0.0, _number(call, MAX_AGE, settings.max_age)) or math.inf
 
 
+def is_too_old(call: Call, age: float, settings: AsyncSettings) -> bool:
+    """Whether *call*, which was queued *age* seconds ago, is not to be run any more."""
+    return age > call.delay + max_age(call, settings)
+
+
 def max_queued(call: Call, settings: AsyncSettings) -> int:
     """Calls of its function that may be queued; 0 for no limit."""
     return max(0, int(_number(call, MAX_QUEUED, settings.max_queued)))

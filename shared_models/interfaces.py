@@ -352,6 +352,17 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     oldest: str
 
 
+class WaitingCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that nobody holds: without its payload, and with the attempts that it has had.
+
+    *age*: seconds since its push, by the queue's clock. *place*: where a page of them goes on.
+    """
+
+    call: Call
+    age: float
+    place: str
+
+
 class MessageQueue(ABC):
     """Async calls in order: higher priority first, first in first out within one.
 
@@ -378,6 +389,21 @@ class MessageQueue(ABC):
 
         A push, a call that falls due and a lease that runs out wake a waiting reserve.
         The call's own ``attempt`` equals that of its lease.
+        """
+
+    @abstractmethod
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        """Leases those of the calls that are due and that nobody holds, as ``reserve`` does, without a wait.
+
+        Not all of them where their payloads are too large for one answer.
+        """
+
+    @abstractmethod
+    async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
+        """At most *limit* calls of a function that nobody holds, due or not, behind the place *after*.
+
+        "" for the first page; an empty page is the end. The order is the queue's own: one that changes
+        hands meanwhile may be missed, or come twice. Costs no more the more there are in front or behind.
         """
 
     @abstractmethod

@@ -8,13 +8,14 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
 from services.queue.waiting import WaitingQueue
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
-from shared_models.interfaces import QueueDepth
+from shared_models.interfaces import QueueDepth, WaitingCall
 
 _Entry = tuple[tuple[int, int], str]
 
@@ -57,6 +58,25 @@ class MemoryQueue(WaitingQueue):
         self._by_fn.setdefault(call.fn_id, {})[call.id] = message
         self._sort_in(message)
         return True
+
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        now = self._clock()
+        found = [self._messages[one] for one in dict.fromkeys(call_ids) if one in self._messages]
+        return [self._lease(message, now, ttl) for message in found if message.free_at <= now]
+
+    async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
+        now, last = self._clock(), int(after or 0)
+        # In the order of their pushes, as they came into it.
+        behind = (one for one in self._by_fn.get(fn_id, {}).values() if one.place[1] > last)
+        found = islice((one for one in behind if not one.token or one.free_at <= now), limit)
+        return [
+            WaitingCall(
+                call=msgspec.structs.replace(one.call, attempt=one.attempt, payload=b""),
+                age=now - one.pushed,
+                place=str(one.place[1]),
+            )
+            for one in found
+        ]
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         lost = []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import secrets
@@ -17,7 +18,7 @@ import msgspec
 from services import sqlite_rows
 from shared_models import times
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
-from shared_models.interfaces import QueueDepth
+from shared_models.interfaces import QueueDepth, WaitingCall
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +84,36 @@ def take(
     taken: list[LeasedCall] = []
     # Those that cannot be read are put aside, and must not hide the ones behind them.
     while not taken and (first := first_free(db, limit, now, without)):
-        for some, size in sqlite_rows.portions(first):
-            changes: list[Row] = []
-            rows = db.execute(_whole(size), sqlite_rows.filled(some, size))
-            found = {place: values for place, *values in rows}
-            for place in some:
-                attempt, pushed, text, payload = found[place]
-                if (call := _read(text, payload, attempt)) is None:
-                    changes.append((place, "", attempt - 1, now + _ASIDE))
-                    continue
-                token = secrets.token_urlsafe(16)
-                changes.append((place, token, attempt, now + ttl))
-                lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
-                taken.append(LeasedCall(call=call, lease=lease))
-            db.execute(_leasing(size), sqlite_rows.flat(changes, size))
+        taken = _leased(db, first, now, ttl)
+    return taken
+
+
+def take_named(db: sqlite3.Connection, call_ids: Sequence[str], now: float, ttl: float) -> list[LeasedCall]:
+    """Leases those of the calls that are free."""
+    free: list[int] = []
+    for some, size in sqlite_rows.portions([*dict.fromkeys(call_ids)]):
+        query = f"SELECT place FROM messages WHERE id IN ({sqlite_rows.places('?', size)}) AND free_at <= ?"
+        free += [place for (place,) in db.execute(query, [*sqlite_rows.filled(some, size), now])]
+    return _leased(db, free, now, ttl)
+
+
+def _leased(db: sqlite3.Connection, free: Sequence[int], now: float, ttl: float) -> list[LeasedCall]:
+    """Leases what is at the places *free*; what cannot be read is put aside."""
+    taken: list[LeasedCall] = []
+    for some, size in sqlite_rows.portions(free):
+        changes: list[Row] = []
+        rows = db.execute(_whole(size), sqlite_rows.filled(some, size))
+        found = {place: values for place, *values in rows}
+        for place in some:
+            attempt, pushed, text, payload = found[place]
+            if (call := _read(text, payload, attempt)) is None:
+                changes.append((place, "", attempt - 1, now + _ASIDE))
+                continue
+            token = secrets.token_urlsafe(16)
+            changes.append((place, token, attempt, now + ttl))
+            lease = Lease(token=token, attempt=attempt, ttl=ttl, age=max(0.0, now - pushed))
+            taken.append(LeasedCall(call=call, lease=lease))
+        db.execute(_leasing(size), sqlite_rows.flat(changes, size))
     return taken
 
 
@@ -218,6 +235,26 @@ def find(db: sqlite3.Connection, call_ids: Sequence[str]) -> dict[str, Call]:
     rows = {call_id: db.execute(statement, (call_id,)).fetchone() for call_id in call_ids}
     read = {call_id: _read(*row) for call_id, row in rows.items() if row}
     return {call_id: call for call_id, call in read.items() if call is not None}
+
+
+def waiting(db: sqlite3.Connection, fn_id: str, after: str, limit: int, now: float) -> list[WaitingCall]:
+    """Those of a function that nobody holds, in the order of its index, behind *after*."""
+    # Of the index: free_at, token, pushed; and place, which every index ends with.
+    seen = msgspec.json.decode(after) if after else (0.0, "", 0.0, 0)
+    rows = db.execute(
+        "SELECT free_at, token, pushed, place, attempt, call FROM messages INDEXED BY messages_by_fn "
+        "WHERE fn_id = ? AND (free_at, token, pushed, place) > (?, ?, ?, ?) AND (token = '' OR free_at <= ?) "
+        "ORDER BY free_at, token, pushed, place LIMIT ?",
+        (fn_id, *seen, now, limit),
+    )
+    found: list[WaitingCall] = []
+    for free_at, token, pushed, place, attempt, text in rows:
+        # One that cannot be read is told of when it is handed out.
+        with contextlib.suppress(msgspec.MsgspecError):
+            call = msgspec.structs.replace(_decoder.decode(text), attempt=attempt)
+            at = msgspec.json.encode((free_at, token, pushed, place)).decode()
+            found.append(WaitingCall(call=call, age=now - pushed, place=at))
+    return found
 
 
 def depth(db: sqlite3.Connection, fn_id: str, now: float) -> QueueDepth:

@@ -24,7 +24,7 @@ from shared_models import times
 from shared_models.batches import Batches
 from shared_models.call import Call, Lease, LeasedCall, LeaseKey
 from shared_models.errors import FnError, Invalid, QueueUnavailable
-from shared_models.interfaces import MessageQueue, QueueDepth
+from shared_models.interfaces import MessageQueue, QueueDepth, WaitingCall
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,33 @@ class RedisQueue(WaitingQueue):
         rank = f"{_HIGHEST - call.priority:08x}"
         command = self._script("push", call.id, call.fn_id, rank, max(0, call.delay), text, call.payload)
         return await self._pushes.ask((command, len(text) + len(call.payload)))
+
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        return await self._given_back_if_left(self._lease_named(list(dict.fromkeys(call_ids)), ttl))
+
+    async def _lease_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        taken: list[LeasedCall] = []
+        for start in range(0, len(call_ids), _IN_ONE_SCRIPT):
+            some = call_ids[start : start + _IN_ONE_SCRIPT]
+            pairs = [text for one in some for text in (one, secrets.token_urlsafe(16))]
+            take = self._script("named", ttl, BYTES_AT_ONCE, *pairs)
+            # Not repeatable: as a take.
+            [found] = await self._run([take], repeatable=False)
+            taken += await self._readable(found, ttl)
+        return taken
+
+    async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
+        unsorted, rows = 1, []
+        while unsorted:
+            pushed, _, last = after.partition(" ")
+            [(unsorted, rows)] = await self._run([self._script("waiting", fn_id, limit, pushed, last)])
+        found: list[WaitingCall] = []
+        for place, age, attempt, text in rows:
+            # One that cannot be read is told of when it is handed out.
+            with suppress(msgspec.MsgspecError):
+                call = _call(text, b"", int(attempt))
+                found.append(WaitingCall(call=call, age=float(age), place=place.decode()))
+        return found
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         answers = await self._for_keys(keys, "extend", ttl)

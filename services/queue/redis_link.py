@@ -24,10 +24,8 @@ Command = tuple[str | bytes | int | float, ...]
 
 _FOLDER = Path(__file__).with_name("redis_scripts")
 _COMMON = (_FOLDER / "common.lua").read_text()
-_SCRIPTS = {
-    name: f"{_COMMON}\n{(_FOLDER / name).read_text()}"
-    for name in ("push.lua", "take.lua", "extend.lua", "release.lua", "delete.lua", "depths.lua")
-}
+_NAMES = tuple(sorted(path.name for path in _FOLDER.glob("*.lua") if path.name != "common.lua"))
+_SCRIPTS = {name: f"{_COMMON}\n{(_FOLDER / name).read_text()}" for name in _NAMES}
 _SHAS = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()
 }

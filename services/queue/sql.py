@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database, open_database
 from services.datastore.rows import AT_ONCE, largest_statement, written
-from services.queue import sql_looks, sql_messages
+from services.queue import sql_looks, sql_messages, sql_waiting
 from services.queue.notify import CHANNEL, hearing
 from services.queue.server_clock import running_clock
 from services.queue.waiting import WaitingQueue
@@ -29,7 +29,7 @@ from shared_models import times
 from shared_models.batches import Batches
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable, StoreUnavailable, TooLarge
-from shared_models.interfaces import MessageQueue, QueueDepth
+from shared_models.interfaces import MessageQueue, QueueDepth, WaitingCall
 
 VARIABLE = "FN_MQ_URL"
 LOOK_EVERY = {"postgres": 5.0, "mysql": 1.0}
@@ -130,6 +130,20 @@ class SQLQueue(WaitingQueue):
             pushed = await self._pushes.ask(row)
         self._bell.ring(call.fn_id)
         return pushed
+
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        now, named = self._clock(), list(dict.fromkeys(call_ids))
+
+        async def work(connection: AsyncConnection) -> list[LeasedCall]:
+            return await sql_messages.lease_named(connection, named, ttl, now)
+
+        with _unavailable():
+            return await self._given_back_if_left(self._database.transact(work)) if named else []
+
+    async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
+        look = partial(sql_waiting.waiting, fn_id=fn_id, after=after, limit=limit, now=self._clock())
+        with _unavailable():
+            return await self._database.read(look)
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         if not keys:

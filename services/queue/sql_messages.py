@@ -25,6 +25,7 @@ _OF_OTHERS = 32
 """Places that other nodes may be taking, beyond which a reserve that passes over functions does not look."""
 _decoder = msgspec.json.Decoder(Call)
 _place = messages.c.place
+_whole = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
 
 
 def holds(key: LeaseKey, row: dict[str, Any] | None) -> bool:
@@ -148,8 +149,7 @@ async def lease(
     Those of the functions *without* are passed over.
     """
     rows: list[Any] = []
-    first = select(_place, messages.c.attempt, messages.c.pushed, messages.c.call, messages.c.payload)
-    first = first.order_by(messages.c.rank, _place).with_for_update(skip_locked=True)
+    first = _whole.order_by(messages.c.rank, _place).with_for_update(skip_locked=True)
     if not without:
         rows += await connection.execute(first.where(messages.c.ready == 1).limit(len(ttls)))
     else:
@@ -161,6 +161,26 @@ async def lease(
                 # The sum keeps a planner from looking for them among all that is ready.
                 query = first.where(_place.in_(some), messages.c.ready + 0 == 1)
                 rows += await connection.execute(query.limit(len(ttls) - len(rows)))
+    return await _lease_rows(connection, rows, ttls, now)
+
+
+async def lease_named(
+    connection: AsyncConnection, ids: Sequence[str], ttl: float, now: float
+) -> list[LeasedCall]:
+    """Leases those that are due, and that nobody holds or is taking."""
+    rows: list[Any] = []
+    for some in portions(sorted(ids)):
+        # MariaDB locks all that it reads, and would read all of a table that it believes to be small.
+        query = _whole.with_hint(messages, "FORCE INDEX (uq_messages_id)", "mysql")
+        query = query.where(messages.c.id.in_(some), messages.c.free_at <= now)
+        rows += await connection.execute(query.with_for_update(skip_locked=True))
+    return await _lease_rows(connection, rows, [ttl] * len(rows), now)
+
+
+async def _lease_rows(
+    connection: AsyncConnection, rows: Sequence[Any], ttls: Sequence[float], now: float
+) -> list[LeasedCall]:
+    """Leases locked *rows*; what cannot be read is put aside."""
     taken: list[LeasedCall] = []
     tokens: dict[float, dict[int, str]] = {}
     for place, attempt, pushed, body, payload in rows:

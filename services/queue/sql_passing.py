@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.datastore.tables import messages
 
 POSTGRESQL = "postgresql"
+INDEX = "FORCE INDEX (ix_messages_fn_id_ready_rank_place_pushed)"
+"""Of functions, by the name that MySQL and MariaDB are told."""
 _AT_ONCE = 64
 """Functions that one statement names."""
 _fn_id, _rank, _place = messages.c.fn_id, messages.c.rank, messages.c.place

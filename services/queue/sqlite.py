@@ -21,7 +21,7 @@ from services.queue.waiting import WaitingQueue
 from services.sqlite_file import CannotOpen
 from shared_models.call import Call, LeasedCall, LeaseKey
 from shared_models.errors import Invalid, QueueUnavailable
-from shared_models.interfaces import MessageQueue, QueueDepth
+from shared_models.interfaces import MessageQueue, QueueDepth, WaitingCall
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,14 @@ class SQLiteQueue(WaitingQueue):
         pushed = await self._write(_Push(row))
         self._bell.ring(call.fn_id)
         return pushed
+
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        take = partial(messages.take_named, call_ids=call_ids, now=self._clock(), ttl=ttl)
+        return await self._given_back_if_left(self._write(take))
+
+    async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
+        look = partial(messages.waiting, fn_id=fn_id, after=after, limit=limit, now=self._clock())
+        return await self._read(look)
 
     async def extend(self, keys: Sequence[LeaseKey], ttl: float) -> list[str]:
         now = self._clock()

@@ -38,12 +38,7 @@ class SeenQueue:
     ) -> list[LeasedCall]:
         """See MessageQueue; raises Violation when an older call was passed over."""
         leased = await self._queue.reserve(limit, wait, ttl, without)
-        first = [self._waiting.pop(one.call.id) for one in leased if one.call.id in self._waiting]
-        for one in leased:
-            assert one.lease is not None
-            self._history.current[one.call.id] = one.lease.token
-            self._history.leases[one.lease.token] = one
-        for number, _, call in first:
+        for number, _, call in self._note(leased):
             for other, due, older in self._waiting.values():
                 if (
                     other < number
@@ -54,6 +49,21 @@ class SeenQueue:
                     names = self._history.name(call.id), self._history.name(older.id)
                     raise Violation(f"order: {names[0]} was handed out before {names[1]}, which is older")
         return leased
+
+    async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
+        """See MessageQueue."""
+        leased = await self._queue.reserve_named(call_ids, ttl)
+        self._note(leased)
+        return leased
+
+    def _note(self, leased: Sequence[LeasedCall]) -> list[tuple[int, float, Call]]:
+        """Those of *leased* that were never leased before."""
+        first = [self._waiting.pop(one.call.id) for one in leased if one.call.id in self._waiting]
+        for one in leased:
+            assert one.lease is not None
+            self._history.current[one.call.id] = one.lease.token
+            self._history.leases[one.lease.token] = one
+        return first
 
     async def release(self, keys: Sequence[LeaseKey]) -> None:
         """See MessageQueue."""

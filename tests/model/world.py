@@ -16,9 +16,11 @@ from services import janitor
 from services.data_access import DirectDataAccess
 from services.datastore.tables import callbacks, calls, dead_letters, idempotency_keys
 from services.logstore.sql import SQLLogStore
+from services.over_age import OverAge
 from services.stores import Stores
 from shared_models import async_policy
 from shared_models.app import App
+from shared_models.async_policy import AsyncSettings
 from shared_models.call import FINAL
 from shared_models.fn import Fn
 from shared_models.ids import IdMaker
@@ -170,6 +172,7 @@ class World:
 
         async def work() -> None:
             ended = await janitor.clean(api.stores, api.wall)
+            await OverAge(api.stores, AsyncSettings(), api.wall).end()
             self.history.note(self.loop.time(), f"{api.name} cleans up", ended)
 
         self.do(_call(lambda: api.serve(work, ())))

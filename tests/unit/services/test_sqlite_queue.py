@@ -143,6 +143,26 @@ async def test_looks_and_counts_read_indexes_and_none_of_the_calls(tmp_path: Pat
             assert "TEMP B-TREE" not in plan, statement
 
 
+async def test_a_page_of_what_nobody_holds_is_a_range_of_an_index(tmp_path: Path) -> None:
+    ran: list[str] = []
+    async with open_queue(url_in(tmp_path)) as queue:
+        assert isinstance(queue, sqlite.SQLiteQueue)
+        for _ in range(4):
+            await queue.push(Call(id=new_id(), fn_id="full"))
+        await queue._read(lambda db: db.set_trace_callback(ran.append))
+        first = await queue.waiting("full", "", 2)
+        assert len(await queue.waiting("full", first[-1].place, 9)) == 2
+        await queue.reserve_named([first[0].call.id], 30)
+        asked = [one for one in ran if one.startswith("SELECT") and "WHERE place IN" not in one]
+        assert len(asked) == 3
+        for statement in asked:
+            plan = str(await answer(queue, f"EXPLAIN QUERY PLAN {statement}"))
+            assert "SEARCH messages USING" in plan, statement
+            assert "TEMP B-TREE" not in plan, statement
+        page = str(await answer(queue, f"EXPLAIN QUERY PLAN {asked[1]}"))
+        assert "messages_by_fn (fn_id=? AND (free_at,token,pushed)>(?,?,?))" in page, page
+
+
 def of_version_1(path: Path, calls: list[Call]) -> None:
     """A file as version 1 left it, with *calls* pushed to it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
