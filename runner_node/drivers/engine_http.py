@@ -143,6 +143,8 @@ class _Exchange(asyncio.Protocol):
         self._status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
+        if self.done.done():  # the second line may be here already
+            return
         self._content += data
         if self._one_line and b"\n" in self._content:
             del self._content[self._content.index(b"\n") :]

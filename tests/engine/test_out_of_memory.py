@@ -51,7 +51,8 @@ async def reticent(engine: str, folder: Path) -> AsyncIterator[tuple[str, list[s
         assert task
         from_it, to_it = await asyncio.open_unix_connection(engine.removeprefix("unix://"))
         with closing(writer), closing(to_it), suppress(OSError):
-            request = await reader.readline()
+            if not (request := await reader.readline()):
+                return
             path = request.split()[1].decode()
             asked.append(path)
             to_it.write(request)

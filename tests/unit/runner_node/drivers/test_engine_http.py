@@ -136,5 +136,7 @@ async def test_of_an_answer_without_end_the_first_line_is_taken() -> None:
     async with answering(head, b'7\r\n{"a": 1\r\n', b'9\r\n}\n{"b": 2\r\n', stays=True) as (host, asked):
         assert await EngineHTTP(host).first("/events?since=1") == {"a": 1}
     assert asked.startswith(b"GET /events?since=1 HTTP/1.1\r\n")
+    async with answering(head + b"2\r\n1\n\r\n2\r\n2\n\r\n", stays=True) as (host, _):
+        assert await EngineHTTP(host).first("/events") == 1
     async with answering(head, b"0\r\n\r\n") as (host, _):
         assert await EngineHTTP(host).first("/events") is None
