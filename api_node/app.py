@@ -108,7 +108,7 @@ def api_routes(
     """
     endpoints = Endpoints(settings.public_lb_url, settings.trusted_proxies)
     apps, calls = Apps(stores.datastore), Calls(stores.logstore, stores.datastore, control)
-    queue, letters = Queue(stores.queue), DeadLetterAPI(stores.dead_letters, control)
+    queue, letters = Queue(stores.queue, control), DeadLetterAPI(stores.dead_letters, control)
     fns, triggers = Fns(stores.datastore, endpoints), Triggers(stores.datastore, endpoints)
     v1_apps, v1_routes = AppsV1(stores.datastore), RoutesV1(stores.datastore)
     v1_calls = CallsV1(stores.datastore, stores.logstore)
@@ -143,6 +143,7 @@ def api_routes(
         get("/v2/runners/{runner_id}", reads(runners.get, of.every)),
         web.put("/v2/runners/{runner_id}", gate.operates(runners.update, of.every)),
         get("/v2/queue", reads(queue.list, of.asked_fn)),
+        web.delete("/v2/queue", changes(queue.cancel, of.asked_fn)),
         get("/v2/dead-letters", reads(letters.list, of.asked_fn)),
         web.delete("/v2/dead-letters", changes(letters.purge, of.asked_fn)),
         web.post("/v2/dead-letters/redrive", changes(letters.redrive_all, of.asked_fn)),

@@ -7,16 +7,21 @@ from typing import Any
 
 from aiohttp import web
 
-from shared_models import times
+from shared_models import errors, times
+from shared_models.call_interfaces import CallControl
 from shared_models.interfaces import MessageQueue, QueueDepth
 from shared_models.web import json_response
 
+AT_ONCE = 1000
+"""Queued calls that one request cancels at most."""
+
 
 class Queue:
-    """Handlers of the queue's state."""
+    """Handlers of the queue's state, and of what waits there."""
 
-    def __init__(self, queue: MessageQueue) -> None:
+    def __init__(self, queue: MessageQueue, control: CallControl) -> None:
         self._queue = queue
+        self._control = control
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         if fn_id := request.query.get("fn_id", ""):
@@ -24,6 +29,13 @@ class Queue:
         else:
             depths = await self._queue.depths()
         return json_response({"items": [_depth(one) for one in depths]})
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        fn_id = request.query.get("fn_id", "")
+        if not fn_id:
+            raise errors.Invalid("fn_id: must be given: whose queued calls are meant")
+        cancelled = await self._control.cancel_queued(fn_id, AT_ONCE)
+        return json_response({"cancelled": cancelled, "left": (await self._queue.depth(fn_id)).queued})
 
 
 def _depth(one: QueueDepth) -> dict[str, Any]:

@@ -65,9 +65,13 @@ curl -sf "localhost:8080/v2/fns/$FN/calls?status=success&per_page=10" | grep -c 
 LATER=$(curl -sf -d '' -H 'Fn-Invoke-Type: detached' -H 'Fn-Delay: 600' localhost:8081/invoke/$FN | cut -d'"' -f4)
 curl -sf "localhost:8080/v2/queue?fn_id=$FN"
 curl -sf -X DELETE localhost:8080/v2/fns/$FN/calls/$LATER
+curl -sf -d '' -H 'Fn-Invoke-Type: detached' -H 'Fn-Delay: 600' localhost:8081/invoke/$FN
+curl -sf -X DELETE "localhost:8080/v2/queue?fn_id=$FN"
 ```
 ```text
 {"items":[{"fn_id":"..."queued":1,"running":0...}]}
+{"call_id":"..."}
+{"cancelled":1,"left":0}
 ```
 """,
     "Dead letters": """\

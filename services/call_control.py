@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _TRIES = 10
 _PAGE = 500
+_IN_ONE_PAGE = 256
+_TOGETHER = 16
+"""Calls that are cancelled at the same time."""
 _MOST_IDS = 20_000
 """Ids that a redrive of a whole function looks through to find the oldest."""
 
@@ -72,6 +76,31 @@ class StoresCallControl(CallControl):
             raise errors.StoreUnavailable("The call is changing hands, try again")
         # Whoever holds it: its next renewal is refused, and its runner stops it.
         await self._queue.delete([LeaseKey(call_id, "")])
+
+    async def cancel_queued(self, fn_id: str, limit: int) -> int:
+        cancelled, place = 0, ""
+        while cancelled < limit:
+            page = await self._queue.waiting(fn_id, place, min(_IN_ONE_PAGE, limit - cancelled))
+            if not page:
+                break
+            place = page[-1].place
+            ids = [one.call.id for one in page]
+            for start in range(0, len(ids), _TOGETHER):
+                some = [self._cancelled(fn_id, one) for one in ids[start : start + _TOGETHER]]
+                for done in await asyncio.gather(*some, return_exceptions=True):
+                    if isinstance(done, BaseException):
+                        raise done
+                    cancelled += done
+        return cancelled
+
+    async def _cancelled(self, fn_id: str, call_id: str) -> bool:
+        """Whether it has been; not where it has ended meanwhile."""
+        try:
+            await self.cancel(fn_id, call_id)
+        except (errors.CallNotFound, errors.CallEnded) as exc:
+            log.debug("call %s is not cancelled: %s", call_id, exc.explained)
+            return False
+        return True
 
     async def _end(self, record: Call, queued: Call | None) -> bool:
         token = await taken_over(self._logstore, record)

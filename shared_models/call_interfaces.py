@@ -159,6 +159,13 @@ class CallControl(ABC):
         """
 
     @abstractmethod
+    async def cancel_queued(self, fn_id: str, limit: int) -> int:
+        """Cancels at most *limit* calls of a function that wait in the queue, each as ``cancel`` does.
+
+        Answers how many. Those that run go on, but for one that a runner takes in that moment.
+        """
+
+    @abstractmethod
     async def redrive(self, call_id: str) -> str:
         """Queues a dead letter again as a new call, whose id it answers; the letter is gone then.
 

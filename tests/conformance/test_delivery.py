@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
@@ -233,6 +234,47 @@ async def test_a_queued_call_that_is_cancelled_never_runs(
     assert (found.status, found.reason) == ("cancelled", "cancelled")
     assert await stores.queue.holds([call.id]) == set()
     assert await letters(stores, fn) == []
+
+
+async def test_all_queued_calls_of_a_function_are_cancelled_each_as_if_alone(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl
+) -> None:
+    other = await stores.datastore.insert_fn(Fn(name="other", app_id=fn.app_id, image="i:1"))
+    running = await accepted(data, fn)
+    leased = await taken(data)
+    await data.start(leased)
+    url = "https://example.org/done"
+    queued = [await accepted(data, fn, delay=n % 2 * 100, callback_url=url) for n in range(5)]
+    others = await accepted(data, other)
+    assert await control.cancel_queued(fn.id, 3) == 3
+    assert (await stores.queue.depth(fn.id)).queued == 2
+    assert await control.cancel_queued(fn.id, 10) == 2
+    assert await control.cancel_queued(fn.id, 10) == 0
+    ends = [await record(stores, call) for call in queued]
+    assert {(one.status, one.reason) for one in ends} == {("cancelled", "cancelled")}
+    assert await stores.queue.holds([call.id for call in queued]) == set()
+    assert {one.call_id for one in await stores.outbox.due(50, 1)} == {call.id for call in queued}
+    assert await letters(stores, fn) == []
+    assert await data.finish([ended(leased)]) == []
+    assert (await record(stores, running)).status == "success"
+    assert (await taken(data)).call.id == others.id
+
+
+async def test_queued_calls_that_runners_take_meanwhile_are_cancelled_or_run(
+    data: DataAccess, stores: Stores, fn: Fn, control: CallControl
+) -> None:
+    calls = [await accepted(data, fn) for _ in range(40)]
+    asked = [data.dequeue(NODE, 5, 0) for _ in range(4)]
+    cancelled, *found = await asyncio.gather(control.cancel_queued(fn.id, 100), *asked)
+    for one in [one for some in found for one in some]:
+        with contextlib.suppress(errors.LeaseLost):
+            await data.start(one)
+            await data.finish([ended(one)])
+    assert await control.cancel_queued(fn.id, 100) == 0
+    ends = [(await record(stores, call)).status for call in calls]
+    assert set(ends) <= {"cancelled", "success"}
+    assert ends.count("cancelled") == cancelled
+    assert await stores.queue.holds([call.id for call in calls]) == set()
 
 
 async def test_a_running_call_that_is_cancelled_is_taken_from_its_runner(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from api_node import queue
 from shared_models.call import Finished, Reason
 from shared_models.ids import new_id
 from shared_models.runner import RunnerReport
@@ -62,6 +63,31 @@ async def test_the_state_of_the_queue_is_told_per_function(tmp_path):
         assert 0 <= found[one.id]["oldest_age_seconds"] < 60
         [item] = (await api.json("GET", "/v2/queue", params={"fn_id": other.id}))["items"]
         assert item == found[other.id] | {"oldest_age_seconds": item["oldest_age_seconds"]}
+
+
+async def test_all_queued_calls_of_a_function_are_cancelled_and_those_that_run_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "AT_ONCE", 3)
+    async with live_api(tmp_path) as api:
+        one, other = await api.fn("one"), await api.fn("other")
+        await api.data.enqueue(call_of(one))
+        [running] = await api.data.dequeue("n", 1, 0)
+        calls = [call_of(fn) for fn in (one, one, one, one, other)]
+        for call in calls:
+            await api.data.enqueue(call)
+        of_one = {"fn_id": one.id}
+        assert await api.json("DELETE", "/v2/queue", params=of_one) == {"cancelled": 3, "left": 1}
+        assert await api.json("DELETE", "/v2/queue", params=of_one) == {"cancelled": 1, "left": 0}
+        assert await api.json("DELETE", "/v2/queue", params=of_one) == {"cancelled": 0, "left": 0}
+        statuses = [
+            (await api.json("GET", f"/v2/fns/{call.fn_id}/calls/{call.id}"))["status"]
+            for call in [*calls, running.call]
+        ]
+        assert statuses == ["cancelled"] * 4 + ["queued", "queued"], "the last is a runner's, and not begun"
+        found = {item["fn_id"]: item for item in (await api.json("GET", "/v2/queue"))["items"]}
+        assert (found[one.id]["running"], found[other.id]["queued"]) == (1, 1)
+        assert await api.json("DELETE", "/v2/queue", status=400) == {
+            "message": "fn_id: must be given: whose queued calls are meant"
+        }
 
 
 async def test_a_dead_letter_is_shown_with_its_payload_and_queued_again(tmp_path):
