@@ -35,6 +35,10 @@ class ScriptedEngine:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked_to_remove: list[str] = []
+        self.looks = 0
+        self.removes = asyncio.Event()
+        self.may_remove = asyncio.Event()
+        self.may_remove.set()
 
     async def images(self, request: web.Request) -> web.Response:
         self.hangs.set()
@@ -50,6 +54,7 @@ class ScriptedEngine:
         return web.json_response([])
 
     async def image(self, request: web.Request) -> web.Response:
+        self.looks += 1
         return web.json_response({"Id": request.match_info["name"]})
 
     async def version(self, request: web.Request) -> web.Response:
@@ -58,6 +63,8 @@ class ScriptedEngine:
     async def remove(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         self.asked_to_remove.append(name)
+        self.removes.set()
+        await self.may_remove.wait()
         if status := self.refuses.get(name):
             return web.json_response({"message": f"no {name}"}, status=status)
         del self.has[name]
@@ -235,3 +242,31 @@ async def test_who_finds_an_image_removed_while_it_was_believed_to_be_there_look
         assert await images.again("a:1")
         assert await images.again("a:1"), "it may be removed again, between the look and the start"
         assert not await images.again("never:1")
+
+
+async def test_who_sees_an_image_while_it_is_being_removed_looks_again_behind_that(tmp_path: Path) -> None:
+    engine = ScriptedEngine("a:1", "b:1")
+    async with cleaner_of(engine, tmp_path) as (cleaner, images), asyncio.timeout(60):
+        engine.may_remove.clear()
+        images.use.seen("a:1", "a:1")
+        look = asyncio.create_task(cleaner.look())
+        await engine.removes.wait()
+        await images.ensure("a:1")
+        assert engine.looks == 1
+        engine.may_remove.set()
+        assert await look
+        await images.ensure("a:1")
+        assert engine.looks == 2
+
+
+async def test_while_another_worker_cleans_the_engine_is_left_to_it(tmp_path: Path) -> None:
+    engine = ScriptedEngine("a:1", "b:1")
+    async with cleaner_of(engine, tmp_path) as (cleaner, _), asyncio.timeout(60):
+        assert cleaner._record
+        lock = cleaner._record.alone()
+        assert lock
+        assert not await cleaner.look()
+        assert not engine.hangs.is_set(), "it was not asked"
+        lock.close()
+        assert await cleaner.look()
+        assert engine.asked_to_remove == ["a:1"]
