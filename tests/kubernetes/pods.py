@@ -128,7 +128,8 @@ class LocalPod:
         environ = self._found.environ(container, {})
         for one in container.body.get("env", []):
             if one.get("valueFrom") == {"fieldRef": {"fieldPath": "metadata.name"}}:
-                environ[one["name"]] = self.name
+                # A node ends what an earlier one of its id left: other suites have pods of this name, too.
+                environ[one["name"]] = f"{self.name}-{os.getpid()}"
         folders = {mount["mountPath"]: str(self._volume(mount["name"])) for mount in container.mounts}
         inside = re.compile("|".join(map(re.escape, sorted(folders, key=len, reverse=True))))
         environ = {name: inside.sub(lambda path: folders[path[0]], value) for name, value in environ.items()}
