@@ -17,8 +17,6 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any
 
-from prometheus_client import Gauge
-
 from shared_models import revoked, tls_counts, wire
 from shared_models.aside import Aside
 from shared_models.background import beside
@@ -99,14 +97,14 @@ class TLS:
         if self._reminded and now - self._reminded < REMIND_EVERY and time.time() < self._next_end:
             return
         self._reminded, self._next_end = now, math.inf
-        found = dict[Gauge, float]()
+        ends = list[float]()
         if of.cert:
-            found[tls_counts.ends.labels("FN_NODE_CERT")] = leaf(of).not_valid_after_utc.timestamp()
+            ends.append(leaf(of).not_valid_after_utc.timestamp())
+            tls_counts.ends.labels("FN_NODE_CERT").set(ends[-1])
         if of.crl:
-            found[tls_counts.crl_ends.labels("FN_NODE_CERT_CRL")] = revoked.ends(of)
-        for gauge, end in found.items():
-            gauge.set(end)
-        self._next_end = min((end for end in found.values() if end > time.time()), default=math.inf)
+            ends.append(revoked.ends(of))
+            tls_counts.crl_ends.labels("FN_NODE_CERT_CRL").set(ends[-1])
+        self._next_end = min((end for end in ends if end > time.time()), default=math.inf)
         for doubt in (*(doubts(of) if of.cert else ()), *(revoked.doubts(of) if of.crl else ())):
             log.warning("%s", doubt)
 
