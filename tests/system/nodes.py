@@ -141,6 +141,8 @@ class Cluster:
                 # Of this worker alone: a process driver ends what an earlier node of its id left.
                 "FN_NODE_ID": f"{name}-{os.getpid()}",
                 "FN_SPOOL_PATH": str(self.folder / f"{name}-spool"),
+                # The first call of all waits for what its function needs to be installed.
+                "FN_SLOT_WAIT_SECS": "240",
                 **self._runner_environ,
                 **environ,
             },

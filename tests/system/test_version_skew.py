@@ -37,7 +37,7 @@ async def test_tiers_of_two_releases_work_together(tmp_path: Path, older: str) -
     }
     async with (
         cluster(tmp_path, environ, code=old if older == "api" else ROOT) as nodes,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as http,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(300)) as http,
     ):
         runner = nodes.runner("runner")
         runner.code = old if older == "runner" else ROOT
