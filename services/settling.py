@@ -168,7 +168,7 @@ class Settling:
         """
         key = LeaseKey(one.call.id, one.token)
         pause = async_policy.pause(one.call, attempt, self._settings)
-        await self._logstore.unclaim([key], counted=True)
+        await self._logstore.unclaim([key], counted=True, log=one.log)
         if await self._queue.requeue([key], pause):
             return False
         metrics.retried.labels(_reason(one.call)).inc()

@@ -278,10 +278,11 @@ class LogStore(ABC):
         """
 
     @abstractmethod
-    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False, log: bytes = b"") -> None:
         """Back to ``queued`` without a holder; those that others hold are left alone.
 
-        The attempt stays *counted*, or was none.
+        The attempt stays *counted*, or was none. What it wrote to its *log* (of a single key) is kept, and is
+        a part of the call's log.
         """
 
     @abstractmethod
@@ -317,7 +318,8 @@ class LogStore(ABC):
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
         """The log in pieces, empty for a call that wrote none; raises CallLogNotFound when called.
 
-        A call that has not ended has no log yet.
+        A call that has not ended has no log yet. Where earlier attempts wrote something, it is all attempts'
+        logs, each after a line that names it.
         """
 
     @abstractmethod

@@ -95,7 +95,7 @@ async def end(database: Database, batch: Sequence[Finished]) -> Sequence[Finishe
     if not held or twice or sum(len(one.log) for one in held) > _MOST:
         return batch
     held.sort(key=lambda one: one.call.id)
-    pieces = [tuple(piece.values()) for one in held for piece in pieces_of(one)]
+    pieces = [tuple(piece.values()) for one in held for piece in pieces_of(one.call.id, one.log)]
     values = [*columns_of(map(_end_of, held)), *columns_of(pieces)]
     found = await database.at_once(END_WITH_LOGS if pieces else END, values, repeatable=True)
     ended = {row.id for row in found or ()}

@@ -31,7 +31,7 @@ def rows_of(batch: Sequence[Finished], now: str) -> Rows:
         (piece["call_id"], piece["piece"], piece["body"])
         for one in ended
         if one.log
-        for piece in pieces_of(one)
+        for piece in pieces_of(one.call.id, one.log)
     ]
     return (calls, [record_row(one.call, "", now) for one in ended]), (logs, pieces)
 

@@ -27,7 +27,7 @@ class NoLogStore(LogStore):
     async def claim(self, leased: Sequence[LeasedCall], node: str) -> list[str]:
         return []
 
-    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False, log: bytes = b"") -> None:
         return None
 
     async def start_call(self, key: LeaseKey, started_at: str) -> None:

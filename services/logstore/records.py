@@ -52,10 +52,10 @@ def _kept(call: Call, name: str) -> Any:
     return call.reason[:REASON] if name == "reason" else getattr(call, name)
 
 
-def pieces_of(one: Finished) -> Iterable[dict[str, Any]]:
-    """The rows of its log; none for an empty one."""
-    for number, start in enumerate(range(0, len(one.log), PIECE)):
-        yield {"call_id": one.call.id, "piece": number, "body": one.log[start : start + PIECE]}
+def pieces_of(call_id: str, log: bytes, first: int = 0) -> Iterable[dict[str, Any]]:
+    """The rows of a *log*, from number *first* on; none for an empty one."""
+    for number, start in enumerate(range(0, len(log), PIECE), first):
+        yield {"call_id": call_id, "piece": number, "body": log[start : start + PIECE]}
 
 
 def in_portions(values: Iterable[str]) -> Iterable[list[str]]:

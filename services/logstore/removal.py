@@ -38,11 +38,11 @@ async def expire_calls(connection: AsyncConnection, older_than: str, limit: int)
 async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) -> int:
     """Logs of at most *limit* calls whose ids are older than *older_than* (wire text); answers of how many.
 
-    Only calls that have ended have one.
+    Only calls that have ended have one, or had attempts that were repeated.
     """
     key = logs.c.call_id
-    query = select(key).where(key < _bound(older_than), logs.c.piece == 0).order_by(key)
-    found = await _taken(connection, query, limit)
+    query = select(key).where(key < _bound(older_than), logs.c.piece <= 0).order_by(key)
+    found = sorted(set(await _taken(connection, query, limit)))
     await _delete(connection, key, found)
     return len(found)
 

@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from services import urls
+from services.logstore import attempts
 from services.logstore import s3_keys as keys
 from services.logstore.results import OUTCOME, Start, judge, judge_start
 from services.logstore.s3_objects import Objects
@@ -114,10 +115,10 @@ class S3LogStore(LogStore):
                 if await self._records.change(new, etag):
                     return False
 
-    async def unclaim(self, given: Sequence[LeaseKey], *, counted: bool = False) -> None:
-        await each(given, partial(self._unclaim, uncounted=int(not counted)))
+    async def unclaim(self, given: Sequence[LeaseKey], *, counted: bool = False, log: bytes = b"") -> None:
+        await each(given, partial(self._unclaim, uncounted=int(not counted), log=log))
 
-    async def _unclaim(self, key: LeaseKey, uncounted: int) -> None:
+    async def _unclaim(self, key: LeaseKey, uncounted: int, log: bytes) -> None:
         while True:
             live, etag = await self._records.live(key.id)
             if live is None or not key.token or live.token != key.token or live.call.final:
@@ -129,6 +130,9 @@ class S3LogStore(LogStore):
                 node="",
                 started_at=times.NEVER,
             )
+            if log and not uncounted and 1 <= call.attempt <= attempts.MOST:
+                # By a name of its own: the next attempt cannot write over it.
+                await self._objects.put(keys.log(call.app_id, call.id, call.attempt), log)
             if await self._records.change(msgspec.structs.replace(live, call=call, token=""), etag):
                 return
 
@@ -223,7 +227,19 @@ class S3LogStore(LogStore):
             raise errors.CallLogNotFound from None
         if not call.final:
             raise errors.CallLogNotFound
-        return self._objects.stream(keys.log(call.app_id, call.id))
+        return self._log_pieces(call)
+
+    async def _log_pieces(self, call: Call) -> AsyncIterator[bytes]:
+        named = {number: keys.log(call.app_id, call.id, number) for number in keys.attempts_of(call)}
+        last, shown, before = keys.log(call.app_id, call.id), False, b""
+        for number, key in [*named.items(), (call.attempt, last)]:
+            begun = False
+            async for piece in self._objects.stream(key):
+                shown = shown or key != last
+                if shown and not begun:
+                    yield attempts.line(number, before)
+                begun, before = True, piece
+                yield piece
 
     # -- removal -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ mirrored, so that ascending keys are newest first.
 
     c/APP/MIRRORED                the record of a call
     l/APP/ID                      its log
+    l/APP/ID.N                    what its attempt N wrote, if it was repeated; this is not Fn's
     m/APP/PATH/MIRRORED           empty: a call of a route; the path in base64url without padding
     f/FUNCTION/MIRRORED/APP       empty: a call of a function
     q/ID                          the record of a call that has not ended: what is decided, is decided here
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import base64
 
+from services.logstore import attempts
 from shared_models.call import Call
 from shared_models.ids import descending
 
@@ -21,9 +23,14 @@ def record(app_id: str, call_id: str) -> str:
     return f"c/{app_id}/{descending(call_id)}"
 
 
-def log(app_id: str, call_id: str) -> str:
-    """Where its log is."""
-    return f"l/{app_id}/{call_id}"
+def log(app_id: str, call_id: str, attempt: int = 0) -> str:
+    """Where its log is, or that of an *attempt* that was repeated."""
+    return f"l/{app_id}/{call_id}.{attempt}" if attempt else f"l/{app_id}/{call_id}"
+
+
+def attempts_of(call: Call) -> range:
+    """Attempts at a call that has ended which may have logs of their own."""
+    return range(1, min(call.attempt, attempts.MOST) + 1)
 
 
 def live(call_id: str) -> str:
@@ -43,7 +50,8 @@ def markers(call: Call) -> list[str]:
 
 def of(call: Call) -> list[str]:
     """All of a call that has ended; its record last, by which it is found again."""
-    return [log(call.app_id, call.id), *markers(call), record(call.app_id, call.id)]
+    logs = [log(call.app_id, call.id, number) for number in (0, *attempts_of(call))]
+    return [*logs, *markers(call), record(call.app_id, call.id)]
 
 
 def of_app(app_id: str) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
 from services.datastore.tables import calls, logs
-from services.logstore import listing, removal, usual
+from services.logstore import attempts, listing, removal, usual
 from services.logstore.changes import Changes, Known, change
 from services.logstore.records import (
     PIECE,
@@ -92,16 +92,19 @@ class SQLLogStore(LogStore):
             return await change(self._database, [one.call.id for one in leased], self._now(), decide)
         return []
 
-    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False) -> None:
+    async def unclaim(self, keys: Sequence[LeaseKey], *, counted: bool = False, log: bytes = b"") -> None:
         def decide(known: Known) -> tuple[None, Changes]:
             given_back = []
+            pieces: list[dict[str, Any]] = []
             for key in keys:
                 row = known.get(key.id)
                 if row is None or not key.token or row["token"] != key.token or row["status"] in FINAL:
                     continue
                 attempt = row["attempt"] if counted else max(0, row["attempt"] - 1)
                 given_back.append(_waiting(LeaseKey(key.id), attempt, ""))
-            return None, Changes(changed=given_back)
+                if counted and 1 <= attempt <= attempts.MOST:
+                    pieces += pieces_of(key.id, log, attempts.first_piece(attempt))
+            return None, Changes(changed=given_back, pieces=pieces)
 
         await change(self._database, [key.id for key in keys], self._now(), decide)
 
@@ -140,7 +143,11 @@ class SQLLogStore(LogStore):
             return verdict.refused, Changes(
                 new=[(one.call, one.token) for one in verdict.new],
                 changed=[result_of(one) for one in verdict.ended],
-                pieces=[piece for one in (*verdict.new, *verdict.ended) for piece in pieces_of(one)],
+                pieces=[
+                    piece
+                    for one in (*verdict.new, *verdict.ended)
+                    for piece in pieces_of(one.call.id, one.log)
+                ],
             )
 
         return await change(self._database, [one.call.id for one in batch], now, decide)
@@ -167,19 +174,25 @@ class SQLLogStore(LogStore):
             raise errors.CallLogNotFound from None
         if not call.final:
             raise errors.CallLogNotFound
-        return self._log_pieces(call_id)
+        return self._log_pieces(call)
 
-    async def _log_pieces(self, call_id: str) -> AsyncIterator[bytes]:
+    async def _log_pieces(self, call: Call) -> AsyncIterator[bytes]:
         # A connection per piece: a slow reader must not keep one from everybody else.
-        number = 0
+        piece, named, body = attempts.first_piece(1) - 1, 0, b""
         while True:
-            body = await self._database.read(partial(_body, call_id=call_id, number=number))
-            if body is None:
+            before = body
+            row = await self._database.read(partial(_next_piece, call_id=call.id, after=piece))
+            if row is None:
                 return
+            piece, body = row
+            attempt = attempts.attempt_of(piece) if piece < 0 else call.attempt
+            if piece < 0 or named:
+                if attempt != named:
+                    yield attempts.line(attempt, before)
+                named = attempt
             yield body
-            if len(body) < PIECE:
+            if piece >= 0 and len(body) < PIECE:
                 return
-            number += 1
 
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
         query = listing.waiting(older_than, limit)
@@ -201,10 +214,9 @@ class SQLLogStore(LogStore):
         )
 
 
-async def _body(connection: AsyncConnection, call_id: str, number: int) -> Any:
-    return await connection.scalar(
-        select(logs.c.body).where(logs.c.call_id == call_id, logs.c.piece == number)
-    )
+async def _next_piece(connection: AsyncConnection, call_id: str, after: int) -> Any:
+    query = select(logs.c.piece, logs.c.body).where(logs.c.call_id == call_id, logs.c.piece > after)
+    return (await connection.execute(query.order_by(logs.c.piece).limit(1))).first()
 
 
 def _waiting(key: LeaseKey, attempt: int, node: str) -> dict[str, Any]:

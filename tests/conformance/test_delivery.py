@@ -96,6 +96,29 @@ async def test_a_function_that_wants_repetitions_is_a_dead_letter_after_the_last
     assert (await record(stores, call)).error == "it said no"
 
 
+async def test_what_each_attempt_wrote_is_in_the_log_of_the_call(
+    data: DataAccess, stores: Stores, fn: Fn, clock
+) -> None:
+    asks = annotated(retry_on='"error"', max_attempts="3", backoff="0")
+    call = await accepted(data, fn, annotations=asks)
+    late: list[LeasedCall] = []
+    for word in (b"one", b"lost", b"three"):
+        leased = await taken(data)
+        await data.start(leased)
+        if word == b"lost":
+            late.append(leased)
+            clock.move(31)
+            continue
+        result = msgspec.structs.replace(failed(leased, Reason.FUNCTION, "it said no"), log=word)
+        assert await data.finish([result]) == []
+        await data.finish([result])
+    [old] = late
+    lost = msgspec.structs.replace(failed(old, Reason.FUNCTION, "it was late"), log=b"lost")
+    assert await data.finish([lost]) == [call.id]
+    log = b"".join([piece async for piece in await stores.logstore.log(call.id, app_id=call.app_id)])
+    assert log == b"--- attempt 1 ---\none\n--- attempt 3 ---\nthree"
+
+
 async def test_attempts_come_after_growing_pauses_in_the_old_place(
     data: DataAccess, stores: Stores, fn: Fn, clock
 ) -> None:

@@ -597,3 +597,63 @@ async def test_logs_expire_before_their_calls_do(logstore: LogStore) -> None:
     assert [await the_log(logstore, call.id, fn_id="fn") for call in old] == [b""] * 3
     assert await listed(logstore, fn_id="fn") == {call.id for call in (*old, young)}
     assert len(await the_log(logstore, young.id, fn_id="fn")) == 2**16 + 1
+
+
+# -- attempts that are repeated ----------------------------------------------------------------
+
+
+async def attempted(store: LogStore, *logs: bytes) -> Call:
+    """A call with as many attempts; the last one is running, as that of the token "last"."""
+    call = a_call()
+    await store.insert_call(call)
+    for attempt, log in enumerate(logs, 1):
+        await store.claim([leased(call, f"t{attempt}", attempt)], "node")
+        await store.start_call(LeaseKey(call.id, f"t{attempt}"), STARTED)
+        for _ in range(2):
+            await store.unclaim([LeaseKey(call.id, f"t{attempt}")], counted=True, log=log)
+    await store.claim([leased(call, "last", len(logs) + 1)], "node")
+    await store.start_call(LeaseKey(call.id, "last"), STARTED)
+    return msgspec.structs.replace(call, attempt=len(logs) + 1)
+
+
+async def test_the_log_of_a_call_has_what_each_attempt_wrote(logstore: LogStore) -> None:
+    long = b"x" * (1 << 17)
+    call = await attempted(logstore, b"one\n", b"", long)
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log(call.id, app_id="app")
+    assert await logstore.finish_calls([ended(call, token="last", log=b"four")]) == []
+    expected = b"--- attempt 1 ---\none\n--- attempt 3 ---\n" + long + b"\n--- attempt 4 ---\nfour"
+    assert await the_log(logstore, call.id) == expected
+
+
+async def test_a_call_whose_attempts_wrote_nothing_has_the_bytes_of_the_last(logstore: LogStore) -> None:
+    call = await attempted(logstore, b"", b"")
+    assert await logstore.finish_calls([ended(call, token="last", log=b"three")]) == []
+    assert await the_log(logstore, call.id) == b"three"
+
+
+async def test_only_the_holder_of_a_call_adds_to_its_log(logstore: LogStore) -> None:
+    call = await attempted(logstore, b"one")
+    for token in ("t1", "t2", ""):
+        await logstore.unclaim([LeaseKey(call.id, token)], counted=True, log=b"late")
+    assert await logstore.finish_calls([ended(call, token="last", log=b"")]) == []
+    await logstore.unclaim([LeaseKey(call.id, "last")], counted=True, log=b"late")
+    assert await the_log(logstore, call.id) == b"--- attempt 1 ---\none"
+
+
+async def test_logs_of_attempts_go_with_their_calls_and_as_logs(logstore: LogStore) -> None:
+    calls = [await attempted(logstore, b"one", b"two") for _ in range(2)]
+    for call, log in zip(calls, (b"three", b""), strict=True):
+        assert await logstore.finish_calls([ended(call, token="last", log=log)]) == []
+    later = times.to_text(times.seconds_of("2100-01-01T00:00:00.000Z"))
+    while await logstore.expire_logs(later, 100):
+        pass
+    assert [await the_log(logstore, call.id) for call in calls] == [b"", b""]
+    again = await attempted(logstore, b"one")
+    assert await logstore.finish_calls([ended(again, token="last", log=b"two")]) == []
+    while await logstore.expire_calls(later, 100):
+        pass
+    with pytest.raises(errors.CallLogNotFound):
+        await logstore.log(again.id, app_id="app")
+    assert await logstore.finish_calls([ended(msgspec.structs.replace(again, type="sync"), log=b"new")]) == []
+    assert await the_log(logstore, again.id) == b"new", "nothing of the attempts was left"

@@ -296,7 +296,7 @@ async def test_a_call_and_its_log_are_found_by_their_key(database: Database) -> 
     store = SQLLogStore(database)
 
     async def read_log() -> None:
-        assert [piece async for piece in store._log_pieces(MIDDLE)] == [b"x"]
+        assert [piece async for piece in store._log_pieces(Call(id=MIDDLE))] == [b"x"]
 
     assert await objections(database, lambda: store.call(MIDDLE, fn_id="old"), {"id"}) == []
     assert await objections(database, read_log, {"call_id", "piece"}) == []
