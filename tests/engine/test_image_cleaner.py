@@ -103,13 +103,28 @@ async def node(
     name: str = "",
     place: Place = ALONE,
 ) -> AsyncIterator[DockerDriver]:
+    """A node that has had its first look: one that is asked for beside it would find that somebody cleans."""
     settings = DriverSettings(
         docker_host=engine, prefork_pool_size=0, docker_auth=config_of(shop.registry),
         image_clean_max_size=high, image_clean_low=low, image_clean_exempt=exempt, image_record=str(folder),
     )  # fmt: skip
-    async with open_docker(settings, name or f"test-{new_id()}", place) as opened:
-        assert isinstance(opened, DockerDriver)
-        yield opened
+    look, looked = image_cleaner.ImageCleaner.look, asyncio.Event()
+
+    async def first_look(self: image_cleaner.ImageCleaner) -> bool:
+        try:
+            return await look(self)
+        finally:
+            looked.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_cleaner.ImageCleaner, "look", first_look)
+        async with open_docker(settings, name or f"test-{new_id()}", place) as opened:
+            assert isinstance(opened, DockerDriver)
+            if high:
+                async with asyncio.timeout(LIMIT):
+                    await looked.wait()
+            patch.undo()
+            yield opened
 
 
 def spec(image: str) -> ContainerSpec:
