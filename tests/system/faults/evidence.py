@@ -13,7 +13,7 @@ from tests.system.faults import ledger
 from tests.system.faults.book import Book
 from tests.system.faults.ledger import Run
 from tests.system.faults.world import World
-from tests.system.nodes import ask
+from tests.system.nodes import ask_again
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ async def gather(http: aiohttp.ClientSession, world: World, book: Book) -> Evide
     evidence.dead = await _dead(http, world.apis[0].url)
     evidence.queued = await queued(world)
     for api in world.apis:
-        evidence.shown += (await ask(http, "GET", f"{api.url}/v2/queue"))["items"]
+        evidence.shown += (await ask_again(http, f"{api.url}/v2/queue"))["items"]
     return evidence
 
 
@@ -66,7 +66,7 @@ async def pages(http: aiohttp.ClientSession, url: str) -> AsyncIterator[dict[str
     """The items of a listing, all pages of it."""
     cursor = ""
     while True:
-        page = await ask(http, "GET", url, params={"per_page": "100", "cursor": cursor})
+        page = await ask_again(http, url, params={"per_page": "100", "cursor": cursor})
         for item in page["items"] or []:
             yield item
         cursor = page.get("next_cursor", "")

@@ -23,7 +23,8 @@ async def in_order(world: World, clients: Clients, rng: random.Random) -> Verdic
         await world.stop(name)
     await world.start(RUNNERS[0], FN_MAX_ASYNC_CALLS="1")
     runner = world.nodes[RUNNERS[0]]
-    long: dict[str, object] = {"type": "detached", "do": "work", "seconds": 3}
+    gate = world.folder / "go-on"
+    long: dict[str, object] = {"type": "detached", "do": "work", "gate": str(gate)}
     short: dict[str, object] = {"type": "detached", "do": "work", "seconds": 0}
     first = await clients.send("work", long, {}, runner)
     if not await _soon(lambda: first in ledger.read(world.ledger)):
@@ -34,6 +35,7 @@ async def in_order(world: World, clients: Clients, rng: random.Random) -> Verdic
         call_id = await clients.send("work", short, {"Fn-Priority": str(priority)}, runner)
         sent.append((-priority, call_id))
     held = not ledger.read(world.ledger)[first][0].ended
+    gate.touch()
     wanted = [call_id for _, call_id in sorted(sent, key=lambda one: one[0])]
     if not await _soon(lambda: set(wanted) <= ledger.read(world.ledger).keys()):
         missing = set(wanted) - ledger.read(world.ledger).keys()

@@ -1,7 +1,8 @@
 """A function that writes down each of its runs before and after it, and does what the call's body asks for.
 
 The body is JSON: ``seconds`` of work, and ``do``: ``work``, ``exit``, ``kill``, or ``fail`` (while the
-attempt is less than ``until``). LEDGER names the file. Uses nothing but a few modules: it starts fast.
+attempt is less than ``until``); with ``gate``, a path, not before there is something. LEDGER names the file.
+Uses nothing but a few modules: it starts fast.
 """
 
 import json
@@ -32,6 +33,8 @@ def work(headers: dict[str, str], body: dict[str, object]) -> int:
     """The status to answer."""
     write("start", headers, body)
     time.sleep(float(str(body.get("seconds", 0))))
+    while (gate := body.get("gate")) and not os.path.exists(str(gate)):
+        time.sleep(0.02)
     do = body["do"]
     if do == "exit":
         os._exit(3)
