@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import IO
 
 from docker.errors import APIError, NotFound
 from prometheus_client import Counter, Gauge
@@ -17,7 +16,7 @@ from prometheus_client import Counter, Gauge
 from runner_node.drivers.engine import Engine, words
 from runner_node.drivers.image_choice import Image, Stock, in_order, stock, taken
 from runner_node.drivers.image_names import matching
-from runner_node.drivers.image_record import ImageRecord
+from runner_node.drivers.image_record import Held, ImageRecord
 from runner_node.drivers.images import Images
 from runner_node.drivers.settings import DriverSettings
 from runner_node.loops import Changes
@@ -37,6 +36,13 @@ STARTS = 120.0
 """Seconds for which an image is left alone after it was asked for: longer than any start takes."""
 STUCK = 3600.0
 """Seconds after which a round counts as standing still: each of its removals may take its time."""
+_NEVER_TOLD = (
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.NOT_IMPLEMENTED,
+)
+"""What engines, and proxies before them, answer that tell nobody what is on the disk."""
 
 _bytes = Gauge(
     "fn_runner_image_bytes",
@@ -114,7 +120,7 @@ class ImageCleaner:
 
     async def look(self) -> bool:
         """One look at the engine, with as many removals as are needed; whether it could do what it is for."""
-        lock: IO[bytes] | None = None
+        lock: Held | None = None
         if self._record:
             try:
                 lock = await self._lock.do(self._record.alone)
@@ -177,7 +183,10 @@ class ImageCleaner:
         if exactly or taken(found, self._use.pulled) > self._high:
             try:
                 found = stock(listed, await self._engine.image_usage())
-            except (APIError, errors.EngineUnavailable) as exc:
+            except APIError as exc:
+                # Busy engines fail, too: by sizes alone, images would go that need not. They are asked again.
+                if exc.status_code not in _NEVER_TOLD:
+                    raise
                 log.debug("the engine does not tell what its images share: %s", exc)
         gone = self._use.pulled.keys() - {one.id for one in found.images}
         self._gone |= gone

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
@@ -26,6 +27,14 @@ class _Entry(msgspec.Struct):
 
 class _Content(msgspec.Struct):
     images: dict[str, _Entry] = {}
+
+
+class Held:
+    """An open file that is closed when nobody has it any more: who asked a thread for it may be cancelled."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.close = weakref.finalize(self, os.close, descriptor)
 
 
 class ImageRecord:
@@ -62,19 +71,18 @@ class ImageRecord:
                 self._write(known)
         return known
 
-    def alone(self) -> IO[bytes] | None:
+    def alone(self) -> Held | None:
         """What keeps other processes from getting the same until it is closed; None when one has it."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        file = self._open(".cleaning")
+        held = Held(
+            os.open(self._file.with_suffix(".cleaning"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        )
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            held.close()
             return None
-        except BaseException:
-            file.close()
-            raise
-        return file
+        return held
 
     def _open(self, suffix: str) -> IO[bytes]:
         # Locks of the kernel's, which go with the process.

@@ -164,9 +164,24 @@ async def test_an_image_that_the_engine_keeps_is_passed_over(
     assert failures() - before == counted
 
 
+@pytest.mark.parametrize("status", [409, 500, 503])
+async def test_an_engine_too_busy_to_tell_of_shared_layers_is_asked_again_and_nothing_goes(
+    tmp_path: Path, status: int
+) -> None:
+    engine, before = ScriptedEngine("a:1", "b:1", "c:1"), failures()
+    engine.usage_status = status
+    async with cleaner_of(engine, tmp_path, high=250) as (cleaner, _), asyncio.timeout(60):
+        assert not await cleaner.look()
+        assert list(engine.has) == ["a:1", "b:1", "c:1"]
+        assert failures() - before == 1
+        engine.usage_status = 200
+        assert await cleaner.look()
+    assert list(engine.has) == ["b:1", "c:1"]
+
+
 async def test_without_a_word_of_shared_layers_sizes_are_added_up(tmp_path: Path) -> None:
     engine = ScriptedEngine("a:1", "b:1", "c:1")
-    engine.usage_status = 500
+    engine.usage_status = 403
     async with cleaner_of(engine, tmp_path, high=250) as (cleaner, _), asyncio.timeout(60):
         assert await cleaner.look()
     assert list(engine.has) == ["b:1", "c:1"]
