@@ -84,10 +84,13 @@ class Book:
             self.by_key.setdefault(call.key, []).append(call.call_id)
         self.accepted.setdefault(call.call_id, call)
 
-    def see(self, call_id: str, record: dict[str, object]) -> None:
-        """A record as an API node shows it."""
+    def see(self, call_id: str, record: dict[str, object], *, known: bool = True) -> None:
+        """A record as an API node shows it. *known*: the end of its call had been seen before it was asked for.
+
+        Of two who ask at the same time, the one with the older answer may have it later.
+        """
         if record["status"] not in FINAL:
-            if call_id in self.finals:
+            if known and call_id in self.finals:
                 self.changed.append(f"{call_id}: {self.finals[call_id].told}, then {record['status']}")
             return
         now = Final(

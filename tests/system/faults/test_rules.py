@@ -72,6 +72,12 @@ def listed_twice(evidence: Evidence) -> None:
     evidence.listed.append("A")
 
 
+def test_an_older_answer_that_comes_later_is_no_change() -> None:
+    evidence = good()
+    evidence.book.see("A", record("A", "running"), known=False)
+    assert not [rule.broken for rule in judge(evidence) if rule.broken]
+
+
 def changed(evidence: Evidence) -> None:
     evidence.book.see("A", record("A", "error"))
 

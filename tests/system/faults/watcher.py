@@ -37,12 +37,13 @@ class Watcher:
     async def look(self, call_id: str) -> None:
         """At one record, on some API node."""
         fn_id = self.book.functions[self.book.accepted[call_id].fn]
+        known = call_id in self.book.finals
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self.http.get(
                 f"{self.some_api()}/v2/fns/{fn_id}/calls/{call_id}", timeout=LOOK
             ) as answer:
                 if answer.status == 200:
-                    self.book.see(call_id, await answer.json())
+                    self.book.see(call_id, await answer.json(), known=known)
                 elif answer.status == 404:
                     self.book.changed.append(f"{call_id}: an API node does not know it")
 
