@@ -85,7 +85,7 @@ class Book:
         self.accepted.setdefault(call.call_id, call)
 
     def see(self, call_id: str, record: dict[str, object], *, known: bool = True) -> None:
-        """A record as an API node shows it. *known*: the end of its call had been seen before it was asked for.
+        """A record as an API node shows it. *known*: an end of its call had been seen before this was asked.
 
         Of two who ask at the same time, the one with the older answer may have it later.
         """
