@@ -209,6 +209,9 @@ class Engine:
             yield
         except (APIError, PullError):
             raise
+        except LookupError as exc:
+            detail = f"an answer that is not an engine's, perhaps a proxy's: no {exc}"
+            raise errors.EngineUnavailable(detail=detail) from exc
         except (DockerException, requests.RequestException, OSError, BadEngineFile) as exc:
             name, _ = place(self._host, tls=bool(self._tls))
             raise errors.EngineUnavailable(detail=why(exc, name) or _reason(exc)) from exc

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 import requests
-from docker.errors import create_api_error_from_http_exception
+from docker.errors import APIError, create_api_error_from_http_exception
 
 from runner_node.drivers.engine_tls import EngineTLS
 
@@ -106,13 +107,18 @@ class _Exchange(asyncio.Protocol):
     def value(self) -> Any:
         """What ``ask`` returns or raises."""
         if self._status < HTTPStatus.BAD_REQUEST:
-            return json.loads(self._content) if self._content else None
+            try:
+                return json.loads(self._content) if self._content else None
+            except ValueError as exc:
+                raise OSError(f"the engine's answer is no JSON: {exc}") from exc
         response = requests.Response()
         response.status_code, response.raw = self._status, io.BytesIO(self._content)
         try:
             response.raise_for_status()
         except requests.HTTPError as exc:
-            create_api_error_from_http_exception(exc)
+            with suppress(LookupError, TypeError):  # the words of a proxy, where the SDK expects an engine's
+                create_api_error_from_http_exception(exc)
+            raise APIError(str(exc), response, self._content.decode("utf-8", "replace")) from exc
         raise AssertionError(self._status)
 
     # -- what asyncio and the parser call -------------------------------------------------------

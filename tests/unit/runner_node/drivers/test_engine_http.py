@@ -111,6 +111,25 @@ async def test_what_is_no_answer_is_an_engine_that_cannot_be_used(said: bytes) -
                     await work
 
 
+@pytest.mark.parametrize("said", ['{"error": "no"}', '["no"]', "no", ""])
+async def test_an_error_in_the_words_of_a_proxy_is_told_as_it_is(said: str) -> None:
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode()
+    async with answering(head) as (host, _):
+        with open_engine(host, timeout=5) as engine:
+            with pytest.raises(APIError) as caught:
+                await engine.start("x")
+            assert caught.value.status_code == 403
+            assert said in str(caught.value)
+            with pytest.raises((APIError, errors.EngineUnavailable)):
+                await engine.call(lambda sdk: sdk.info())
+
+
+async def test_an_answer_that_is_no_json_is_an_engine_that_cannot_be_used() -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as (host, _):
+        with open_engine(host, timeout=5) as engine, pytest.raises(errors.EngineUnavailable, match="engine"):
+            await engine.inspect("x")
+
+
 async def test_an_engine_that_says_nothing_is_given_up() -> None:
     async with answering(stays=True) as (host, _):
         with open_engine(host, timeout=-1.9) as engine:
