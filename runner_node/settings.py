@@ -8,9 +8,10 @@ from shared_models.destinations import destinations
 from shared_models.env import env, millis, number, words
 
 SYSLOG_ALLOW = (
-    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "/dev/log",
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7",
+    "127.0.0.0/8", "::1/128", "/dev/log",
 )  # fmt: skip
-"""Private and shared networks, where collectors of clusters are, and what takes lines on a machine."""
+"""Private and shared networks, where collectors of clusters are, and what takes lines on the machine."""
 
 
 def percentage(text: str) -> float:

@@ -223,9 +223,7 @@ async def test_lines_go_to_syslog_as_they_come():
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Server, local_addr=("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]
-    async with rig(
-        {"f": Behaviour(stdio=json_function, output=b"to syslog\n")}, syslog_allow=("127.0.0.1",)
-    ) as r:
+    async with rig({"f": Behaviour(stdio=json_function, output=b"to syslog\n")}) as r:
         await call(r, route("f", "json"), syslog_url=f"udp://127.0.0.1:{port}")
         await asyncio.wait_for(arrived.wait(), 60)
         done = await r.record()
