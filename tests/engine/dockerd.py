@@ -36,7 +36,7 @@ def engine() -> Iterator[str]:
         return
     if os.geteuid() != 0:
         raise Missing("a container engine needs root; set FN_TEST_DOCKER_HOST to one that runs")
-    with _private() as host:
+    with private_engine() as host:
         yield host
 
 
@@ -48,12 +48,13 @@ def engine_over_tls(listener: socket.socket, options: Sequence[str]) -> Iterator
     """
     if os.geteuid() != 0:
         raise Missing("a container engine of one's own needs root")
-    with _private(listener, options) as host:
+    with private_engine(listener, options) as host:
         yield host
 
 
 @contextlib.contextmanager
-def _private(listener: socket.socket | None = None, options: Sequence[str] = ()) -> Iterator[str]:
+def private_engine(listener: socket.socket | None = None, options: Sequence[str] = ()) -> Iterator[str]:
+    """A new one, which has nothing yet; see ``engine`` and ``engine_over_tls``."""
     program = need("dockerd", "docker.io")
     folder = Path(tempfile.mkdtemp(prefix="fn-engine-"))
     try:
