@@ -11,6 +11,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -78,6 +79,8 @@ class Run:
             (only,) = self._urls.values()
             self._bindings.values["host"] = urllib.parse.urlsplit(only).netloc
         self._background: dict[str, asyncio.Task[Answer]] = {}
+        self.slowest = 0.0
+        """Seconds of the longest step so far: on a busy machine longer than a function may be idle."""
 
     async def differences(self) -> dict[int, list[str]]:
         """The differences by step; those in the order of times have the number after the last."""
@@ -87,10 +90,12 @@ class Run:
         found = {}
         for number, step in enumerate(steps):
             await asyncio.sleep(step.get("sleep_ms", 0) / 1000)
+            begun = time.monotonic()
             try:
                 problems = await self._step(step)
             except KeyError as unbound:
                 problems = [f"{unbound} was never bound: an earlier step failed"]
+            self.slowest = max(self.slowest, time.monotonic() - begun)
             if problems:
                 found[number] = problems
         if wrong := self._wrong_order():

@@ -1,6 +1,8 @@
 """Every public recording of what is built so far, replayed on our nodes."""
 
 import json
+import re
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -132,8 +134,17 @@ async def test_functions_are_called_as_recorded(scenario, docker, engine_images,
 async def test_routes_are_called_as_recorded(scenario, docker, engine_images, full_node):
     need_images(scenario, engine_images)
     limits = ROUTE_LIMITS if scenario["profile"] == "2018-limits" else {}
-    async with full_node(docker, **limits) as base_url:
-        await replay(scenario, base_url)
+    idle = min(
+        (float(each) for each in re.findall(r'"idle_timeout": (\d+)', json.dumps(scenario))), default=inf
+    )
+    for tries in (1, 2, 3):
+        async with full_node(docker, **limits) as base_url:
+            run = Run(scenario, base_url)
+            differences = await run.differences()
+        # A container that was idle for so long, since a busy machine stood still, has rightly gone.
+        if not differences or run.slowest < idle / 2 or tries == 3:
+            break
+    assert not differences, described(scenario, differences)
 
 
 @pytest.mark.parametrize("scenario", named(CORS))
