@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import delete, insert, text
@@ -23,6 +24,23 @@ async def empty(url: str) -> None:
 
     async with open_database(url) as database:
         await database.transact(work)
+
+
+async def analyze(connection: AsyncConnection) -> None:
+    """Lets the planner know what is in the queue now."""
+    await connection.execute(text(ANALYZE[connection.dialect.name]))
+
+
+async def filled_by(
+    fill: Callable[[AsyncConnection], Awaitable[None]], connection: AsyncConnection, *, known: bool
+) -> None:
+    """What *fill* puts into the queue, *known* to the planner, or believed to be nothing."""
+    await connection.execute(delete(messages))
+    # Statistics of an empty table: those of the moment before very much is pushed.
+    await analyze(connection)
+    await fill(connection)
+    if known:
+        await analyze(connection)
 
 
 async def fill(database: Database) -> None:
@@ -47,6 +65,6 @@ async def fill(database: Database) -> None:
     async def work(connection: AsyncConnection) -> None:
         await connection.execute(delete(messages))
         await connection.execute(insert(messages), rows)
-        await connection.execute(text(ANALYZE[connection.dialect.name]))
+        await analyze(connection)
 
     await database.transact(work)

@@ -6,14 +6,14 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, text
+from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import open_database
 from services.datastore.tables import messages
 from services.queue.sql import SQLQueue
 from tests.integration.query_plans import captured, plan_of
-from tests.integration.sql_queues import ANALYZE, NOW
+from tests.integration.sql_queues import NOW, filled_by
 from tests.integration.sql_queues import fill as fill_with_leased
 
 FULL = 6_000
@@ -40,22 +40,13 @@ async def fill(connection: AsyncConnection) -> None:
     await connection.execute(insert(messages), rows)
 
 
-async def analyze(connection: AsyncConnection) -> None:
-    await connection.execute(text(ANALYZE[connection.dialect.name]))
-
-
 @pytest.mark.parametrize("server", ["postgres", "mariadb"])
 @pytest.mark.parametrize("known", [True, False], ids=["analysed", "believed-empty"])
 async def test_a_page_and_a_lease_by_name_read_what_they_answer_and_no_more(
     request: pytest.FixtureRequest, server: str, known: bool
 ) -> None:
     async def work(connection: AsyncConnection) -> None:
-        await connection.execute(delete(messages))
-        # Statistics of an empty table: those of the moment before very much is pushed.
-        await analyze(connection)
-        await fill(connection)
-        if known:
-            await analyze(connection)
+        await filled_by(fill, connection, known=known)
 
     async with open_database(str(request.getfixturevalue(server).url)) as database:
         await database.transact(work)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, text
+from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database, open_database
@@ -19,7 +19,7 @@ from services.queue.sql import SQLQueue
 from shared_models.interfaces import MessageQueue
 from tests.integration.query_plans import captured, plan_of
 from tests.integration.redis_queues import TTL, a_call, got, ids, waiting
-from tests.integration.sql_queues import ANALYZE, NOW, empty
+from tests.integration.sql_queues import NOW, empty, filled_by
 
 FULL, OTHERS = 5_000, 20
 FINDING = ("WITH RECURSIVE", "SELECT DISTINCT")
@@ -46,10 +46,6 @@ async def nodes(url: str) -> AsyncIterator[tuple[MessageQueue, MessageQueue]]:
 async def database(url: str) -> AsyncIterator[Database]:
     async with open_database(url) as opened:
         yield opened
-
-
-async def analyze(connection: AsyncConnection) -> None:
-    await connection.execute(text(ANALYZE[connection.dialect.name]))
 
 
 async def fill(connection: AsyncConnection) -> None:
@@ -176,12 +172,7 @@ async def test_what_falls_due_of_a_function_that_is_passed_over_is_made_ready_on
 @pytest.mark.parametrize("known", [True, False], ids=["analysed", "believed-empty"])
 async def test_nothing_of_what_is_passed_over_is_read(database: Database, known: bool) -> None:
     async def work(connection: AsyncConnection) -> None:
-        await connection.execute(delete(messages))
-        # Statistics of an empty table: those of the moment before very much is pushed.
-        await analyze(connection)
-        await fill(connection)
-        if known:
-            await analyze(connection)
+        await filled_by(fill, connection, known=known)
 
     await database.transact(work)
     queue = SQLQueue(database, lambda: NOW)

@@ -21,6 +21,7 @@ from runner_node.drivers.image_use import ImageUse, Pulled
 from runner_node.drivers.images import Images
 from runner_node.drivers.settings import DriverSettings
 from shared_models.telemetry import REGISTRY
+from tests.servers.app import serving
 
 
 class ScriptedEngine:
@@ -83,26 +84,21 @@ async def cleaner_of(
     app.router.add_get("/containers/json", engine.containers)
     app.router.add_get("/{v}/images/{name}/json", engine.image)
     app.router.add_delete("/images/{name}", engine.remove)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    settings = DriverSettings(
-        docker_host=f"tcp://127.0.0.1:{runner.addresses[0][1]}",
-        image_clean_max_size=high,
-        image_record=str(folder or ""),
-    )
     use = ImageUse(on=True)
     then = time.time() - 3600
     names = {f"docker.io/library/{name}" for name in engine.has}
     use.learn({name: Pulled(names, then + number) for number, name in enumerate(engine.has)})
-    try:
-        with open_engine(settings.docker_host, 1.0) as opened:
-            images = Images(opened, 10.0, Credentials(), use)
-            yield ImageCleaner(opened, images, settings, set), images
-            await images.close()
-    finally:
-        engine.may_answer.set()
-        await runner.cleanup()
+    async with serving(app) as address:
+        settings = DriverSettings(
+            docker_host=f"tcp://{address}", image_clean_max_size=high, image_record=str(folder or "")
+        )
+        try:
+            with open_engine(settings.docker_host, 1.0) as opened:
+                images = Images(opened, 10.0, Credentials(), use)
+                yield ImageCleaner(opened, images, settings, set), images
+                await images.close()
+        finally:
+            engine.may_answer.set()
 
 
 def recorded(folder: Path) -> list[str]:

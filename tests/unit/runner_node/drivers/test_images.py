@@ -15,6 +15,7 @@ from runner_node.drivers.docker import open_docker
 from runner_node.drivers.settings import DriverSettings
 from shared_models import errors
 from shared_models.telemetry import REGISTRY
+from tests.servers import app as app_server
 
 
 class ScriptedEngine:
@@ -55,13 +56,8 @@ async def serving(engine: ScriptedEngine) -> AsyncIterator[str]:
     app.router.add_get("/{v}/containers/json", engine.containers)
     app.router.add_get("/{v}/images/{name:.+}/json", engine.image)
     app.router.add_post("/{v}/images/create", engine.pull)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"tcp://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with app_server.serving(app) as address:
+        yield f"tcp://{address}"
 
 
 @asynccontextmanager
