@@ -29,6 +29,7 @@ from shared_models.interfaces import DataAccess
 from shared_models.route import Route
 from shared_models.runner import RunnerReport, RunnerState
 from shared_models.trigger import TriggerTarget
+from shared_models.unclaimed import Unclaimed
 from shared_models.wanted import Wanted
 
 __all__ = ["ClientSettings", "HTTPDataAccess", "open_data_access"]
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 MOST_WITHOUT = 100
 """Functions that a dequeue may pass over."""
+LEFT_ALONE = 1.0
+"""Seconds for which a dequeue that was given up may still be answered: where calls come all the time the
+answer is likely to be on its way, and what it brings would be lost until the lease runs out."""
 REMEMBERED = 4096
 """Look-ups whose last value is kept for its ETag."""
 
@@ -56,7 +60,11 @@ async def open_data_access(
     if not settings.api_urls:
         raise InvalidSettings(["FN_RUNNER_API_URL: must be set to the address of an API node"])
     async with new_session(settings, tls) as session:
-        yield HTTPDataAccess(Transport(session, settings))
+        access = HTTPDataAccess(Transport(session, settings))
+        try:
+            yield access
+        finally:
+            await access.settle()
 
 
 class HTTPDataAccess(DataAccess):
@@ -68,6 +76,11 @@ class HTTPDataAccess(DataAccess):
         self._compat_until = 0.0
         self._spoke_ours = False
         self._starts = Starts(self._post)
+        self._unclaimed = Unclaimed(self.release, LEFT_ALONE)
+
+    async def settle(self) -> None:
+        """Returns when what came for dequeues that were given up has gone back: soon."""
+        await self._unclaimed.settle()
 
     # -- look-ups ------------------------------------------------------------------------------
 
@@ -142,7 +155,7 @@ class HTTPDataAccess(DataAccess):
             answer = await compat.dequeue(self._transport)
             return on_wire.leased_calls(checked(answer).decode(on_wire.CallsOnWire).calls)
 
-        return await self._either(in_ours, in_fns_words)
+        return await self._unclaimed.leased(self._either(in_ours, in_fns_words))
 
     async def start(self, leased: LeasedCall) -> None:
         if leased.lease is None:

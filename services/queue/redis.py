@@ -80,7 +80,7 @@ class RedisQueue(WaitingQueue):
     async def settle(self) -> None:
         """Returns when everything asked for so far is done."""
         await self._pushes.settle()
-        await self._settle_returns()
+        await self._unclaimed.settle()
 
     async def push(self, call: Call) -> bool:
         try:
@@ -92,7 +92,7 @@ class RedisQueue(WaitingQueue):
         return await self._pushes.ask((command, len(text) + len(call.payload)))
 
     async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
-        return await self._given_back_if_left(self._lease_named(list(dict.fromkeys(call_ids)), ttl))
+        return await self._unclaimed.leased(self._lease_named(list(dict.fromkeys(call_ids)), ttl))
 
     async def _lease_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
         taken: list[LeasedCall] = []
@@ -179,7 +179,7 @@ class RedisQueue(WaitingQueue):
         return self._next
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
-        return await self._given_back_if_left(self._lease(limit, ttl, without))
+        return await self._unclaimed.leased(self._lease(limit, ttl, without))
 
     async def _lease(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         while True:

@@ -116,7 +116,7 @@ class SQLQueue(WaitingQueue):
         await self._pushes.settle()
         await self._extends.settle()
         await self._deletes.settle()
-        await self._settle_returns()
+        await self._unclaimed.settle()
 
     async def push(self, call: Call) -> bool:
         try:
@@ -138,7 +138,7 @@ class SQLQueue(WaitingQueue):
             return await sql_messages.lease_named(connection, named, ttl, now)
 
         with _unavailable():
-            return await self._given_back_if_left(self._database.transact(work)) if named else []
+            return await self._unclaimed.leased(self._database.transact(work)) if named else []
 
     async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
         look = partial(sql_waiting.waiting, fn_id=fn_id, after=after, limit=limit, now=self._clock())
@@ -209,7 +209,7 @@ class SQLQueue(WaitingQueue):
 
     async def _take(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         with _unavailable():
-            return await self._given_back_if_left(self._lease(limit, ttl, frozenset(without)))
+            return await self._unclaimed.leased(self._lease(limit, ttl, frozenset(without)))
 
     async def _lease(self, limit: int, ttl: float, without: frozenset[str]) -> list[LeasedCall]:
         # Looks without a transaction first, unless there was something a moment ago.

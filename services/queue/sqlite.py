@@ -110,7 +110,7 @@ class SQLiteQueue(WaitingQueue):
 
     async def reserve_named(self, call_ids: Sequence[str], ttl: float) -> list[LeasedCall]:
         take = partial(messages.take_named, call_ids=call_ids, now=self._clock(), ttl=ttl)
-        return await self._given_back_if_left(self._write(take))
+        return await self._unclaimed.leased(self._write(take))
 
     async def waiting(self, fn_id: str, after: str, limit: int) -> list[WaitingCall]:
         look = partial(messages.waiting, fn_id=fn_id, after=after, limit=limit, now=self._clock())
@@ -151,7 +151,7 @@ class SQLiteQueue(WaitingQueue):
 
     async def settle(self) -> None:
         """Returns when everything asked for so far is on the disk."""
-        await self._settle_returns()
+        await self._unclaimed.settle()
         while self._committer is not None:
             await asyncio.wait((self._committer,))
 
@@ -168,7 +168,7 @@ class SQLiteQueue(WaitingQueue):
 
     async def _lease(self, limit: int, ttl: float, without: Collection[str]) -> list[LeasedCall]:
         take = partial(messages.take, limit=limit, now=self._clock(), ttl=ttl, without=without)
-        taken = await self._given_back_if_left(self._write(take))
+        taken = await self._unclaimed.leased(self._write(take))
         self._more = len(taken) == limit
         return taken
 

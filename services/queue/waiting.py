@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Collection
 
 from services.queue.bell import Bell
 from shared_models.call import LeasedCall
-from shared_models.errors import FnError
 from shared_models.interfaces import MessageQueue
+from shared_models.unclaimed import Unclaimed
 
 _SOONEST = 0.001
 
@@ -30,7 +28,7 @@ class WaitingQueue(MessageQueue):
         self._clock = clock
         self._look_every = look_every
         self._bell = Bell()
-        self._returns: set[asyncio.Task[None]] = set()
+        self._unclaimed = Unclaimed(self.release)
 
     def ring(self, fn_id: str | None = None) -> None:
         """Some call, of the function *fn_id* where that is known, may have become free."""
@@ -74,25 +72,3 @@ class WaitingQueue(MessageQueue):
         Asked right after a look that leased nothing. What was free then is passed over, or others were taking
         it: a time that has come already would only have the caller look again and again.
         """
-
-    async def _given_back_if_left(self, lease: Coroutine[Any, Any, list[LeasedCall]]) -> list[LeasedCall]:
-        """What *lease* leases; it goes on when the caller is cancelled, and what it leased is released."""
-        asked = asyncio.create_task(lease, name="queue-lease")
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            # Nobody will get these leases: they are given back, so that the attempt does not count.
-            giving = asyncio.create_task(self._give_back(asked), name="queue-give-back")
-            self._returns.add(giving)
-            giving.add_done_callback(self._returns.discard)
-            raise
-
-    async def _give_back(self, asked: asyncio.Task[list[LeasedCall]]) -> None:
-        with suppress(FnError):
-            if taken := await asked:
-                await self.release([one.key for one in taken])
-
-    async def _settle_returns(self) -> None:
-        """Returns when all that was left behind has been given back."""
-        while self._returns:
-            await asyncio.wait(self._returns)

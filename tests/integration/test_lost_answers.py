@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -119,3 +120,26 @@ async def test_a_key_whose_answer_was_lost_is_one_call(tmp_path):
         ids = {await lost(network, data.enqueue(call_of(fn, idempotency_key="k"))) for _ in range(2)}
         assert len(ids) == 1
         assert [depth.queued for depth in await stores.queue.depths()] == [1]
+
+
+async def test_what_comes_for_a_dequeue_that_was_given_up_goes_back_unharmed(tmp_path):
+    """A runner that stops while calls come all the time: one is nearly always on its way to it."""
+    async with losing(tmp_path) as (stores, data, network):
+        call = call_of(await a_fn(stores))
+        await data.enqueue(call)
+        network.delay = 0.3
+        given_up = asyncio.create_task(data.dequeue("n", 1, 30))
+        await asyncio.wait_for(network.on_its_way.wait(), 60)
+        given_up.cancel()
+        [again] = await stores.queue.reserve(1, 30, 30)
+        assert (again.call.id, again.lease.attempt) == (call.id, 1)
+
+
+async def test_a_dequeue_that_was_given_up_does_not_hold_up_a_runner_that_stops(tmp_path):
+    async with losing(tmp_path) as (_, data, network):
+        network.hang()
+        given_up = asyncio.create_task(data.dequeue("n", 1, 30))
+        await asyncio.wait({given_up}, timeout=0.1)
+        given_up.cancel()
+        async with asyncio.timeout(20):
+            await data.settle()

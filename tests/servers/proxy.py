@@ -16,6 +16,8 @@ class Proxy:
         self.port = 0
         self.delay = 0.0
         """Seconds that each piece of an answer is late."""
+        self.on_its_way = asyncio.Event()
+        """Set from when a piece of an answer is late."""
         self.losing = 0
         """Answers that are still to be lost: the request arrives, then the connection breaks."""
         self._target = target
@@ -103,6 +105,7 @@ class Proxy:
                     self.losing -= 1
                     break
                 if late and self.delay:
+                    self.on_its_way.set()
                     await asyncio.sleep(self.delay)
                 await self._flowing.wait()
                 sink.write(piece)
