@@ -134,6 +134,7 @@ def api_routes(
         get("/v2/fns/{fn_id}/calls/{call_id}", reads(calls.get, of.fn)),
         web.delete("/v2/fns/{fn_id}/calls/{call_id}", changes(calls.cancel, of.fn)),
         get("/v2/fns/{fn_id}/calls/{call_id}/log", reads(calls.log, of.fn)),
+        get("/v2/fns/{fn_id}/calls/{call_id}/result", reads(calls.result, of.fn)),
         web.post("/v2/triggers", changes(triggers.create, own)),
         get("/v2/triggers", reads(triggers.list, of.asked_app)),
         get("/v2/triggers/{trigger_id}", reads(triggers.get, of.trigger)),
@@ -164,6 +165,7 @@ def api_routes(
         get(f"{app}/calls", reads(v1_calls.list, of.named)),
         get(f"{app}/calls/{{call}}", reads(v1_calls.get, of.named)),
         get(f"{app}/calls/{{call}}/log", reads(v1_calls.log, of.named)),
+        get(f"{app}/calls/{{call}}/result", reads(v1_calls.result, of.named)),
         *swagger_routes(),
         # What Fn 0.3.484's runner nodes ask for besides an app by its name.
         get("/v1/runner/apps/{app_id}", guard(runner.app)),

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from api_node import kept
 from api_node.paging import cursor, page, per_page
 from shared_models import errors, times
 from shared_models.call import Call, Status
@@ -75,6 +76,31 @@ class Calls:
     async def log(self, request: web.Request) -> web.StreamResponse:
         call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]
         return await log_as_text(request, await log_of(request, self._store, call_id, fn_id=fn_id))
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        call_id, fn_id = request.match_info["call_id"], request.match_info["fn_id"]
+        return await result_as_it_is(request, self._store, call_id, fn_id=fn_id)
+
+
+async def result_as_it_is(
+    request: web.Request, store: LogStore, call_id: str, *, fn_id: str = "", app_id: str = ""
+) -> web.StreamResponse:
+    """What the function answered to a queued call; raises CallResultNotFound, which says why not."""
+    try:
+        found = await store.result(call_id, fn_id=fn_id, app_id=app_id)
+    except errors.CallResultNotFound:
+        try:
+            call = await call_of(request, store, call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            raise errors.CallResultNotFound from None
+        if not call.final:
+            raise kept.not_found(call) from None
+        try:
+            # It may have ended between the two looks.
+            found = await store.result(call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallResultNotFound:
+            raise kept.not_found(call) from None
+    return await kept.sent(request, call_id, found)
 
 
 async def log_as_text(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from api_node import v1
-from api_node.calls import call_of, log_as_text, log_of
+from api_node.calls import call_of, log_as_text, log_of, result_as_it_is
 from api_node.paging import per_page
 from shared_models import errors, secrets, times
 from shared_models.call import Call, Status
@@ -75,6 +75,11 @@ class CallsV1:
         text = b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
         log = {"call_id": call_id, "log": text}
         return json_response({"message": "Successfully loaded log", "log": log})
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """Ours: Fn keeps no results."""
+        app_id, call_id = await v1.app_id(request, self._apps), request.match_info["call"]
+        return await result_as_it_is(request, self._store, call_id, app_id=app_id)
 
 
 def _whole(call: Call) -> dict[str, Any]:

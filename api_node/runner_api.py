@@ -59,7 +59,7 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
     log_base64: str = ""
     lease: Lease | None = None
-    body: str = ""
+    body: str | None = None
     body_base64: str = ""
     content_type: str = ""
     truncated: bool = False
@@ -73,9 +73,11 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True):
             call=call,
             log=text,
             token=self.lease.token if self.lease else "",
-            body=bytes_from_wire("body", self.body, self.body_base64),
+            body=bytes_from_wire("body", self.body or "", self.body_base64),
             content_type=self.content_type,
             truncated=self.truncated,
+            # An empty answer is one, too; of a call without any there is no body.
+            answered=self.body is not None or bool(self.body_base64),
         )
 
 

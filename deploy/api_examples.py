@@ -53,10 +53,12 @@ CALL=$(curl -sf -d '{"name": "Fn"}' -H 'Fn-Invoke-Type: detached' localhost:8081
 ```sh
 until curl -sf localhost:8080/v2/fns/$FN/calls/$CALL | grep '"status":"success"'; do sleep 0.2; done
 curl -sf localhost:8080/v2/fns/$FN/calls/$CALL/log
+curl -s localhost:8080/v2/fns/$FN/calls/$CALL/result
 curl -sf "localhost:8080/v2/fns/$FN/calls?status=success&per_page=10" | grep -c $CALL
 ```
 ```text
 ...
+{"message":"Call result not found: it was not to be kept ..."}
 1
 ```
 """,

@@ -31,6 +31,7 @@ ADVICE: Mapping[type[FnError], str] = {
     errors.RouteNotFound: "The app has no route with this path.",
     errors.CallNotFound: "The record is not stored yet (ask again in a second), was removed (`FN_CALLS_RETENTION`), or is another function's.",
     errors.CallLogNotFound: "The call has not ended, or its log was removed (`FN_LOGS_RETENTION`).",
+    errors.CallResultNotFound: "The message says why: the call has not ended, had no answer, or its function does not say `fn.hybrid/async/keep-result: true`. [callbacks.md](callbacks.md#keeping-results)",
     errors.CallsNotKept: "Give API nodes a log store, if records are wanted.",
     errors.DeadLetterNotFound: "It was purged, redriven, or has passed `FN_DEAD_LETTERS_RETENTION`.",
     errors.RunnerNotFound: "No runner of this id was seen within a day: `GET /v2/runners`.",

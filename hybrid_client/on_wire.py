@@ -111,7 +111,7 @@ def finished_on_wire(one: Finished) -> dict[str, object]:
     body: dict[str, object] = {"call": call.wire(), **bytes_on_wire("log", one.log)}
     if one.token:
         body["lease"] = {"token": one.token}
-    if one.body:
+    if one.body or one.answered:
         body.update(bytes_on_wire("body", one.body))
     if one.content_type:
         body["content_type"] = one.content_type

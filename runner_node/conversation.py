@@ -14,6 +14,7 @@ from runner_node.protocols.http_stream import Response, ResponseParser, encode_h
 from runner_node.settings import AgentSettings
 from runner_node.sinks import Kept, Sink
 from shared_models import errors, times
+from shared_models.async_policy import wants_answer
 
 CONTENT_TYPE = "content-type"
 _LATER = Kept(0)
@@ -90,8 +91,8 @@ class OverSocket(Conversation):
         deadline = times.deadline_text(time.time() + job.target.timeout)
         head, gunzip = encode_head(job.headers, job.call.id, deadline)
         if not job.sync:
-            # What a callback may have, and one more byte that tells whether there is more.
-            sink = Kept(settings.callback_max_body + 1 if job.call.callback_url else 0)
+            # What is handed in, and one more byte that tells whether there is more.
+            sink = Kept(settings.callback_max_body + 1 if wants_answer(job.call) else 0)
         self._sink = sink
         parser = self._parser = ResponseParser(
             max_head=settings.max_header_size, max_body=settings.max_response_size, gunzip=gunzip,

@@ -32,7 +32,8 @@ class Result(msgspec.Struct):
     @classmethod
     def again(cls, one: Finished, stored: Stored | None) -> Result:
         """A result out of the spool."""
-        result = cls(one.call, CallLog(0), one.token, stored, Said(one.body, one.content_type, one.truncated))
+        answer = Said(one.body, one.content_type, one.truncated, one.answered)
+        result = cls(one.call, CallLog(0), one.token, stored, answer)
         result.log.write(one.log)
         return result
 
@@ -46,7 +47,7 @@ class Result(msgspec.Struct):
         answer = self.answer
         return Finished(
             call=self.call, log=self.log.close(), token=self.token, body=answer.body,
-            content_type=answer.content_type, truncated=answer.truncated,
+            content_type=answer.content_type, truncated=answer.truncated, answered=answer.answered,
         )  # fmt: skip
 
     def settle(self, *, taken: bool) -> None:

@@ -156,6 +156,7 @@ class AgentSettings:
     callback_max_body: int = env(
         "FN_CALLBACK_MAX_BODY",
         256 << 10,
-        "bytes of a function's answer that a completion callback has at most; the rest is cut off",
+        "bytes of a function's answer that a completion callback or a kept result has at most; the rest is "
+        "cut off",
         unit="bytes",
     )

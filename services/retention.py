@@ -70,14 +70,16 @@ class RetentionSettings:
     calls: float = env(
         "FN_CALLS_RETENTION",
         0.0,
-        "age at which records of calls are removed with their logs, such as 30d or 12h; 0 keeps them",
+        "age at which records of calls are removed with their logs and results, such as 30d or 12h; 0 keeps "
+        "them",
         parse=duration,
         show=written,
     )
     logs: float = env(
         "FN_LOGS_RETENTION",
         0.0,
-        "age at which logs of calls are removed, such as 7d; 0 keeps them as long as their calls",
+        "age at which logs and kept results of calls are removed, such as 7d; 0 keeps them as long as their "
+        "calls",
         parse=duration,
         show=written,
     )

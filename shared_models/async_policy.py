@@ -16,7 +16,7 @@ import msgspec
 from shared_models import annotations as annotation_maps
 from shared_models import image_policy, invoke_policy, secrets
 from shared_models.annotations import Annotations
-from shared_models.call import WITHOUT_RESULT, Call, Reason, Status
+from shared_models.call import WITHOUT_RESULT, Call, CallType, Reason, Status
 from shared_models.env import env
 from shared_models.errors import Invalid
 
@@ -27,6 +27,8 @@ MAX_BACKOFF = _OURS + "async/max-backoff"
 RETRY_ON = _OURS + "async/retry-on"
 MAX_AGE = _OURS + "async/max-age"
 MAX_QUEUED = _OURS + "async/max-queued"
+KEEP_RESULT = _OURS + "async/keep-result"
+"""Whether the function's answer to a queued call is kept, to be fetched."""
 MAX_CONCURRENCY = _OURS + "max-concurrency"
 """Containers of one function on one runner at most."""
 WARM_MIN = _OURS + "warm/min"
@@ -37,6 +39,7 @@ _LONGEST = 366 * 86400
 _FOR_GOOD = frozenset({Reason.CANCELLED, Reason.EXPIRED, Reason.GONE, Reason.LOST, Reason.UNUSABLE})
 """Ends that another attempt would not change."""
 _RETRYABLE = (Status.ERROR, Status.TIMEOUT)
+_YES = b"true"
 
 
 def statuses(text: str) -> tuple[str, ...]:
@@ -140,6 +143,17 @@ def wants_retry(call: Call, settings: AsyncSettings) -> bool:
     return call.status in wanted
 
 
+def keeps_result(call: Call) -> bool:
+    """Whether the function's answer to *call* is to be kept: to a queued one, where its function says so."""
+    given = call.annotations.get(KEEP_RESULT)
+    return given is not None and call.type != CallType.SYNC and bytes(given) == _YES
+
+
+def wants_answer(call: Call) -> bool:
+    """Whether the function's answer to *call*, which nobody waits for, is handed in with its end."""
+    return bool(call.callback_url) or keeps_result(call)
+
+
 def pause(call: Call, attempt: int, settings: AsyncSettings) -> float:
     """Seconds before the attempt that follows *attempt* (1, 2, ...): doubling, within a tenth at random."""
     first = max(0.0, _number(call, BACKOFF, settings.backoff))
@@ -177,6 +191,10 @@ def _seconds(annotations: Annotations, key: str) -> bool:
     return value is not None and 0 <= value <= _LONGEST
 
 
+def _flag(annotations: Annotations, key: str) -> bool:
+    return bytes(annotations[key]) in (_YES, b"false")
+
+
 def _ends(annotations: Annotations, key: str) -> bool:
     try:
         statuses(annotation_maps.string(annotations, key) or "none")
@@ -192,6 +210,7 @@ _RULES: dict[str, tuple[Callable[[Annotations, str], bool], str]] = {
     RETRY_ON: (_ends, 'must be "error", "timeout", or "error,timeout"'),
     MAX_AGE: (_seconds, f"must be a number of seconds from 0 to {_LONGEST}"),
     MAX_QUEUED: (_whole(0, 10**9), "must be a whole number, 0 for no limit"),
+    KEEP_RESULT: (_flag, "must be true or false"),
     MAX_CONCURRENCY: (_whole(1, 10**6), "must be a whole number of at least 1"),
     WARM_MIN: (_whole(0, MOST_WARM), f"must be a whole number from 0 to {MOST_WARM}"),
     **invoke_policy.RULES,

@@ -252,8 +252,8 @@ class LeasedCall(msgspec.Struct, frozen=True, kw_only=True):
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """A call that has ended, with its log and, for a queued call, the token of its lease.
 
-    *body* (its beginning, where it is long: *truncated*) and *content_type* are what the function answered,
-    for a call with a ``callback_url``.
+    *body* (its beginning, where it is long: *truncated*) and *content_type* are what the function *answered*,
+    for a call with a ``callback_url`` or whose result is to be kept.
     """
 
     call: Call
@@ -262,6 +262,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     content_type: str = ""
     truncated: bool = False
+    answered: bool = False
 
     @property
     def key(self) -> LeaseKey:

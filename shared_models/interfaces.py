@@ -91,6 +91,17 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = times.NEVER
 
 
+class KeptResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function answered to a queued call: its *body* in pieces, as it came; *truncated*: cut.
+
+    ``content_type`` is printable ASCII; "" where the answer had none.
+    """
+
+    content_type: str
+    truncated: bool
+    body: AsyncIterator[bytes]
+
+
 class Datastore(ABC):
     """Apps, functions, triggers and routes, and the registry of runner nodes.
 
@@ -298,6 +309,7 @@ class LogStore(ABC):
         """Stores the final records and logs of *batch* in one transaction; answers the refused ids.
 
         A result is refused when the record is final with another result or held by another token.
+        What a function answered is kept with the final record where ``async_policy.keeps_result`` says so.
         The same result again is not refused and changes nothing. A sync call (empty token, no
         record) is inserted. An ``async`` call of an unmodified Fn runner (empty token) is accepted
         while its record is ``running``, or when it has none.
@@ -323,26 +335,33 @@ class LogStore(ABC):
         """
 
     @abstractmethod
+    async def result(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> KeptResult:
+        """The function's answer to a queued call that has ended; raises CallResultNotFound when called.
+
+        Of several attempts, that to the last one, where that was answered.
+        """
+
+    @abstractmethod
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
         """Ids of records that are ``queued`` and were created before *older_than*, oldest first."""
 
     @abstractmethod
     async def remove_calls(self, purge: Purge, limit: int) -> int:
-        """Removes at most *limit* of the ended calls that *purge* names, logs first; answers how many.
+        """Removes at most *limit* of the ended calls that *purge* names, logs and results first; how many.
 
         0 when none is left. Calls that have not ended stay.
         """
 
     @abstractmethod
     async def expire_calls(self, older_than: str, limit: int) -> int:
-        """Removes at most *limit* ended calls that were made before *older_than*, logs first; how many.
+        """Removes at most *limit* ended calls made before *older_than*, logs and results first; how many.
 
         The age is that of the id, which every store can seek by.
         """
 
     @abstractmethod
     async def expire_logs(self, older_than: str, limit: int) -> int:
-        """Removes the logs of at most *limit* calls that were made before *older_than*; how many."""
+        """Removes logs and kept results of at most *limit* calls made before *older_than*; of how many."""
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,8 +32,8 @@ _LOCK_WAIT = 3600
 """Seconds that a node waits for another one's migration."""
 BASE = "base"
 """The revision of a database without our tables."""
-_WORKS_FROM = re.compile(r"\d{4}-from-(\d{4})")
-"""A revision that only adds is named so, such as 0007-from-0005: nodes that know 0005 work on it, and need
+_WORKS_FROM = re.compile(r"\d{4}_from_(\d{4})")
+"""A revision that only adds is named so, such as 0007_from_0005: nodes that know 0005 work on it, and need
 not know it. So a rollout can go back without its databases."""
 
 

@@ -228,6 +228,18 @@ logs = Table(
     Column("body", LargeBinary(2**16), nullable=False),
 )
 
+# What functions answered to queued calls that have ended, where it is to be kept: at least one piece, which
+# may be empty. Each has what is said of all.
+results = Table(
+    "results",
+    metadata,
+    Column("call_id", ordered(ID), primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("content_type", ordered(255), nullable=False),
+    Column("truncated", Integer, nullable=False),
+    Column("body", LargeBinary(2**16), nullable=False),
+)
+
 purges = Table(
     "purges",
     metadata,

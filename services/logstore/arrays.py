@@ -15,14 +15,15 @@ from sqlalchemy import Integer, LargeBinary, Table
 
 from services.datastore.bulk import Rows
 from services.datastore.database import Database
-from services.datastore.tables import logs
+from services.datastore.tables import logs, results
+from services.logstore import kept
 from services.logstore.records import ENDED, pieces_of, result_of
 from services.logstore.results import OUTCOME
 from shared_models import times
 from shared_models.call import FINAL, Finished, LeasedCall, LeaseKey, Status
 
 _MOST = 2**23
-"""Bytes of logs in one statement, all of which are in memory at once, here and there."""
+"""Bytes of logs and results in one statement, all of which are in memory at once, here and there."""
 _NAMED = ("id", "token", "fn_id", "app_id")
 """What the end of a call must agree with, as ``results.judge`` says."""
 
@@ -51,11 +52,6 @@ END = (
     f"FROM {_rows(['text'] * len(_OF_END))} AS new ({', '.join(_OF_END)}) "
     f"WHERE {' AND '.join(f'calls.{name} = new.{name}' for name in _NAMED)} "
     f"AND calls.status NOT IN ({ENDED}) RETURNING calls.id"
-)
-END_WITH_LOGS = (
-    f"WITH ended AS ({END}), written AS (INSERT INTO logs (call_id, piece, body) "
-    f"SELECT * FROM {_rows(('text', 'int', 'bytea'), len(_OF_END) + 1)} AS new (call_id, piece, body) "
-    "WHERE call_id IN (SELECT id FROM ended)) SELECT id FROM ended"
 )
 
 
@@ -89,15 +85,17 @@ async def start(database: Database, starts: Sequence[tuple[LeaseKey, str]]) -> S
 
 
 async def end(database: Database, batch: Sequence[Finished]) -> Sequence[Finished]:
-    """Stores how the holders of calls ended them, and their logs; answers those that are to be judged."""
+    """Stores how the holders of calls ended them, with what is kept; answers those that are to be judged."""
     held = [one for one in batch if one.token and one.call.status in FINAL]
     twice = len({one.call.id for one in batch}) < len(batch)
-    if not held or twice or sum(len(one.log) for one in held) > _MOST:
+    if not held or twice or sum(len(one.log) + len(one.body) for one in held) > _MOST:
         return batch
     held.sort(key=lambda one: one.call.id)
     pieces = [tuple(piece.values()) for one in held for piece in pieces_of(one.call.id, one.log)]
-    values = [*columns_of(map(_end_of, held)), *columns_of(pieces)]
-    found = await database.at_once(END_WITH_LOGS if pieces else END, values, repeatable=True)
+    answers = [tuple(row.values()) for one in held if one.answered for row in kept.rows_of(one)]
+    some = [(table, rows) for table, rows in ((logs, pieces), (results, answers)) if rows]
+    values = [*columns_of(map(_end_of, held)), *(column for _, rows in some for column in columns_of(rows))]
+    found = await database.at_once(_ending(tuple(table for table, _ in some)), values, repeatable=True)
     ended = {row.id for row in found or ()}
     return [one for one in batch if one.call.id not in ended]
 
@@ -117,6 +115,21 @@ def columns_of(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
 def _stored(value: Any) -> Any:
     # PostgreSQL stores no NUL: see ``dialects.ordered``.
     return value.replace("\0", "\u2400") if isinstance(value, str) and "\0" in value else value
+
+
+@cache
+def _ending(tables: tuple[Table, ...]) -> str:
+    """The statement that ends calls, and inserts rows of those that it has ended into all of *tables*."""
+    parts, place = [f"ended AS ({END})"], len(_OF_END) + 1
+    for table in tables:
+        names = ", ".join(column.name for column in table.columns)
+        kinds = [_kind(column.type) for column in table.columns]
+        parts.append(
+            f"into_{table.name} AS (INSERT INTO {table.name} ({names}) SELECT * FROM {_rows(kinds, place)} "
+            f"AS new ({names}) WHERE call_id IN (SELECT id FROM ended))"
+        )
+        place += len(kinds)
+    return f"WITH {', '.join(parts)} SELECT id FROM ended" if tables else END
 
 
 @cache

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services import sqlite_rows
 from services.datastore import bulk
 from services.datastore.database import Database
-from services.datastore.tables import calls, logs
+from services.datastore.tables import calls, logs, results
 from services.logstore.fresh import record_row
 from services.logstore.records import KNOWN, insert_rows, load_rows, row_of, update_rows
 from shared_models.call import Call
@@ -31,14 +31,16 @@ Known = Mapping[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be written: *new* records with their tokens, *changed* ones, and *pieces* of logs.
+    """What is to be written: *new* records with their tokens, *changed* ones, *pieces* of logs.
 
-    Each of *changed* names its record as ``key``; all have the same columns. *pieces* are rows.
+    Each of *changed* names its record as ``key``; all have the same columns. *pieces* are rows, and so are
+    results that are *kept*.
     """
 
     new: Sequence[tuple[Call, str]] = ()
     changed: Sequence[Mapping[str, Any]] = ()
     pieces: Sequence[dict[str, Any]] = field(default=())
+    kept: Sequence[dict[str, Any]] = field(default=())
 
 
 Decide = Callable[[Known], tuple[T, Changes]]
@@ -56,6 +58,7 @@ async def change(database: Database, ids: Iterable[str], now: str, decide: Decid
         await insert_rows(connection, calls, [row_of(call, token, now) for call, token in changes.new])
         await update_rows(connection, changes.changed)
         await insert_rows(connection, logs, changes.pieces)
+        await insert_rows(connection, results, changes.kept)
         return answer
 
     return await database.transact(work)
@@ -77,6 +80,8 @@ def _in_file(file: sqlite3.Connection, names: list[str], now: str, decide: Decid
             file.execute(_update(columns, size), sqlite_rows.flat(part, size))
     if changes.pieces:
         bulk.insert(file, logs, [tuple(piece.values()) for piece in changes.pieces])
+    if changes.kept:
+        bulk.insert(file, results, [tuple(piece.values()) for piece in changes.kept])
     return answer
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey, Status
 from shared_models.errors import CallsNotKept
-from shared_models.interfaces import CallFilter, LogStore, Purge
+from shared_models.interfaces import CallFilter, KeptResult, LogStore, Purge
 
 
 class NoLogStore(LogStore):
@@ -45,6 +45,9 @@ class NoLogStore(LogStore):
         raise CallsNotKept
 
     async def log(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> AsyncIterator[bytes]:
+        raise CallsNotKept
+
+    async def result(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> KeptResult:
         raise CallsNotKept
 
     async def unqueued(self, older_than: str, limit: int) -> list[str]:

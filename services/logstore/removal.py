@@ -1,4 +1,4 @@
-"""Records and logs that are removed: portions of ids, found by an index, then deleted by primary key.
+"""Records, logs and results that are removed: ids found by an index, rows deleted by primary key.
 
 Rows that somebody else has in hand are waited for, not passed over: none found must mean that none is left.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.datastore.tables import calls, logs
+from services.datastore.tables import calls, logs, results
 from services.logstore.listing import records
 from services.logstore.records import in_portions
 from shared_models import ids, times
@@ -36,14 +36,18 @@ async def expire_calls(connection: AsyncConnection, older_than: str, limit: int)
 
 
 async def expire_logs(connection: AsyncConnection, older_than: str, limit: int) -> int:
-    """Logs of at most *limit* calls whose ids are older than *older_than* (wire text); answers of how many.
+    """Logs and results of at most *limit* calls with ids older than *older_than* (wire text); of how many.
 
-    Only calls that have ended have one, or had attempts that were repeated.
+    Only calls that have ended have them, or had attempts that were repeated.
     """
-    key = logs.c.call_id
-    query = select(key).where(key < _bound(older_than), logs.c.piece <= 0).order_by(key)
-    found = sorted(set(await _taken(connection, query, limit)))
-    await _delete(connection, key, found)
+    found: set[str] = set()
+    for table in (logs, results):
+        key = table.c.call_id
+        query = select(key).where(key < _bound(older_than), table.c.piece <= 0).order_by(key)
+        if len(found) < limit:
+            found |= set(await _taken(connection, query, limit - len(found)))
+    for table in (logs, results):
+        await _delete(connection, table.c.call_id, sorted(found))
     return len(found)
 
 
@@ -66,6 +70,7 @@ async def _remove_by_status(connection: AsyncConnection, limit: int, **named: An
 async def _remove(connection: AsyncConnection, ended: Select[Any], limit: int) -> int:
     found = await _taken(connection, ended, limit)
     await _delete(connection, logs.c.call_id, found)
+    await _delete(connection, results.c.call_id, found)
     await _delete(connection, calls.c.id, found)
     return len(found)
 

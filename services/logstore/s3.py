@@ -6,6 +6,7 @@ There are no transactions: each call is decided by itself, by a write on conditi
 from __future__ import annotations
 
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,17 +14,17 @@ from functools import partial
 import msgspec
 
 from services import urls
-from services.logstore import attempts
+from services.logstore import attempts, kept
 from services.logstore import s3_keys as keys
 from services.logstore.results import OUTCOME, Start, judge, judge_start
-from services.logstore.s3_objects import Objects
+from services.logstore.s3_objects import CHUNK, Objects
 from services.logstore.s3_opening import open_objects
 from services.logstore.s3_pages import Pages
 from services.logstore.s3_records import REMOVED, Live, Records, Unreadable, each
 from services.logstore.s3_settings import S3Settings
 from shared_models import errors, times
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey, Status
-from shared_models.interfaces import CallFilter, LogStore, Purge
+from shared_models.interfaces import CallFilter, KeptResult, LogStore, Purge
 
 VARIABLE = "FN_LOGSTORE_URL"
 
@@ -187,6 +188,8 @@ class S3LogStore(LogStore):
             elif verdict.ended:
                 assert live is not None
                 await self._put_log(one)
+                if kept.is_kept(one):
+                    await self._put_result(one, live.call.attempt)
                 result = {name: getattr(call, name) for name in OUTCOME}
                 final = msgspec.structs.replace(live, call=msgspec.structs.replace(live.call, **result))
                 if await self._records.change(final, etag):
@@ -200,6 +203,11 @@ class S3LogStore(LogStore):
     async def _put_log(self, one: Finished) -> None:
         # An empty one too, as Fn does: an attempt that lost the call meanwhile may have left another.
         await self._objects.put(keys.log(one.call.app_id, one.call.id), one.log)
+
+    async def _put_result(self, one: Finished, attempt: int) -> None:
+        # By the name of its attempt: one that loses the call meanwhile leaves nothing to the next.
+        notes = {"type": urllib.parse.quote(kept.type_of(one)), "cut": str(int(kept.was_cut(one)))}
+        await self._objects.put(keys.result(one.call, attempt), kept.body_of(one), notes=notes)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -241,6 +249,18 @@ class S3LogStore(LogStore):
                 begun, before = True, piece
                 yield piece
 
+    async def result(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> KeptResult:
+        try:
+            call = await self.call(call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            raise errors.CallResultNotFound from None
+        found = await self._objects.get(keys.result(call, call.attempt)) if call.final else None
+        if found is None:
+            raise errors.CallResultNotFound
+        given = urllib.parse.unquote(found.notes.get("type", ""))
+        cut = found.notes.get("cut") == "1"
+        return KeptResult(content_type=given, truncated=cut, body=_pieces(found.body))
+
     # -- removal -------------------------------------------------------------------------------
 
     async def remove_calls(self, purge: Purge, limit: int) -> int:
@@ -267,3 +287,8 @@ class S3LogStore(LogStore):
         if found:
             await self._objects.delete(found)
         return len(found)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), CHUNK):
+        yield body[start : start + CHUNK]

@@ -4,6 +4,7 @@ mirrored, so that ascending keys are newest first.
     c/APP/MIRRORED                the record of a call
     l/APP/ID                      its log
     l/APP/ID.N                    what its attempt N wrote, if it was repeated; this is not Fn's
+    l/APP/ID.N.result             what its attempt N answered, if that is kept; neither is this
     m/APP/PATH/MIRRORED           empty: a call of a route; the path in base64url without padding
     f/FUNCTION/MIRRORED/APP       empty: a call of a function
     q/ID                          the record of a call that has not ended: what is decided, is decided here
@@ -14,7 +15,7 @@ from __future__ import annotations
 import base64
 
 from services.logstore import attempts
-from shared_models.call import Call
+from shared_models.call import Call, CallType
 from shared_models.ids import descending
 
 
@@ -26,6 +27,11 @@ def record(app_id: str, call_id: str) -> str:
 def log(app_id: str, call_id: str, attempt: int = 0) -> str:
     """Where its log is, or that of an *attempt* that was repeated."""
     return f"l/{app_id}/{call_id}.{attempt}" if attempt else f"l/{app_id}/{call_id}"
+
+
+def result(call: Call, attempt: int) -> str:
+    """Where the answer to an *attempt* is that is kept."""
+    return f"{log(call.app_id, call.id, attempt)}.result"
 
 
 def attempts_of(call: Call) -> range:
@@ -51,7 +57,9 @@ def markers(call: Call) -> list[str]:
 def of(call: Call) -> list[str]:
     """All of a call that has ended; its record last, by which it is found again."""
     logs = [log(call.app_id, call.id, number) for number in (0, *attempts_of(call))]
-    return [*logs, *markers(call), record(call.app_id, call.id)]
+    queued = call.type != CallType.SYNC
+    results = [result(call, number) for number in attempts_of(call)] if queued else []
+    return [*logs, *results, *markers(call), record(call.app_id, call.id)]
 
 
 def of_app(app_id: str) -> str:

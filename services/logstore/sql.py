@@ -12,8 +12,8 @@ from sqlalchemy import and_, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.datastore.database import Database
-from services.datastore.tables import calls, logs
-from services.logstore import attempts, listing, removal, usual
+from services.datastore.tables import calls, logs, results
+from services.logstore import attempts, kept, listing, removal, usual
 from services.logstore.changes import Changes, Known, change
 from services.logstore.records import (
     PIECE,
@@ -25,7 +25,7 @@ from services.logstore.results import Start, judge, judge_start
 from shared_models import errors, times
 from shared_models.batches import Batches
 from shared_models.call import FINAL, Call, Finished, LeasedCall, LeaseKey, Status
-from shared_models.interfaces import CallFilter, LogStore, Purge
+from shared_models.interfaces import CallFilter, KeptResult, LogStore, Purge
 
 
 class SQLLogStore(LogStore):
@@ -148,6 +148,7 @@ class SQLLogStore(LogStore):
                     for one in (*verdict.new, *verdict.ended)
                     for piece in pieces_of(one.call.id, one.log)
                 ],
+                kept=[row for one in verdict.ended if one.answered for row in kept.rows_of(one)],
             )
 
         return await change(self._database, [one.call.id for one in batch], now, decide)
@@ -194,6 +195,27 @@ class SQLLogStore(LogStore):
             if piece >= 0 and len(body) < PIECE:
                 return
 
+    async def result(self, call_id: str, *, fn_id: str = "", app_id: str = "") -> KeptResult:
+        try:
+            call = await self.call(call_id, fn_id=fn_id, app_id=app_id)
+        except errors.CallNotFound:
+            raise errors.CallResultNotFound from None
+        first = await self._database.read(partial(_result_piece, call_id=call_id, piece=0))
+        if first is None or not call.final:
+            raise errors.CallResultNotFound
+        pieces = self._result_pieces(call_id, first.body)
+        return KeptResult(content_type=first.content_type, truncated=bool(first.truncated), body=pieces)
+
+    async def _result_pieces(self, call_id: str, body: bytes) -> AsyncIterator[bytes]:
+        number = 0
+        while body:
+            yield body
+            if len(body) < PIECE:
+                return
+            number += 1
+            row = await self._database.read(partial(_result_piece, call_id=call_id, piece=number))
+            body = row.body if row else b""
+
     async def unqueued(self, older_than: str, limit: int) -> list[str]:
         query = listing.waiting(older_than, limit)
         return list(await self._database.read(lambda connection: connection.scalars(query)))
@@ -217,6 +239,11 @@ class SQLLogStore(LogStore):
 async def _next_piece(connection: AsyncConnection, call_id: str, after: int) -> Any:
     query = select(logs.c.piece, logs.c.body).where(logs.c.call_id == call_id, logs.c.piece > after)
     return (await connection.execute(query.order_by(logs.c.piece).limit(1))).first()
+
+
+async def _result_piece(connection: AsyncConnection, call_id: str, piece: int) -> Any:
+    query = select(results).where(results.c.call_id == call_id, results.c.piece == piece)
+    return (await connection.execute(query)).first()
 
 
 def _waiting(key: LeaseKey, attempt: int, node: str) -> dict[str, Any]:

@@ -15,6 +15,10 @@ class CallLogNotFound(NotFound):
     text = "Call log not found"
 
 
+class CallResultNotFound(NotFound):
+    text = "Call result not found"
+
+
 class CallsNotKept(NotFound):
     text = "Calls and their logs are not kept here: the log store is switched off (FN_LOGSTORE_URL=none)"
 

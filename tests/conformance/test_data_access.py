@@ -432,6 +432,26 @@ async def test_a_finished_call_leaves_the_queue_and_keeps_its_log(
         await data.start(leased)
 
 
+@pytest.mark.parametrize("body", [b"", b"text", b"\xff\0", b"\x01" * 2**17])
+async def test_what_the_function_answered_is_kept_where_it_says_so(
+    data: DataAccess, stores: Stores, fn: Fn, body: bytes
+) -> None:
+    asked = {"wanted": annotated(keep_result="true"), "unwanted": {}}
+    calls = {name: await accepted(data, fn, annotations=given) for name, given in asked.items()}
+    batch = []
+    for leased in await data.dequeue(NODE, 2, 0):
+        await data.start(leased)
+        answer = {"body": body, "content_type": "x/y", "truncated": True, "answered": True}
+        batch.append(msgspec.structs.replace(ended(leased), **answer))
+    for _ in range(2):
+        assert await data.finish(batch) == []
+    found = await stores.logstore.result(calls["wanted"].id, fn_id=fn.id, app_id=fn.app_id)
+    assert b"".join([piece async for piece in found.body]) == body
+    assert (found.content_type, found.truncated) == ("x/y", True)
+    with pytest.raises(errors.CallResultNotFound):
+        await stores.logstore.result(calls["unwanted"].id, fn_id=fn.id, app_id=fn.app_id)
+
+
 async def test_a_batch_may_mix_sync_and_async_results(data: DataAccess, stores: Stores, fn: Fn) -> None:
     for _ in range(2):
         await accepted(data, fn)

@@ -4,11 +4,13 @@ import json
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from hybrid_client.client import ClientSettings, open_data_access
 from shared_models import errors, times
+from shared_models.async_policy import KEEP_RESULT
 from shared_models.call import Call, Finished, LeasedCall, LeaseKey
 from shared_models.ids import new_id
 from shared_models.runner import RunnerReport
@@ -102,6 +104,18 @@ async def test_results_are_handed_in_one_by_one():
         handed_in = node.asked("POST /v1/runner/finish")
         assert [body["call"]["id"] for body in handed_in] == [one.call.id for one in batch]
         assert [body["log"] for body in handed_in] == ["one\n", "\N{REPLACEMENT CHARACTER}"]
+
+
+async def test_an_answer_that_is_to_be_kept_is_not_for_a_node_that_keeps_none():
+    async with fn_node("runner-async") as (data, node):
+        call = Call(
+            id=new_id(), status="success", type="async", annotations={KEEP_RESULT: msgspec.Raw(b"true")}
+        )
+        assert (
+            await data.finish([Finished(call=call, body=b"answer", content_type="x/y", answered=True)]) == []
+        )
+        (handed_in,) = node.asked("POST /v1/runner/finish")
+        assert set(handed_in) == {"call", "log"}
 
 
 async def test_what_it_lacks_is_asked_for_once():

@@ -107,6 +107,7 @@ async def test_a_call_that_is_sent_twice_is_queued_once(tmp_path):
         ("DELETE", "/v2/fns/{fn}/calls"),
         ("GET", "/v2/fns/{fn}/calls/{call}"),
         ("GET", "/v2/fns/{fn}/calls/{call}/log"),
+        ("GET", "/v2/fns/{fn}/calls/{call}/result"),
     ],
 )
 async def test_reading_and_removing_say_that_nothing_is_kept(tmp_path, method, path):

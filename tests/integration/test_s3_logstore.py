@@ -17,6 +17,8 @@ from services.logstore import open_logstore
 from services.logstore.s3 import S3LogStore
 from services.logstore.s3_opening import open_objects
 from shared_models import errors, times
+from shared_models.async_policy import KEEP_RESULT
+from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey
 from shared_models.ids import IdMaker, new_id
 from shared_models.interfaces import CallFilter
 from tests.integration.s3_answers import answering
@@ -74,6 +76,52 @@ async def test_a_removed_call_leaves_no_object(url: str) -> None:
         await store.finish_calls([ended(call)])
         assert await store.expire_calls("2090-01-01T00:00:00.000Z", 10) == 1
     assert await objects_at(url) == {}
+
+
+def answered(call: Call, token: str = "t") -> Finished:
+    """The end of *call*, whose answer is to be kept."""
+    asked = msgspec.structs.replace(call, annotations={KEEP_RESULT: msgspec.Raw(b"true")})
+    one = ended(asked, token)
+    return msgspec.structs.replace(one, body=b"answer", content_type="text/x-a", answered=True)
+
+
+async def test_a_kept_result_is_an_object_beside_the_log_and_goes_with_it(url: str) -> None:
+    async with open_logstore(url) as store:
+        call = await started(store, a_call(id="01CGXHPTRGFW00008ZJ0000001"))
+        assert await store.finish_calls([answered(call)]) == []
+        found = await objects_at(url)
+        assert found.keys() == FINAL_KEYS | {"l/app/01CGXHPTRGFW00008ZJ0000001.1.result"}
+        assert await store.expire_logs("2090-01-01T00:00:00.000Z", 10) == 2
+        left = await objects_at(url)
+        assert not [key for key in left if key.startswith("l/")]
+        other = await started(store, a_call())
+        assert await store.finish_calls([answered(other)]) == []
+        assert await store.expire_calls("2090-01-01T00:00:00.000Z", 10) == 2
+    assert await objects_at(url) == {}
+
+
+async def test_an_attempt_that_loses_its_call_as_it_hands_in_leaves_no_result(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_logstore(url) as store:
+        assert isinstance(store, S3LogStore)
+        call = await started(store, a_call())
+        put = store._put_result
+
+        async def too_late(one: Finished, attempt: int) -> None:
+            await put(one, attempt)
+            monkeypatch.setattr(store, "_put_result", put)
+            lease = Lease(token="next", attempt=2, ttl=30)
+            assert await store.claim([LeasedCall(call=call, lease=lease)], "other") == []
+
+        monkeypatch.setattr(store, "_put_result", too_late)
+        assert await store.finish_calls([answered(call)]) == [call.id]
+        await store.start_call(LeaseKey(call.id, "next"), "2027-01-15T08:00:01.000Z")
+        assert await store.finish_calls([ended(call, "next")]) == []
+        with pytest.raises(errors.CallResultNotFound):
+            await store.result(call.id, app_id="app")
+        assert await store.expire_calls("2090-01-01T00:00:00.000Z", 10) == 1
+    assert await objects_at(url) == {}, "also what was left of the attempt that came too late"
 
 
 # -- pages -------------------------------------------------------------------------------------

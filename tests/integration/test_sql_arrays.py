@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import msgspec
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,6 +17,7 @@ from services.datastore.tables import calls
 from services.logstore import arrays
 from services.logstore.sql import SQLLogStore
 from shared_models import errors, times
+from shared_models.async_policy import KEEP_RESULT
 from shared_models.call import Call, Finished, Lease, LeasedCall, LeaseKey, Stat
 from shared_models.ids import new_id
 from tests.servers.postgres import Postgres
@@ -164,6 +166,50 @@ async def test_logs_too_large_for_one_statement_are_stored(store: SQLLogStore) -
     ends = [ended(one, log=bytes([number]) * 2**22) for number, one in enumerate(leased)]
     assert await store.finish_calls(ends) == []
     assert [await log_of(store, one.call.id) == one.log for one in ends] == [True] * 3
+
+
+async def test_ends_without_results_to_keep_name_their_table_in_no_statement(
+    store: SQLLogStore, database: Database
+) -> None:
+    said: list[str] = []
+    event.listen(
+        database.backend.engine.sync_engine,
+        "before_cursor_execute",
+        lambda connection, cursor, statement, *_: said.append(statement),
+    )
+    leased = await made(store, 4)
+    assert await store.claim(leased, NODE) == []
+    keep = {"annotations": {KEEP_RESULT: msgspec.Raw(b"true")}}
+    answers = [
+        ended(leased[0], log=b"log"),
+        ended(leased[1], **keep),
+        msgspec.structs.replace(ended(leased[2]), body=b"for a callback", answered=True),
+        msgspec.structs.replace(ended(leased[3], **keep), body=b"x" * 2**17, answered=True),
+    ]
+    for one, kept in zip(answers, (0, 0, 0, 1), strict=True):
+        said.clear()
+        assert await store.finish_calls([one]) == []
+        assert said
+        assert sum("INTO results" in statement for statement in said) == kept
+
+
+async def test_many_results_are_kept_in_one_batch_also_too_large_for_one_statement(
+    store: SQLLogStore,
+) -> None:
+    leased = await made(store, 40)
+    assert await store.claim(leased, NODE) == []
+    keep = {"annotations": {KEEP_RESULT: msgspec.Raw(b"true")}}
+    for some, size in ((leased[:30], 70_000), (leased[30:], 2**20)):
+        ends = [
+            msgspec.structs.replace(ended(one, **keep, log=b"log"), body=bytes([place]) * size, answered=True)
+            for place, one in enumerate(some)
+        ]
+        assert await store.finish_calls(ends) == []
+        assert await store.finish_calls(ends) == []
+        for end in ends:
+            found = await store.result(end.call.id)
+            assert b"".join([piece async for piece in found.body]) == end.body
+            assert await log_of(store, end.call.id) == b"log"
 
 
 async def test_steps_that_want_the_same_rows_in_other_orders_all_end(

@@ -7,8 +7,10 @@ import io
 import json
 
 import aiohttp
+import msgspec
 import pytest
 
+from shared_models.async_policy import KEEP_RESULT
 from shared_models.call import Status
 from shared_models.route import Route
 from shared_models.trigger import Trigger, TriggerTarget
@@ -299,9 +301,14 @@ async def test_the_answer_to_head_is_its_head(tmp_path):
             assert len(await answer.read()) == 3 * MIB
 
 
-async def test_a_detached_call_keeps_no_more_than_a_callback_gets(tmp_path):
+@pytest.mark.parametrize(
+    "asks",
+    [{"callback_url": "http://receiver/"}, {"annotations": {KEEP_RESULT: msgspec.Raw(b"true")}}],
+    ids=["callback", "kept"],
+)
+async def test_a_detached_call_keeps_no_more_than_is_handed_in(tmp_path, asks):
     async with stream_rig(tmp_path, callback_max_body=1000) as r:
-        r.enqueue(r.fn, callback_url="http://receiver/", headers={"Order": [r.order(size=8 * MIB)["Order"]]})
+        r.enqueue(r.fn, **asks, headers={"Order": [r.order(size=8 * MIB)["Order"]]})
         done = await r.record()
         assert done.call.status == Status.SUCCESS
         assert done.body == b"x" * 1000

@@ -10,16 +10,21 @@ from alembic import op
 from services.datastore.dialects import table_options
 
 
-def create_table(name: str, *columns: Any) -> None:
-    """Makes a table with the options that all have."""
+def create_table(name: str, *columns: Any, left: bool = False) -> None:
+    """Makes a table with the options that all have; *left*: it may be there since an earlier time."""
     if not _has(name):
-        op.create_table(name, *columns, **table_options(op.get_context().dialect))
+        op.create_table(name, *columns, if_not_exists=left or None, **table_options(op.get_context().dialect))
 
 
 def drop_table(name: str) -> None:
     """Drops a table with what is in it."""
     if _online() is None or _has(name):
         op.drop_table(name)
+
+
+def drop_table_if_there(name: str) -> None:
+    """Drops a table that not every database of this revision has."""
+    op.drop_table(name, if_exists=True)
 
 
 def has_partial_indexes() -> bool:

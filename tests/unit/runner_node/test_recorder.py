@@ -347,13 +347,22 @@ async def test_the_answer_for_a_callback_goes_through_the_spool(data, spool):
     data.away = True
     async with running(data, spool) as recorder:
         one = queued_result()
-        one.answer = Said(b"answer", "x/y", True)
+        one.answer = Said(b"answer", "x/y", True, answered=True)
         recorder.add(one)
         await until(lambda: files(spool, "*.results"))
         data.away = False
         await until(lambda: data.finished)
     [done] = data.finished
     assert (done.body, done.content_type, done.truncated, done.token) == (b"answer", "x/y", True, "token")
+    assert done.answered
+
+
+def test_a_result_out_of_the_spool_is_handed_in_as_it_was() -> None:
+    call = Call(id=new_id(), status=Status.SUCCESS)
+    one = Finished(
+        call=call, log=b"log", token="t", body=b"", content_type="x/y", truncated=True, answered=True
+    )
+    assert Result.again(one, None).finished() == one
 
 
 async def test_a_recorder_that_breaks_down_begins_again_and_loses_nothing(data, spool, monkeypatch, caplog):

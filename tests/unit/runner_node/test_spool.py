@@ -55,6 +55,7 @@ async def test_all_of_a_result_is_kept(tmp_path):
     result = Finished(
         call=Call(id=new_id(), status=Status.ERROR, reason=Reason.OOM, attempt=2, callback_url="http://h"),
         log=b"\xff log", token="t", body=b"\xff body", content_type="x/y", truncated=True,
+        answered=True,
     )  # fmt: skip
     await Spool(tmp_path / "s", 1 << 20).put([result])
     assert await all_of(Spool(tmp_path / "s", 1 << 20)) == [result]

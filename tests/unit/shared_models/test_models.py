@@ -215,6 +215,24 @@ def test_pauses_between_attempts_double_up_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("type_", "value", "kept"),
+    [
+        ("detached", b"true", True),
+        ("async", b"true", True),
+        ("sync", b"true", False),
+        ("async", b"false", False),
+    ],
+)
+def test_the_answers_to_queued_calls_are_kept_where_their_function_says_so(
+    type_: str, value: bytes, kept: bool
+) -> None:
+    call = Call(type=type_, annotations={"fn.hybrid/async/keep-result": msgspec.Raw(value)})
+    assert async_policy.keeps_result(call) is async_policy.wants_answer(call) is kept
+    assert async_policy.wants_answer(Call(type=type_, callback_url="http://a/"))
+    assert not async_policy.wants_answer(Call(type=type_))
+
+
+@pytest.mark.parametrize(
     ("key", "value", "says"),
     [
         ("async/max-atempts", b"3", "Unknown annotation fn.hybrid/async/max-atempts: those under"),
@@ -224,6 +242,8 @@ def test_pauses_between_attempts_double_up_to_a_limit() -> None:
         ("async/max-age", b"-1", "must be a number of seconds from 0 to 31622400"),
         ("async/retry-on", b'"success"', 'must be "error", "timeout", or "error,timeout"'),
         ("async/retry-on", b"[]", 'must be "error", "timeout"'),
+        ("async/keep-result", b'"true"', "must be true or false"),
+        ("async/keep-result", b"1", "must be true or false"),
         ("max-concurrency", b"0", "must be a whole number of at least 1"),
     ],
 )
@@ -237,6 +257,7 @@ def test_good_annotations_of_ours_and_all_others_pass() -> None:
         {
             "fn.hybrid/async/max-attempts": msgspec.Raw(b'"5"'),
             "fn.hybrid/async/retry-on": msgspec.Raw(b'"error, timeout"'),
+            "fn.hybrid/async/keep-result": msgspec.Raw(b"false"),
             "fn.hybrid/max-concurrency": msgspec.Raw(b"2"),
             "anything/else": msgspec.Raw(b"[]"),
         }

@@ -30,7 +30,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops what was added."""
+    """Drops what was added, and the results that 0006 has left."""
+    steps.drop_table_if_there("results")
     for name, table, _ in reversed(_INDEXES):
         steps.drop_index(name, table)
     for table in ("routes", "fns", "apps"):
