@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from yarl import URL
@@ -22,6 +23,8 @@ from services.identity.settings import IdentitySettings
 from services.identity.tokens import digest
 from shared_models.access import MAY, Action, Authenticator, Principal, Role
 from shared_models.app import App
+from shared_models.async_policy import KEEP_RESULT
+from shared_models.call import Finished
 from shared_models.call_interfaces import DeadLetter
 from shared_models.fn import Fn
 from shared_models.ids import new_id
@@ -238,6 +241,31 @@ async def test_what_a_query_names_is_not_what_the_path_is_about(
         )
         told = await there.try_row("developer-shop", method, path, "bank", query=query)
         assert (told.status, "bank" in str(told.body)) == (403, False), told
+
+
+async def test_whoever_may_read_a_log_may_read_the_kept_result_and_nobody_else(tmp_path: Path) -> None:
+    async with scene(tmp_path) as there:
+        ids = there.ids["shop"]
+        asked = {KEEP_RESULT: msgspec.Raw(b"true")}
+        call = call_of(await there.api.data.fn(ids["fn_id"]), annotations=asked)
+        await there.api.data.enqueue(call)
+        for leased in await there.api.data.dequeue("r", 10, 0.0):
+            await there.api.data.start(leased)
+            done = msgspec.structs.replace(leased.call, status="success")
+            end = Finished(call=done, token=leased.key.token, body=b"s3cret", answered=True)
+            assert await there.api.data.finish([end]) == []
+        readers = {role for role in Role if Action.READ in MAY[role]}
+        for path in (f"/v2/fns/{ids['fn_id']}/calls/{call.id}", f"/v1/apps/shop/calls/{call.id}"):
+            for token in ["", "eve", *Role, *(f"{role}-shop" for role in SCOPED)]:
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                async with there.api.client.get(f"{path}/log", headers=headers) as log:
+                    may = log.status
+                async with there.api.client.get(f"{path}/result", headers=headers) as answer:
+                    assert (answer.status, b"s3cret" in await answer.read()) == (may, may == 200), token
+                assert (may == 200) is (token.partition("-")[0] in readers), token
+        for path in (f"/v2/fns/{there.ids['bank']['fn_id']}", "/v1/apps/bank"):
+            told = await there.ask("viewer-shop", "GET", f"{path}/calls/{call.id}/result")
+            assert told.status == 403
 
 
 async def test_whoever_has_no_app_gets_nothing_of_any(tmp_path: Path) -> None:

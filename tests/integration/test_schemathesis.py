@@ -3,10 +3,13 @@
 import asyncio
 import sys
 
+import msgspec
 import pytest
 
+from shared_models import times
 from shared_models.app import App
-from shared_models.call import Call, Finished
+from shared_models.async_policy import KEEP_RESULT
+from shared_models.call import Call, Finished, Lease, LeasedCall
 from shared_models.fn import Fn
 from shared_models.route import Route
 from tests.integration.live_api import live_api
@@ -27,8 +30,16 @@ async def with_what_the_examples_name(api):
     app = await datastore.insert_app(App(name="myapp"))
     await datastore.insert_route(Route(app_id=app.id, path="/hello/world", image="some/image"))
     await datastore.insert_fn(Fn(app_id=app.id, name="f", image="some/image"))
-    call = Call(id="01CGXHPTRGFW00008ZJ0000001", app_id=app.id, path="/hello/world", status="success")
-    await api.data.finish([Finished(call=call, log=b"the log\n")])
+    keep = {KEEP_RESULT: msgspec.Raw(b"true")}
+    call = Call(
+        id="01CGXHPTRGFW00008ZJ0000001", app_id=app.id, path="/hello/world", type="async", annotations=keep
+    )
+    leased = LeasedCall(call=call, lease=Lease(token="t", attempt=1))
+    await api.stores.logstore.claim([leased], "node")
+    await api.stores.logstore.start_call(leased.key, times.now())
+    ended, answer = msgspec.structs.replace(call, status="success"), {"body": b"\xff", "content_type": "a/b"}
+    done = Finished(call=ended, log=b"the log\n", token="t", truncated=True, answered=True, **answer)
+    assert await api.stores.logstore.finish_calls([done]) == []
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
