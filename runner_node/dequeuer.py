@@ -14,7 +14,7 @@ from runner_node.calls import MIB
 from runner_node.leases import Held, Leases
 from runner_node.loops import first_of, looping
 from runner_node.queued import QueuedCalls
-from runner_node.shares import Ask, ask
+from runner_node.shares import Ask, ask, too_little
 from shared_models import errors
 from shared_models.background import ended
 from shared_models.call import LeasedCall
@@ -33,6 +33,9 @@ LONGEST_PAUSE = 5.0
 """Seconds between attempts to reach an API node that is away."""
 LOOK = 0.5
 """Seconds between two looks whether there is room."""
+PUT_OFF = 0.002
+LONGEST_PUT_OFF = 0.25
+"""Seconds for which a request not worth its price is put off: between two looks at it, and at most."""
 STUCK = 600.0
 """Seconds after which a round that has not ended is taken to stand still."""
 ALONE = 1.0
@@ -107,6 +110,7 @@ class Dequeuer:
 
     async def _pull(self) -> None:
         agent, leases = self._agent, self.leases
+        put_off = 0.0
         while True:
             agent.pulse.beat("dequeuer", STUCK)
             ready, changed = agent.health.changes.next, leases.changes.next
@@ -117,6 +121,11 @@ class Dequeuer:
                 continue
             alone = self._loop.time() < self._alone_until
             wanted = ask(room, leases.by_function, alone=alone, most=AT_ONCE)
+            if too_little(wanted.limit, leases.unstarted, AT_ONCE) and put_off < LONGEST_PUT_OFF:
+                put_off += PUT_OFF
+                await asyncio.sleep(PUT_OFF)
+                continue
+            put_off = 0.0
             try:
                 leased = await self._poll(wanted)
             except errors.Unavailable as exc:

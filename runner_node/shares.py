@@ -11,6 +11,8 @@ SHORT_WAIT = 1.0
 """The same while functions are passed over: their calls wait for the next one."""
 MOST_WITHOUT = 100
 """Functions that one request may pass over."""
+FEW = 8
+"""Calls that wait for a container and do not keep it busy while more are asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,3 +65,12 @@ def ask(room: int, held: Mapping[str, Holding], *, alone: bool, most: int) -> As
         return Ask(min(room, most, share - max(calls.values(), default=0)), wait, full, full)
     left = share - max((count for fn, count in calls.items() if fn not in over), default=0)
     return Ask(max(1, min(room, most, left)), 0.0, full | frozenset(over), full)
+
+
+def too_little(limit: int, waiting: int, most: int) -> bool:
+    """Whether a request for *limit* calls is better made a moment later, while *waiting* calls are here.
+
+    One that brings a call costs the stores as much as one that brings *most*. A node that pulls whenever a
+    call has ended pulls one by one, is slowed down by that, and stays there.
+    """
+    return waiting > FEW and limit < min(waiting, most)

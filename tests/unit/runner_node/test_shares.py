@@ -84,3 +84,20 @@ def test_whoever_comes_first_others_find_a_place(places):
     assert sum(held.values()) >= places - 1  # an odd one goes to whoever asks when nobody else does
     if places > 1:
         assert abs(held["flood"] - held["other"]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "waiting", "later"),
+    [
+        (1, 300, True),
+        (31, 300, True),
+        (32, 300, False),
+        (9, 20, True),
+        (20, 20, False),
+        (1, 9, True),
+        (1, shares.FEW, False),
+        (1, 0, False),
+    ],
+)
+def test_a_backlog_is_pulled_by_the_dozen_although_its_calls_end_one_by_one(limit, waiting, later):
+    assert shares.too_little(limit, waiting, most=32) is later
