@@ -13,6 +13,9 @@ from shared_models.errors import FnError
 
 log = logging.getLogger(__name__)
 
+RELEASE = 10.0
+"""Seconds that giving back may take; then the leases run out by themselves."""
+
 
 class Unclaimed:
     """Requests for leases that outlive their askers. *release* gives leases back.
@@ -47,7 +50,8 @@ class Unclaimed:
     async def _give_back(self, asked: asyncio.Task[list[LeasedCall]]) -> None:
         await asyncio.wait({asked}, timeout=self._patience)
         asked.cancel()  # as ever, one that has ended is not
-        with suppress(FnError, asyncio.CancelledError):
+        with suppress(FnError, asyncio.CancelledError, TimeoutError):
             if taken := await asked:
                 log.info("%d calls that nobody waits for any more go back to the queue", len(taken))
-                await self._release([one.key for one in taken])
+                async with asyncio.timeout(RELEASE):
+                    await self._release([one.key for one in taken])
