@@ -27,17 +27,17 @@ SETTINGS = AsyncSettings(backoff=0.0, lease=2.0)
 
 
 @asynccontextmanager
-async def losing(folder):
+async def losing(folder, settings=SETTINGS):
     """Stores, data access to them over a network that can lose answers, and that network."""
     where = StoreSettings(datastore_url=f"sqlite:///{folder}/fn.db", queue_url=f"sqlite:///{folder}/queue.db")
     async with open_stores(where) as stores:
-        below = DirectDataAccess(stores, SETTINGS)
-        control = StoresCallControl(stores, below, SETTINGS)
+        below = DirectDataAccess(stores, settings)
+        control = StoresCallControl(stores, below, settings)
         routes = api_routes(stores, below, control, APISettings(runner_auth="none"))
         http = HTTPSettings(port=0, host="127.0.0.1", drain=1.0)
         async with serving(routes, http, node_type="api") as port, proxy(port) as network:
-            settings = ClientSettings(api_urls=(f"http://127.0.0.1:{network.port}",), first_pause=0.01)
-            async with open_data_access(settings) as data:
+            client = ClientSettings(api_urls=(f"http://127.0.0.1:{network.port}",), first_pause=0.01)
+            async with open_data_access(client) as data:
                 yield stores, data, network
 
 
@@ -122,16 +122,17 @@ async def test_a_key_whose_answer_was_lost_is_one_call(tmp_path):
         assert [depth.queued for depth in await stores.queue.depths()] == [1]
 
 
-async def test_what_comes_for_a_dequeue_that_was_given_up_goes_back_unharmed(tmp_path):
+async def test_what_comes_for_a_dequeue_that_was_given_up_goes_back_unharmed(tmp_path, monkeypatch):
     """A runner that stops while calls come all the time: one is nearly always on its way to it."""
-    async with losing(tmp_path) as (stores, data, network):
+    monkeypatch.setattr("hybrid_client.client.LEFT_ALONE", 60.0)  # also where the machine stands still
+    async with losing(tmp_path, AsyncSettings(lease=60.0)) as (stores, data, network):
         call = call_of(await a_fn(stores))
         await data.enqueue(call)
         network.delay = 0.3
         given_up = asyncio.create_task(data.dequeue("n", 1, 30))
         await asyncio.wait_for(network.on_its_way.wait(), 60)
         given_up.cancel()
-        [again] = await stores.queue.reserve(1, 30, 30)
+        [again] = await stores.queue.reserve(1, 50, 30)
         assert (again.call.id, again.lease.attempt) == (call.id, 1)
 
 
