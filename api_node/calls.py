@@ -13,6 +13,7 @@ from aiohttp import web
 
 from api_node import kept
 from api_node.paging import cursor, page, per_page
+from api_node.pieces import in_pieces
 from shared_models import errors, times
 from shared_models.call import Call, Status
 from shared_models.call_interfaces import CallControl
@@ -105,16 +106,7 @@ async def result_as_it_is(
 
 async def log_as_text(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
     """The answer that is a log as it is."""
-    # The first piece before the head, so that a store that fails can still be answered for.
-    first = await anext(pieces, b"")
-    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-    await response.prepare(request)
-    if first:
-        await response.write(first)
-    async for piece in pieces:
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return await in_pieces(request, pieces, {"Content-Type": "text/plain; charset=utf-8"})
 
 
 async def log_of(

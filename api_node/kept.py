@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from api_node.pieces import in_pieces
 from shared_models.async_policy import KEEP_RESULT
 from shared_models.call import Call, CallType, Status
 from shared_models.errors import CallResultNotFound
@@ -16,8 +17,6 @@ _BINARY = "application/octet-stream"
 
 async def sent(request: web.Request, call_id: str, found: KeptResult) -> web.StreamResponse:
     """The answer that is a result as it is."""
-    # The first piece before the head, so that a store that fails can still be answered for.
-    first = await anext(found.body, b"")
     headers = {
         "Content-Type": found.content_type or _BINARY,
         CALL_ID: call_id,
@@ -28,14 +27,7 @@ async def sent(request: web.Request, call_id: str, found: KeptResult) -> web.Str
     }
     if found.truncated:
         headers[TRUNCATED] = "true"
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    if first:
-        await response.write(first)
-    async for piece in found.body:
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return await in_pieces(request, found.body, headers)
 
 
 def not_found(call: Call) -> CallResultNotFound:

@@ -350,20 +350,26 @@ async def test_it_goes_with_its_log_with_its_call_and_with_its_function(tmp_path
         assert (await nodes.result(fn, call_id)).status == 404
 
 
+async def run_by_hand(api: LiveAPI) -> tuple[str, dict[str, Any]]:
+    """A call that a runner has started: where its result will be, and what the runner hands in."""
+    fn = await api.fn()
+    call = call_of(fn, annotations={KEEP_RESULT: msgspec.Raw(b"true")})
+    await api.data.enqueue(call)
+    (given,) = (await api.json("GET", "/v1/runner/dequeue?max=1&wait=5&node=n"))["calls"]
+    await api.json("POST", "/v1/runner/start", json=given)
+    result = {"call": {**given, "status": "success"}, "log": "", "lease": given["lease"]}
+    return f"/v2/fns/{fn.id}/calls/{call.id}/result", result
+
+
 async def test_an_end_that_is_handed_in_twice_keeps_one_result(tmp_path: Path) -> None:
     async with live_api(tmp_path) as api:
-        fn = await api.fn()
-        call = call_of(fn, annotations={KEEP_RESULT: msgspec.Raw(b"true")})
-        await api.data.enqueue(call)
-        (given,) = (await api.json("GET", "/v1/runner/dequeue?max=1&wait=5&node=n"))["calls"]
-        await api.json("POST", "/v1/runner/start", json=given)
-        result = {"call": {**given, "status": "success"}, "log": "", "lease": given["lease"]}
+        path, result = await run_by_hand(api)
         first = {**result, "body": "", "content_type": "text/x-a"}
         again = {**result, "body_base64": "/wA=", "content_type": "text/x-b"}
         for one in (first, first, again):
             said = await api.json("POST", "/v1/runner/finish", json={"finished": [one]})
             assert said == {"msg": "good night, sweet prince"}
-        async with api.client.get(f"/v2/fns/{fn.id}/calls/{call.id}/result") as answer:
+        async with api.client.get(path) as answer:
             assert (answer.status, await answer.read()) == (200, b"")
             assert answer.headers["Content-Type"] == "text/x-a"
 
@@ -371,11 +377,6 @@ async def test_an_end_that_is_handed_in_twice_keeps_one_result(tmp_path: Path) -
 async def test_the_end_that_an_older_runner_hands_in_has_no_result(tmp_path: Path) -> None:
     """It sends no body of a call that has no callback: none is not an empty one."""
     async with live_api(tmp_path) as api:
-        fn = await api.fn()
-        call = call_of(fn, annotations={KEEP_RESULT: msgspec.Raw(b"true")})
-        await api.data.enqueue(call)
-        (given,) = (await api.json("GET", "/v1/runner/dequeue?max=1&wait=5&node=n"))["calls"]
-        await api.json("POST", "/v1/runner/start", json=given)
-        result = {"call": {**given, "status": "success"}, "log": "", "lease": given["lease"]}
+        path, result = await run_by_hand(api)
         await api.json("POST", "/v1/runner/finish", json={"finished": [result]})
-        await api.json("GET", f"/v2/fns/{fn.id}/calls/{call.id}/result", status=404)
+        await api.json("GET", path, status=404)
