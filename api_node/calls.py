@@ -90,12 +90,9 @@ async def result_as_it_is(
     try:
         found = await store.result(call_id, fn_id=fn_id, app_id=app_id)
     except errors.CallResultNotFound:
-        try:
-            call = await call_of(request, store, call_id, fn_id=fn_id, app_id=app_id)
-        except errors.CallNotFound:
-            raise errors.CallResultNotFound from None
-        if not call.final:
-            raise kept.not_found(call) from None
+        call = await _ended(
+            request, store, call_id, errors.CallResultNotFound, "result", fn_id=fn_id, app_id=app_id
+        )
         try:
             # It may have ended between the two looks.
             found = await store.result(call_id, fn_id=fn_id, app_id=app_id)
@@ -116,15 +113,28 @@ async def log_of(
     try:
         return await store.log(call_id, fn_id=fn_id, app_id=app_id)
     except errors.CallLogNotFound:
-        try:
-            call = await call_of(request, store, call_id, fn_id=fn_id, app_id=app_id)
-        except errors.CallNotFound:
-            raise errors.CallLogNotFound from None
-    if not call.final:
-        raise errors.CallLogNotFound(
-            f"Call log not found: the call is {call.status}, its log can be read when it has ended"
-        )
+        await _ended(request, store, call_id, errors.CallLogNotFound, "log", fn_id=fn_id, app_id=app_id)
     return await store.log(call_id, fn_id=fn_id, app_id=app_id)
+
+
+async def _ended(
+    request: web.Request,
+    store: LogStore,
+    call_id: str,
+    missing: type[errors.NotFound],
+    what: str,
+    *,
+    fn_id: str,
+    app_id: str,
+) -> Call:
+    """The record of a call that has ended; raises *missing*, with when there will be *what* if it has not."""
+    try:
+        call = await call_of(request, store, call_id, fn_id=fn_id, app_id=app_id)
+    except errors.CallNotFound:
+        raise missing from None
+    if not call.final:
+        raise missing(f"{missing.text}: the call is {call.status}, its {what} can be read when it has ended")
+    return call
 
 
 async def call_of(

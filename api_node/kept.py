@@ -31,10 +31,8 @@ async def sent(request: web.Request, call_id: str, found: KeptResult) -> web.Str
 
 
 def not_found(call: Call) -> CallResultNotFound:
-    """Why nothing is kept of *call*."""
-    if not call.final:
-        why = f"the call is {call.status}, its result can be read when it has ended"
-    elif call.type == CallType.SYNC:
+    """Why nothing is kept of *call*, which has ended."""
+    if call.type == CallType.SYNC:
         why = "the call is sync, whoever called was answered"
     elif call.status != Status.SUCCESS:
         why = f"the call ended as {call.status}, without an answer to keep"

@@ -110,7 +110,7 @@ class Dequeuer:
 
     async def _pull(self) -> None:
         agent, leases = self._agent, self.leases
-        put_off = 0.0
+        put_off_until = 0.0
         while True:
             agent.pulse.beat("dequeuer", STUCK)
             ready, changed = agent.health.changes.next, leases.changes.next
@@ -121,11 +121,12 @@ class Dequeuer:
                 continue
             alone = self._loop.time() < self._alone_until
             wanted = ask(room, leases.by_function, alone=alone, most=AT_ONCE)
-            if too_little(wanted.limit, leases.unstarted, AT_ONCE) and put_off < LONGEST_PUT_OFF:
-                put_off += PUT_OFF
-                await asyncio.sleep(PUT_OFF)
-                continue
-            put_off = 0.0
+            if too_little(wanted.limit, leases.unstarted, AT_ONCE):
+                put_off_until = put_off_until or self._loop.time() + LONGEST_PUT_OFF
+                if self._loop.time() < put_off_until:
+                    await asyncio.sleep(PUT_OFF)
+                    continue
+            put_off_until = 0.0
             try:
                 leased = await self._poll(wanted)
             except errors.Unavailable as exc:

@@ -92,7 +92,7 @@ async def end(database: Database, batch: Sequence[Finished]) -> Sequence[Finishe
         return batch
     held.sort(key=lambda one: one.call.id)
     pieces = [tuple(piece.values()) for one in held for piece in pieces_of(one.call.id, one.log)]
-    answers = [tuple(row.values()) for one in held if one.answered for row in kept.rows_of(one)]
+    answers = [tuple(row.values()) for one in held for row in kept.rows_of(one)]
     some = [(table, rows) for table, rows in ((logs, pieces), (results, answers)) if rows]
     values = [*columns_of(map(_end_of, held)), *(column for _, rows in some for column in columns_of(rows))]
     found = await database.at_once(_ending(tuple(table for table, _ in some)), values, repeatable=True)

@@ -148,7 +148,7 @@ class SQLLogStore(LogStore):
                     for one in (*verdict.new, *verdict.ended)
                     for piece in pieces_of(one.call.id, one.log)
                 ],
-                kept=[row for one in verdict.ended if one.answered for row in kept.rows_of(one)],
+                kept=[row for one in verdict.ended for row in kept.rows_of(one)],
             )
 
         return await change(self._database, [one.call.id for one in batch], now, decide)
